@@ -63,6 +63,7 @@ check: $(READY) ## ruff, the import contracts, the words, and mypy --strict over
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports --no-logo --no-cache
 	@! git grep -nPi '$(OLD_WORDS)' -- '*.py' '*.lua' '*.toml' '*.html' '*.yml' ':!tests/unit/error_bodies.py' || { echo "docs/glossary.md has the words in use."; exit 1; }
+	@! git grep -nPi '^#.*($(OLD_WORDS))' -- '*.md' || { echo "docs/glossary.md has the words in use."; exit 1; }
 	@$(BIN)/mypy --python-version 3.11
 	@$(BIN)/mypy --python-version 3.13
 

@@ -29,8 +29,9 @@ from trivet_simulator import SimulatorProcess
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.secret_refs import SecretRef
 from trivet_worker.adapters import build_caller
-from trivet_worker.adapters.aws_auth import SigV4, process_credentials
-from trivet_worker.adapters.connections import build_http_client
+from trivet_worker.adapters.bedrock import SigV4
+from trivet_worker.adapters.credentials import process_credentials
+from trivet_worker.adapters.http import build_http_client
 
 IN_FLIGHT = 64
 KEY_VARIABLE = "CALL_LAYERS_KEY"

@@ -54,7 +54,7 @@ def running(
     Args:
         workers: processes of the bulk lane. None serves the realtime lane: the benchmarks send no realtime job.
         simulator: options of `trivet simulate`.
-        route_settings: by route of `trivet.local.simulated.ROUTES`, settings to add.
+        route_settings: by route of `trivet.local.local_simulator.ROUTES`, settings to add.
         sections: further tables of the configuration.
     """
     with tempfile.TemporaryDirectory(prefix="trivet-bench-") as folder:

@@ -20,7 +20,8 @@ MODELS = {
     "vertex": "claude-haiku-4-5@20251001",
 }
 Result = TypeVar("Result")
-BODY: dict[str, Any] = {"max_tokens": 50, "messages": [{"role": "user", "content": "Hello"}]}
+REQUEST: dict[str, Any] = {"max_tokens": 50, "messages": [{"role": "user", "content": "Hello"}]}
+BODY = orjson.dumps(REQUEST)
 
 
 def response(body: bytes, status: int = 200, /, **headers: str) -> bytes:

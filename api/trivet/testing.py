@@ -191,8 +191,7 @@ def running_trivet(
     """
     from trivet.admin import Admin
     from trivet.client.client import Client
-    from trivet.local.environment import without_settings
-    from trivet.local.local_simulator import Simulation
+    from trivet.local.local_simulator import Simulation, without_settings
     from trivet.local.local_trivet import LocalTrivet
     from trivet_simulator import Control
     from trivet_tasks.config.settings import load_settings

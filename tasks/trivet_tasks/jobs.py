@@ -84,7 +84,7 @@ def permit_id(lease_id: str, attempt_id: str) -> str:
 
 
 class ProxyError(NamedTuple):
-    """The pages of proxies that a job met on one route (`trivet_routing.proxy_errors`)."""
+    """The pages of proxies that a job met on one route (`trivet_routing.retry_policy`)."""
 
     route: str
     at: float

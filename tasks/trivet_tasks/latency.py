@@ -31,7 +31,7 @@ Order = Literal["latency", "cost", "priority", "weight"]
 
 
 class ClassSettings(BaseModel):
-    """Promises and limits of a latency class. All times are seconds."""
+    """Times and limits of a latency class. Times are seconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

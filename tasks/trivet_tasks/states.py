@@ -3,6 +3,7 @@
 A state that a row or a reply carries may be plain text of the same value: states are compared with `==`, never with `is`.
 """
 
+from difflib import get_close_matches
 from enum import StrEnum
 
 from trivet_tasks.errors import InvalidRequest
@@ -36,7 +37,8 @@ def read_job_state(text: str) -> JobState:
     try:
         return JobState(text)
     except ValueError:
-        hint = f"Use one of {', '.join(JobState)}."
+        near = get_close_matches(text, list(JobState), n=1)
+        hint = f"Did you mean {near[0]}?" if near else f"Use one of {', '.join(JobState)}."
         raise InvalidRequest(f"state: {text!r} is not a state of a job.", field="state", hint=hint) from None
 
 

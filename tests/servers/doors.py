@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from trivet.flower.depths import QueueDepths
+from trivet.flower.readers import QueueDepths
 from trivet_tasks.celery_app import make_app
 from trivet_tasks.config.settings import Settings, load_settings
 from trivet_tasks.jobs import DispatchedJob

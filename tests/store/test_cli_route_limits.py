@@ -56,7 +56,7 @@ def test_a_limit_of_a_model(trivet: Callable[..., Said], routes: World) -> None:
         (("--requests", "5", "--until", "2020-01-01"), "is no moment to come"),
         (("--requests", "5", "--until", "soon"), "is not a time"),
         (("--requests", "5", "--until", "2999-01-01", "--for", "2h"), "not both"),
-        (("--requests", "0"), "greater than or equal to 1"),
+        (("--requests", "0"), "requests_per_minute is 0; it is 1 to 2,000,000,000"),
     ],
 )
 def test_a_limit_that_cannot_be_set(

@@ -83,7 +83,10 @@ def test_a_pruned_result_in_python(trivet: Callable[..., Said], system: RunningT
     [
         (("--older-than", "30"), "--older-than: '30' is not a span of time: days, hours?"),
         (("--older-than", "soon"), "--older-than: 'soon' is not a span of time. Use 30d"),
-        (("--older-than", "30d", "--attempts-older-than", "7d"), "--attempts-older-than: 7d is shorter than"),
+        (
+            ("--older-than", "30d", "--attempts-older-than", "7d"),
+            "attempts_older_than_s: 7 d is shorter than older_than_s, 30 d.",
+        ),
         ((), "--older-than"),
     ],
 )

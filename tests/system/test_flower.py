@@ -23,8 +23,8 @@ from tests.timing import until
 from trivet import Client
 from trivet.flower.shown_events import shown
 from trivet.local.embedded import EmbeddedValkey
+from trivet.local.local_simulator import ROUTES, write_config
 from trivet.local.processes import Supervisor
-from trivet.local.simulated import ROUTES, write_config
 from trivet_simulator import SimulatorProcess
 from trivet_store.database.engine import Store
 from trivet_tasks.config.settings import load_settings
@@ -86,7 +86,7 @@ class Running:
     def start(self, name: str, *arguments: str, **variables: str) -> None:
         environment = {"TRIVET_CONFIG": str(self.config), **variables}
         log = self.folder / f"{name}.log"
-        self.parts.start(name, [*TRIVET, *arguments], env=environment, log_path=log, restart=False)
+        self.parts.start(name, [*TRIVET, *arguments], env=environment, log_path=log)
 
     def start_worker(self, lane: str) -> None:
         self.start(lane, "worker", "--lane", lane)
@@ -113,7 +113,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         settings = load_settings(config)
         stack.enter_context(EmbeddedValkey(settings.data_dir))
         client = stack.enter_context(Client(settings=settings))
-        parts = stack.enter_context(Supervisor())
+        parts = stack.enter_context(Supervisor(restarts=None))
         shared = stack.enter_context(redis.Redis.from_url(settings.redis_url))
         system = Running(folder, config, parts, client, shared)
         system.start("scheduler", "scheduler")

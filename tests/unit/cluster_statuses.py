@@ -44,7 +44,7 @@ def status(name: str, *models: ModelStatus, settings: Any = None, **terms: Any) 
 
 
 def picture(*routes: RouteStatus, **terms: Any) -> ClusterStatus:
-    return replace(ClusterStatus(routes, (), (), (), (), NOW, None), **terms)
+    return replace(ClusterStatus(routes, (), (), (), (), NOW), **terms)
 
 
 def plain(lines: Sequence[Text]) -> list[str]:

@@ -13,8 +13,7 @@ from tests.wires import KEY, KEY_VARIABLE
 from trivet.local.embedded import EmbeddedValkey
 from trivet_store.database.engine import Store
 from trivet_tasks.config.server_urls import redis_url
-from trivet_worker.adapters.aws_auth import process_credentials
-from trivet_worker.adapters.google_auth import process_token
+from trivet_worker.adapters.credentials import process_credentials, process_token
 
 
 @pytest.fixture(scope="session")

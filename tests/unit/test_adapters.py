@@ -16,19 +16,18 @@ import orjson
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from tests.wires import BODY, KEY, MODELS, WIRES, listened, settings_of, with_caller
+from tests.wires import BODY, KEY, MODELS, REQUEST, WIRES, listened, settings_of, with_caller
 
 from trivet_simulator import SimulatorProcess
 from trivet_simulator.poison import SPOILED_USAGE
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.outcomes import Outcome, Scope, Usage, UsagePart
-from trivet_worker.adapters import google_auth
+from trivet_worker.adapters import credentials as wire_credentials
+from trivet_worker.adapters.answers import Broken, Whole, read_message
 from trivet_worker.adapters.assembly import Assembly, BrokenStream
-from trivet_worker.adapters.aws_auth import SigV4, process_credentials
-from trivet_worker.adapters.google_auth import process_token
-from trivet_worker.adapters.messages import Broken, Whole, read_message
+from trivet_worker.adapters.bedrock import SigV4
+from trivet_worker.adapters.credentials import SingleFlight, process_credentials, process_token
 from trivet_worker.adapters.protocol import Answer, Caller, Failure
-from trivet_worker.adapters.single_flight import SingleFlight
 
 O = Outcome  # noqa: E741  one letter, because the table below is read as a table
 # fault of the simulator: what is to come of it on each wire, and of an `unusable` whether it is the whole route
@@ -142,7 +141,9 @@ def route(simulator: SimulatorProcess, wire: str, **more: Any) -> RouteSettings:
     return settings_of(wire, simulator.endpoints.providers[wire], **more)
 
 
-def call_once(settings: RouteSettings, body: Any = BODY, *, model: str = "", timeout_s: float = 30) -> Answer | Failure:
+def call_once(
+    settings: RouteSettings, body: bytes = BODY, *, model: str = "", timeout_s: float = 30
+) -> Answer | Failure:
     named = model or MODELS[settings.provider]
     answer: Answer | Failure = with_caller(settings, lambda caller: caller.call(body, named, "attempt-1", timeout_s))
     return answer
@@ -370,12 +371,9 @@ def test_anthropic_s_limit_headers_come_with_the_answer(simulator: SimulatorProc
 
 
 @pytest.mark.parametrize("wire", WIRES)
-def test_a_body_in_bytes_and_keys_the_sdk_does_not_name_are_sent_as_they_are(
-    simulator: SimulatorProcess, wire: str
-) -> None:
+def test_keys_the_sdk_does_not_name_are_sent_as_they_are(simulator: SimulatorProcess, wire: str) -> None:
     settings = route(simulator, wire, api_version="2023-06-01" if wire == "anthropic" else "")
-    answered(call_once(settings, orjson.dumps({**BODY, "temperature": 0.5})))
-    answered(call_once(settings, {**BODY, "temperature": 0.5}))
+    answered(call_once(settings, orjson.dumps({**REQUEST, "temperature": 0.5})))
 
 
 def test_an_inference_profile_s_arn_reaches_bedrock_whole(simulator: SimulatorProcess) -> None:
@@ -469,11 +467,15 @@ def test_later_calls_go_out_as_the_sdk_s_own(
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret")
         monkeypatch.setenv("AWS_SESSION_TOKEN", "a-token")
-    bodies: list[Any] = [
-        BODY,
-        {**BODY, "new_key": {"x": ["é", 1.5, None]}},
-        orjson.dumps({**BODY, "anthropic_version": "not for a request to say", "anthropic_beta": ["a-1", "b-2"]}),
-        {**BODY, "anthropic_beta": ["a-1", "b-2"]},
+    betas = {"anthropic_beta": ["a-1", "b-2"]}
+    bodies = [
+        orjson.dumps({**REQUEST, **more})
+        for more in (
+            {},
+            {"new_key": {"x": ["é", 1.5, None]}},
+            {"anthropic_version": "not for a request to say", **betas},
+            betas,
+        )
     ]
 
     async def each(caller: Caller) -> None:
@@ -485,7 +487,7 @@ def test_later_calls_go_out_as_the_sdk_s_own(
     later = listened(settings, each).requests
     for number, body in enumerate(bodies):
 
-        async def by_itself(caller: Caller, body: Any = body, number: int = number) -> None:
+        async def by_itself(caller: Caller, body: bytes = body, number: int = number) -> None:
             await caller.call(body, MODELS[wire], f"attempt-{number}", 30)
 
         [(path, headers, sent)] = listened(settings, by_itself).requests  # a first call: the SDK's own
@@ -506,7 +508,7 @@ def test_later_calls_go_out_as_the_sdk_s_own(
 
 
 def test_the_first_party_wire_takes_version_and_betas_as_headers(simulator: SimulatorProcess) -> None:
-    body = {**BODY, "anthropic_beta": ["a-1", "b-2"], "new_key": {"x": 1}}
+    body = orjson.dumps({**REQUEST, "anthropic_beta": ["a-1", "b-2"], "new_key": {"x": 1}})
 
     async def work(caller: Caller) -> None:
         answered(await caller.call(body, "claude-x", "attempt-1", 30))
@@ -514,7 +516,7 @@ def test_the_first_party_wire_takes_version_and_betas_as_headers(simulator: Simu
     settings = {"provider": "anthropic", "api_key": "env:TRIVET_TEST_KEY"}
     [(_, headers, sent)] = listened(settings, work).requests
     assert (headers["anthropic-version"], headers["anthropic-beta"]) == ("2026-10-21", "a-1,b-2")
-    assert orjson.loads(sent) == {**BODY, "new_key": {"x": 1}, "model": "claude-x"}
+    assert orjson.loads(sent) == {**REQUEST, "new_key": {"x": 1}, "model": "claude-x"}
 
 
 def test_a_key_that_the_provider_repeats_is_struck_out(simulator: SimulatorProcess) -> None:
@@ -620,7 +622,7 @@ def test_a_call_waits_for_a_new_google_token_when_the_old_one_is_over(
         token = process_token()
         old = await token.current()
         with monkeypatch.context() as patch:
-            patch.setattr(google_auth, "USELESS_BEFORE_S", math.inf)
+            patch.setattr(wire_credentials, "USELESS_BEFORE_S", math.inf)
             answered(await caller.call(BODY, MODELS["vertex"], "attempt-1", 30))
         assert await token.current() != old
 
@@ -636,7 +638,7 @@ def test_a_google_token_near_its_end_is_renewed_behind_the_calls(
         token = process_token()
         old = await token.current()
         with monkeypatch.context() as patch:
-            patch.setattr(google_auth, "RENEW_BEFORE_S", math.inf)
+            patch.setattr(wire_credentials, "RENEW_BEFORE_S", math.inf)
             assert await token.current() == old  # does not wait
         behind = asyncio.all_tasks() - {asyncio.current_task()}
         await asyncio.wait_for(asyncio.gather(*behind), 20)

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 import pytest
 from pydantic import ValidationError
-from tests.wires import BODY, listened
+from tests.wires import REQUEST, listened
 
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_worker.adapters.protocol import Answer, Caller, CallPurpose
@@ -20,13 +20,13 @@ def settings(provider: str, **more: Any) -> dict[str, Any]:
 
 
 def versions_of(
-    route: dict[str, Any], models: tuple[str, ...], body: Mapping[str, Any] = BODY
+    route: dict[str, Any], models: tuple[str, ...], body: Mapping[str, Any] = REQUEST
 ) -> list[tuple[Any, Any]]:
     """Return the versions that calls of one caller named, in the header and in the body."""
 
     async def each(caller: Caller) -> None:
         for number, model in enumerate(models):
-            answer = await caller.call(body, f"wire.{model}", f"attempt-{number}", 30, CallPurpose(model))
+            answer = await caller.call(orjson.dumps(body), f"wire.{model}", f"attempt-{number}", 30, CallPurpose(model))
             assert isinstance(answer, Answer), answer
 
     return [
@@ -62,7 +62,7 @@ def test_two_models_of_one_wire_id_keep_their_versions_apart(provider: str) -> N
 
     async def each(caller: Caller) -> None:
         for number, model in enumerate((OPUS, HAIKU, OPUS, HAIKU)):
-            await caller.call(BODY, "one-profile", f"attempt-{number}", 30, CallPurpose(model))
+            await caller.call(orjson.dumps(REQUEST), "one-profile", f"attempt-{number}", 30, CallPurpose(model))
 
     requests = listened(route, each).requests
     named = [
@@ -74,7 +74,7 @@ def test_two_models_of_one_wire_id_keep_their_versions_apart(provider: str) -> N
 
 @pytest.mark.parametrize("provider", ["anthropic", "bedrock", "vertex"])
 def test_a_request_cannot_bring_a_version_of_its_own(provider: str) -> None:
-    brought = {**BODY, "anthropic_version": "2020-01-01"}
+    brought = {**REQUEST, "anthropic_version": "2020-01-01"}
     assert versions_of(settings(provider), (HAIKU, HAIKU), brought) == versions_of(settings(provider), (HAIKU, HAIKU))
 
 

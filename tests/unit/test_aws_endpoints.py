@@ -7,7 +7,7 @@ from typing import Any
 import httpx2
 import orjson
 import pytest
-from tests.wires import BODY, KEY, listened, with_caller
+from tests.wires import BODY, KEY, REQUEST, listened, with_caller
 
 from trivet_simulator import SimulatorProcess
 from trivet_tasks.config.addresses import api_address
@@ -59,24 +59,24 @@ def sent_by(route: dict[str, Any], *calls: tuple[Any, CallPurpose]) -> list[tupl
     async def each(caller: Caller) -> None:
         for number, (body, purpose) in enumerate(calls):
             model = MODELS.get(route.get("endpoint", ""), "a-model")
-            answer = await caller.call(body, model, f"attempt-{number}", 30, purpose)
+            answer = await caller.call(orjson.dumps(body), model, f"attempt-{number}", 30, purpose)
             assert isinstance(answer, Answer), answer
 
     return listened(route, each).requests
 
 
-def call_once(simulator: SimulatorProcess, endpoint: str, body: Any = BODY, **more: Any) -> Answer | Failure:
+def call_once(simulator: SimulatorProcess, endpoint: str, body: Any = REQUEST, **more: Any) -> Answer | Failure:
     made = RouteSettings(**settings(endpoint, base_url=simulator.endpoints.providers[endpoint], **more))
-    return with_caller(made, lambda caller: caller.call(body, MODELS[endpoint], "attempt-1", 30))
+    return with_caller(made, lambda caller: caller.call(orjson.dumps(body), MODELS[endpoint], "attempt-1", 30))
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_each_call_is_one_of_the_messages_api(endpoint: str) -> None:
-    body = {**BODY, "anthropic_beta": ["a-1", "b-2"]}
+    body = {**REQUEST, "anthropic_beta": ["a-1", "b-2"]}
     requests = sent_by(settings(endpoint), (body, NO_PURPOSE), (body, NO_PURPOSE))
     for path, headers, sent in requests:
         assert path == PATHS[endpoint]
-        assert orjson.loads(sent) == {**BODY, "model": MODELS[endpoint]}
+        assert orjson.loads(sent) == {**REQUEST, "model": MODELS[endpoint]}
         assert (headers["anthropic-version"], headers["anthropic-beta"]) == (VERSIONS[endpoint], "a-1,b-2")
         assert headers["authorization"] == f"Bearer {KEY}"
         assert headers.get("anthropic-workspace-id") == ("wrkspc_1" if endpoint == "platform" else None)
@@ -86,7 +86,7 @@ def test_each_call_is_one_of_the_messages_api(endpoint: str) -> None:
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_signatures_are_for_the_endpoint_s_own_service(endpoint: str, signing: None) -> None:
-    requests = sent_by(settings(endpoint, key=False), (BODY, NO_PURPOSE), (BODY, NO_PURPOSE))
+    requests = sent_by(settings(endpoint, key=False), (REQUEST, NO_PURPOSE), (REQUEST, NO_PURPOSE))
     for _, headers, _ in requests:
         assert headers["authorization"].startswith("AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/")
         assert f"/us-east-1/{SERVICES[endpoint]}/aws4_request" in headers["authorization"]
@@ -101,7 +101,7 @@ def test_a_call_brings_the_whole_message(
 ) -> None:
     if signed:
         request.getfixturevalue("signing")
-    answer = call_once(simulator, endpoint, {**BODY, "max_tokens": 4096}, stream=stream, key=not signed)
+    answer = call_once(simulator, endpoint, {**REQUEST, "max_tokens": 4096}, stream=stream, key=not signed)
     assert isinstance(answer, Answer), answer
     assert (answer.stop_reason, orjson.loads(answer.message)["model"]) == ("end_turn", "claude-opus-5-5")
     (logged,) = simulator.control.calls()
@@ -169,7 +169,7 @@ def test_invoke_model_carries_job_and_batch_and_nothing_else(signed: bool, reque
         CallPurpose("m"),
         CallPurpose("m", "job-3", 8),
     ]
-    requests = sent_by(settings("invoke", key=not signed), *((BODY, purpose) for purpose in purposes))
+    requests = sent_by(settings("invoke", key=not signed), *((REQUEST, purpose) for purpose in purposes))
     assert [headers.get(METADATA) for _, headers, _ in requests] == [
         '{"trivet_job":"job-1","trivet_batch":"7"}',
         '{"trivet_job":"job-2"}',
@@ -190,7 +190,9 @@ def test_invoke_model_carries_job_and_batch_and_nothing_else(signed: bool, reque
     ids=[*ENDPOINTS, "us-gov", "anthropic", "vertex"],
 )
 def test_nothing_else_carries_them(route: dict[str, Any]) -> None:
-    for _, headers, sent in sent_by(route, (BODY, CallPurpose("m", "job-1", 7)), (BODY, CallPurpose("m", "job-2", 7))):
+    for _, headers, sent in sent_by(
+        route, (REQUEST, CallPurpose("m", "job-1", 7)), (REQUEST, CallPurpose("m", "job-2", 7))
+    ):
         assert METADATA not in headers
         assert b"job-" not in sent
 
@@ -214,7 +216,7 @@ ROUTES = [
 def test_the_environment_changes_neither_key_nor_headers(
     route: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (before,) = sent_by(route, (BODY, NO_PURPOSE))
+    (before,) = sent_by(route, (REQUEST, NO_PURPOSE))
     for name in EVERYWHERE:
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.setenv(
@@ -223,7 +225,7 @@ def test_the_environment_changes_neither_key_nor_headers(
     for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_AWS_API_KEY", "AWS_BEARER_TOKEN_BEDROCK"):
         monkeypatch.setenv(name, "other")
     monkeypatch.setenv("ANTHROPIC_AWS_WORKSPACE_ID", "wrkspc_other")
-    (after,) = sent_by(route, (BODY, NO_PURPOSE))
+    (after,) = sent_by(route, (REQUEST, NO_PURPOSE))
     for one in (before, after):
         one[1].pop("host")
     assert after == before

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 from tests.command_line import run_trivet
 
-from trivet.config.scenario_file import NAMES
-from trivet.config.template import found_credentials, template
+from trivet.config.template import NAMES, found_credentials, template
 from trivet_tasks.config.settings import CONFIG_NAME, Settings, load_settings
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / CONFIG_NAME

@@ -13,10 +13,10 @@ import orjson
 import pytest
 from tests.command_line import run_trivet
 
-from trivet.cli.main import run
+from trivet.cli import run
 from trivet.cli.options import count, share
 from trivet.cli.plan import read_charge, read_mix
-from trivet.plan.charges import Charge, Per
+from trivet.plan.terms import Charge, Per
 from trivet_tasks.errors import InvalidRequest
 
 ROUTES = """

@@ -7,7 +7,7 @@ import pytest
 from tests.builders import MODEL, breaker, pace, recovering, route
 from tests.unit.cluster_statuses import BUSY, HAIKU, LIMITED, NOW, model, picture, plain, status
 
-from trivet.admin.blocked_reason import BlockedKind, BlockedReason, blocked_reason_of, merged
+from trivet.admin.blocked import BlockedKind, BlockedReason, blocked_reason_of, merged
 from trivet.admin.impairments import Impairment, ImpairmentKind
 from trivet.admin.route_probe import what_next
 from trivet.cli.routes_remarks import remarks, summary

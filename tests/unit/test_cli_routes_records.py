@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import text
 
-from trivet.cli.routes_events import event_lines
+from trivet.cli.routes_remarks import event_lines
 from trivet.client.result import to_result
 from trivet_store.cluster import health
 from trivet_store.cluster.health import Event

@@ -62,7 +62,7 @@ def test_a_route_that_is_not_configured_is_named(
 ) -> None:
     said = trivet("worker", *lane, "--routes", "first", "--routes", "sekond")
     assert said.code == 2
-    assert "no route is called 'sekond' in " in said.err
+    assert "trivet.toml: no route is called 'sekond'. Did you mean second?" in said.err
     assert "Did you mean second?" in said.err
     said = trivet("worker", *lane, "--routes", "nowhere-at-all")
     assert "Configured: first, second, third." in said.err.replace("\n", " ")

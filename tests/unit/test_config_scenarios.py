@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from trivet.config.scenario_file import NAMES, scenario_file
+from trivet.config.template import NAMES, scenario_file
 from trivet_routing.permits import BreakerView
 from trivet_routing.route_choice import Candidate, Requirements, Why, choose
 from trivet_tasks.catalog import MODELS

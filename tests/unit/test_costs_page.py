@@ -6,8 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from trivet.costs_page.charts import COLOURS, Bar, Series, bars, fewest, scale, stacked, usd
-from trivet.costs_page.days import Amount, plot
+from trivet.costs_page.charts import COLOURS, Amount, Bar, Series, bars, fewest, plot, scale, stacked, usd
 from trivet_store.reports.costs import Span
 
 

@@ -17,7 +17,19 @@ from trivet_tasks.latency import ClassSettings
 REPOSITORY = Path(__file__).parents[2]
 PAGES = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md")])
 LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
-CODE = ("api", "tasks", "store", "routing", "scheduler", "worker", "simulator", "tests", "benchmarks", "examples")
+CODE = (
+    "api",
+    "tasks",
+    "store",
+    "routing",
+    "scheduler",
+    "worker",
+    "simulator",
+    "tests",
+    "benchmarks",
+    "examples",
+    "docs",
+)
 
 
 def anchors(page: Path) -> set[str]:
@@ -53,6 +65,19 @@ def test_pages_that_the_code_names_exist() -> None:
     named = {name for text in texts for name in re.findall(r"(?<![/\w.])docs/[\w/.-]+\.md", text)}
     assert named
     assert {name for name in named if not (REPOSITORY / name).exists()} == set()
+
+
+def test_files_that_the_pages_name_exist() -> None:
+    files = {f"/{file.relative_to(REPOSITORY)}" for folder in CODE for file in (REPOSITORY / folder).glob("**/*.*")}
+    lessons = REPOSITORY / "docs" / "tutorial"  # their readers write the files
+    named = {
+        (page.name, name)
+        for page in PAGES
+        if page.parent != lessons
+        for name in re.findall(r"`((?:\w+/)*\w+\.(?:py|lua|csv))`", page.read_text(encoding="utf-8"))
+    }
+    assert named
+    assert {(page, name) for page, name in named if not any(file.endswith(f"/{name}") for file in files)} == set()
 
 
 @pytest.mark.parametrize("name", pages())

@@ -11,8 +11,8 @@ from tests.unit.error_bodies import ERROR_BODIES, ErrorBody
 from trivet_tasks.outcomes import Outcome, Scope
 from trivet_worker.adapters import headers
 from trivet_worker.adapters.error_rules import RULES, UNKNOWN, ProviderError, classify
+from trivet_worker.adapters.errors import read_error
 from trivet_worker.adapters.protocol import LimitReading, LimitWindow
-from trivet_worker.adapters.provider_errors import read_error
 
 ERROR = "invalid_request_error"
 

@@ -10,10 +10,9 @@ import pytest
 from tests.command_line import Said, run_trivet
 from tests.unit.control_planes import Account, planes
 
-from trivet.live_check.masking import Mask
 from trivet.live_check.offline import check_offline
 from trivet.live_check.report import Finding, Level
-from trivet.live_check.subject import subject_of
+from trivet.live_check.subject import Mask, subject_of
 from trivet_tasks.config.route_settings import RouteSettings
 
 _CREDENTIALS = ("TRIVET_", "ANTHROPIC_", "AWS_", "GOOGLE_", "CLOUD_ML_", "CLOUDSDK_")
@@ -141,7 +140,7 @@ def trivet(*arguments: str, columns: int = 200) -> Said:
 def test_without_live_nobody_is_asked(account: Account) -> None:
     done = trivet("routes", "check", "direct")
     assert done.code == 0, done.out
-    assert "Nobody was asked" in done.out
+    assert "No account was asked" in done.out
     assert account.asked == []
     assert trivet("routes", "check").code == 1  # the key of the other is not set
 

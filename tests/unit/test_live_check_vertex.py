@@ -9,7 +9,7 @@ from tests.unit.control_planes import Account, planes, service_account
 
 from trivet.live_check.report import Finding, Kind, Level, RouteReport
 from trivet.live_check.run import check_routes
-from trivet.live_check.vertex_quotas import base_models
+from trivet.live_check.vertex import base_models
 from trivet_tasks.config.route_settings import RouteSettings
 
 HAIKU, SONNET, OPUS = "claude-haiku-4-5", "claude-sonnet-5-5", "claude-opus-5-5"

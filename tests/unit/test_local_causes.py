@@ -15,8 +15,8 @@ from tests.wires import KEY, Listener, with_caller, worked
 from trivet_simulator.process import SimulatorProcess
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.outcomes import Outcome
-from trivet_worker.adapters import build_caller, connections
-from trivet_worker.adapters.google_auth import process_token
+from trivet_worker.adapters import build_caller, http
+from trivet_worker.adapters.credentials import process_token
 from trivet_worker.adapters.protocol import Answer, Caller, Credentials, Failure, LocalCause
 
 BODY = b'{"max_tokens": 10, "messages": [{"role": "user", "content": "Hello."}]}'
@@ -99,7 +99,7 @@ def test_a_proxy_that_never_answers_connect(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_time_that_is_over_before_there_is_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "CONNECT_SHARE", 2.0)
+    monkeypatch.setattr(http, "CONNECT_SHARE", 2.0)
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as silent:
         settings = route(f"https://127.0.0.1:{silent.getsockname()[1]}")
         failure = call(settings, 0.5)

@@ -7,10 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trivet.plan.charges import Charge, Per, declared
-from trivet.plan.exact import divided, spread
-from trivet.plan.outlook import Obstacle, Outlook, Terms, outlook
-from trivet.plan.scenarios import Scenario, by_default, mixed
+from trivet.plan.outlook import Obstacle, Outlook, outlook
+from trivet.plan.terms import Charge, Per, Scenario, Terms, by_default, declared, divided, mixed, spread
 from trivet.plan.workload import Load, Workload, WorkloadCounter, volume
 from trivet_routing.route_choice import Requirements
 from trivet_tasks.config.route_settings import RouteSettings

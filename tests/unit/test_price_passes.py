@@ -13,8 +13,8 @@ from trivet_tasks.catalog import MODELS, same_model
 from trivet_tasks.outcomes import Usage, UsagePart
 from trivet_tasks.prices import price_records
 from trivet_tasks.prices.price_book import PriceBook, Priced
+from trivet_worker.adapters.answers import Whole, read_message
 from trivet_worker.adapters.assembly import Assembly
-from trivet_worker.adapters.messages import Whole, read_message
 
 BOOK = PriceBook()
 NOW = datetime(2026, 11, 29, 15, 0, tzinfo=UTC)

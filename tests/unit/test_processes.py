@@ -73,18 +73,17 @@ def test_a_killed_process_is_started_again_and_reported(supervisor: Supervisor, 
     assert exits.empty(), "an end that was asked for is not reported"
 
 
-def test_what_a_crashed_process_left_in_its_group_is_ended(
-    supervisor: Supervisor, exits: queue.Queue[Exit], tmp_path: Path
-) -> None:
+def test_what_a_crashed_process_left_in_its_group_is_ended(exits: queue.Queue[Exit], tmp_path: Path) -> None:
     note = tmp_path / "grandchild"
-    supervisor.start("part", python(WITH_GRANDCHILD, str(note)), restart=False)
-    supervisor.wait_ready("part", DEADLINE_S)
-    grandchild = int(note.read_text())
-    pid = supervisor.pid("part")
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
-    assert exits.get(timeout=DEADLINE_S).restart_in_s is None
-    until(lambda: not runs(grandchild), "the end of the grandchild")
+    with Supervisor(on_exit=exits.put, restarts=None) as supervisor:
+        supervisor.start("part", python(WITH_GRANDCHILD, str(note)))
+        supervisor.wait_ready("part", DEADLINE_S)
+        grandchild = int(note.read_text())
+        pid = supervisor.pid("part")
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        assert exits.get(timeout=DEADLINE_S).restart_in_s is None
+        until(lambda: not runs(grandchild), "the end of the grandchild")
 
 
 @pytest.mark.parametrize("to_a_file", [True, False])

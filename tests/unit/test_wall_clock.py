@@ -11,13 +11,12 @@ MAY = {
     "api/trivet/plan/planner.py": "plans without a database",
     "api/trivet/cli/routes.py": "shows how long ago",
     "api/trivet/cli/routes_watch.py": "shows the time",
-    "api/trivet/flower/proven.py": "tells Prometheus, which has the machines' clocks",
+    "api/trivet/flower/metrics.py": "tells Prometheus, which has the machines' clocks",
     "api/trivet/live_check/anthropic.py": "checks accounts without a database",
-    "api/trivet/live_check/offline.py": "checks a configuration without a database",
     "api/trivet/live_check/run.py": "checks accounts without a database",
     "routing/trivet_routing/liveness/process_impairments.py": "shows since when, also while the database does not answer",
     "store/trivet_store/database/clock.py": "sets the database's clock, and stands in until it is first read",
-    "worker/trivet_worker/adapters/google_auth.py": "compares with the expiry of a token, which Google tells in UTC",
+    "worker/trivet_worker/adapters/credentials.py": "compares with the expiry of a token, which Google tells in UTC",
     "worker/trivet_worker/adapters/headers.py": "reads a provider's moment where its answer has no date",
 }
 

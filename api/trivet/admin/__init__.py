@@ -13,25 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trivet.admin.admin import Admin
-    from trivet.admin.attempts import AttemptBook, Attempts
-    from trivet.admin.backlog import Backlog
-    from trivet.admin.batches import Batches, BatchStatus
-    from trivet.admin.blocked import Blocked
-    from trivet.admin.blocked_reason import BlockedKind, BlockedReason
-    from trivet.admin.budget_status import BudgetStatus
-    from trivet.admin.budgets import BudgetList, Budgets, RaisedBudget
+    from trivet.admin.blocked import Blocked, BlockedKind, BlockedReason
+    from trivet.admin.budgets import BudgetList, Budgets, BudgetStatus, RaisedBudget
     from trivet.admin.cache import Cache, CacheState, ClearedAnswers
     from trivet.admin.cluster_status import ClusterStatus, ModelStatus, RouteStatus
-    from trivet.admin.configuration import Configuration, DatabaseState
     from trivet.admin.costs import CostOverview, CostReport, Costs, Repricing
-    from trivet.admin.database import Database, Pruning, SchemaUpgrade, SchemaVersion
-    from trivet.admin.events import Events, FoldedEvent, folded
-    from trivet.admin.health import Health
+    from trivet.admin.health import Backlog, Events, FoldedEvent, Health, folded
     from trivet.admin.impairments import Impairment, ImpairmentKind, idle_words
-    from trivet.admin.jobs import JobLife, Jobs
-    from trivet.admin.route_limits import RouteLimits
+    from trivet.admin.installation import Configuration, Database, DatabaseState, Pruning, SchemaUpgrade, SchemaVersion
+    from trivet.admin.jobs import AttemptBook, Attempts, Batches, BatchStatus, JobLife, Jobs
     from trivet.admin.route_probe import ProbeResult
-    from trivet.admin.routes import DrainedRoute, RemovedRoute, RestoredRoute, Routes
+    from trivet.admin.routes import DrainedRoute, RemovedRoute, RestoredRoute, RouteLimits, Routes
     from trivet_routing.liveness.process_impairments import Announced
     from trivet_routing.permits import BreakerView, Pace, RouteUse
     from trivet_routing.response_cache import CacheStats
@@ -49,110 +41,37 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "trivet.admin.admin": ("Admin",),
-    "trivet.admin.attempts": ("AttemptBook", "Attempts"),
-    "trivet.admin.backlog": ("Backlog",),
-    "trivet.admin.batches": (
-        "BatchStatus",
-        "Batches",
-    ),
-    "trivet.admin.blocked": ("Blocked",),
-    "trivet.admin.blocked_reason": (
-        "BlockedKind",
-        "BlockedReason",
-    ),
-    "trivet.admin.budget_status": ("BudgetStatus",),
-    "trivet.admin.budgets": (
-        "BudgetList",
-        "Budgets",
-        "RaisedBudget",
-    ),
-    "trivet.admin.cache": (
-        "Cache",
-        "CacheState",
-        "ClearedAnswers",
-    ),
-    "trivet.admin.cluster_status": (
-        "ClusterStatus",
-        "ModelStatus",
-        "RouteStatus",
-    ),
-    "trivet.admin.configuration": (
+    "trivet.admin.blocked": ("Blocked", "BlockedKind", "BlockedReason"),
+    "trivet.admin.budgets": ("BudgetList", "BudgetStatus", "Budgets", "RaisedBudget"),
+    "trivet.admin.cache": ("Cache", "CacheState", "ClearedAnswers"),
+    "trivet.admin.cluster_status": ("ClusterStatus", "ModelStatus", "RouteStatus"),
+    "trivet.admin.costs": ("CostOverview", "CostReport", "Costs", "Repricing"),
+    "trivet.admin.health": ("Backlog", "Events", "FoldedEvent", "Health", "folded"),
+    "trivet.admin.impairments": ("Impairment", "ImpairmentKind", "idle_words"),
+    "trivet.admin.installation": (
         "Configuration",
-        "DatabaseState",
-    ),
-    "trivet.admin.costs": (
-        "CostOverview",
-        "CostReport",
-        "Costs",
-        "Repricing",
-    ),
-    "trivet.admin.database": (
         "Database",
+        "DatabaseState",
         "Pruning",
         "SchemaUpgrade",
         "SchemaVersion",
     ),
-    "trivet.admin.events": (
-        "Events",
-        "FoldedEvent",
-        "folded",
-    ),
-    "trivet.admin.health": ("Health",),
-    "trivet.admin.impairments": (
-        "Impairment",
-        "ImpairmentKind",
-        "idle_words",
-    ),
-    "trivet.admin.jobs": (
-        "JobLife",
-        "Jobs",
-    ),
-    "trivet.admin.route_limits": ("RouteLimits",),
+    "trivet.admin.jobs": ("AttemptBook", "Attempts", "BatchStatus", "Batches", "JobLife", "Jobs"),
     "trivet.admin.route_probe": ("ProbeResult",),
-    "trivet.admin.routes": (
-        "DrainedRoute",
-        "RemovedRoute",
-        "RestoredRoute",
-        "Routes",
-    ),
+    "trivet.admin.routes": ("DrainedRoute", "RemovedRoute", "RestoredRoute", "RouteLimits", "Routes"),
     "trivet_routing.liveness.process_impairments": ("Announced",),
-    "trivet_routing.permits": (
-        "BreakerView",
-        "Pace",
-        "RouteUse",
-    ),
+    "trivet_routing.permits": ("BreakerView", "Pace", "RouteUse"),
     "trivet_routing.response_cache": ("CacheStats",),
     "trivet_store.cluster.health": ("Event",),
     "trivet_store.cluster.leases": ("Lease",),
-    "trivet_store.cluster.registry": (
-        "Applied",
-        "Redefinition",
-    ),
+    "trivet_store.cluster.registry": ("Applied", "Redefinition"),
     "trivet_store.jobs.batches": ("Progress",),
-    "trivet_store.jobs.dropped": (
-        "Drop",
-        "Dropped",
-    ),
+    "trivet_store.jobs.dropped": ("Drop", "Dropped"),
     "trivet_store.reports.attempts": ("AttemptFate", "JobCount", "RouteAttempts"),
-    "trivet_store.reports.backlog": (
-        "BatchBacklog",
-        "ClassBacklog",
-        "RouteBacklog",
-    ),
-    "trivet_store.reports.cost_savings": (
-        "AnswerSaving",
-        "CacheSaving",
-    ),
-    "trivet_store.reports.costs": (
-        "CostRow",
-        "Span",
-        "Unpriced",
-    ),
-    "trivet_store.reports.results": (
-        "AttemptRow",
-        "JobRow",
-        "RetryRow",
-    ),
+    "trivet_store.reports.backlog": ("BatchBacklog", "ClassBacklog", "RouteBacklog"),
+    "trivet_store.reports.cost_savings": ("AnswerSaving", "CacheSaving"),
+    "trivet_store.reports.costs": ("CostRow", "Span", "Unpriced"),
+    "trivet_store.reports.results": ("AttemptRow", "JobRow", "RetryRow"),
     "trivet_store.repricing": ("Tally",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

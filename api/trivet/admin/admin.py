@@ -1,28 +1,21 @@
 """The operations API of one Trivet, for scripts, the command line and Flower."""
 
 from functools import cached_property
-from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
-from trivet.client.connections import Connections
-from trivet_tasks.config.settings import Settings, load_settings
+from trivet.client.connections import Connected
 
 if TYPE_CHECKING:
-    from trivet.admin.attempts import Attempts
-    from trivet.admin.batches import Batches
     from trivet.admin.budgets import Budgets
     from trivet.admin.cache import Cache
-    from trivet.admin.configuration import Configuration
     from trivet.admin.costs import Costs
-    from trivet.admin.database import Database
-    from trivet.admin.events import Events
-    from trivet.admin.health import Health
-    from trivet.admin.jobs import Jobs
+    from trivet.admin.health import Events, Health
+    from trivet.admin.installation import Configuration, Database
+    from trivet.admin.jobs import Attempts, Batches, Jobs
     from trivet.admin.routes import Routes
 
 
-class Admin:
+class Admin(Connected):
     """Reports the state of one Trivet and changes how it runs. Thread-safe. A group is imported at its first use.
 
         with Admin() as admin:
@@ -35,31 +28,20 @@ class Admin:
 
     Raises:
         ConfigError: the configuration is wrong. The database is opened when first used.
+        StoreUnavailable, SchemaMismatch: by every method that needs the database, if it cannot be used.
     """
-
-    def __init__(self, config: Path | str | None = None, *, settings: Settings | None = None) -> None:
-        self.settings = settings or load_settings(Path(config) if config else None)
-        self._connections = Connections(self.settings)
-
-    def __enter__(self) -> "Admin":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     @cached_property
     def attempts(self) -> "Attempts":
         """Attempts: provider calls by route, with failovers, and one by one."""
-        from trivet.admin.attempts import Attempts
+        from trivet.admin.jobs import Attempts
 
         return Attempts(self._connections)
 
     @cached_property
     def batches(self) -> "Batches":
         """Batches: the newest, the status of one, and why one does not move."""
-        from trivet.admin.batches import Batches
+        from trivet.admin.jobs import Batches
 
         return Batches(self._connections)
 
@@ -87,7 +69,7 @@ class Admin:
     @cached_property
     def database(self) -> "Database":
         """The database: its schema, and deleting the rows of old jobs."""
-        from trivet.admin.database import Database
+        from trivet.admin.installation import Database
 
         return Database(self._connections)
 
@@ -101,14 +83,14 @@ class Admin:
     @cached_property
     def configuration(self) -> "Configuration":
         """The configuration: putting its routes in force."""
-        from trivet.admin.configuration import Configuration
+        from trivet.admin.installation import Configuration
 
         return Configuration(self._connections)
 
     @cached_property
     def events(self) -> "Events":
         """Events of routes, with their reasons."""
-        from trivet.admin.events import Events
+        from trivet.admin.health import Events
 
         return Events(self._connections)
 
@@ -125,15 +107,3 @@ class Admin:
         from trivet.admin.routes import Routes
 
         return Routes(self._connections)
-
-    def now(self) -> float:
-        """Return the database's time, in seconds since the epoch.
-
-        Raises:
-            StoreUnavailable, SchemaMismatch: the database cannot be used.
-        """
-        return self._connections.now()
-
-    def close(self) -> None:
-        """Close the connections. Jobs go on."""
-        self._connections.close()

@@ -1,25 +1,67 @@
-"""Reasons why a batch or a job does not move: for `trivet batch status`, `trivet job show` and commands that wait."""
+"""Reasons why jobs do not move, a sentence each: of a batch, of a job, and of all that wait."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
 
 import redis
 
-from trivet.admin.blocked_reason import blocked_reasons
-from trivet.admin.budget_status import holding_batch, holding_job
+from trivet.admin.budgets import holding_batch, holding_job
 from trivet.admin.impairments import Impairment, ImpairmentKind, read_impairments
-from trivet.times import seconds
+from trivet.client.connections import Connections
+from trivet.times import ago, seconds
+from trivet_routing.limits import FORGOTTEN
+from trivet_routing.route_choice import Candidate, Choice, Requirements, Why, choose
+from trivet_store.jobs.batches import Progress
 from trivet_store.reports import backlog
+from trivet_store.reports.backlog import Line
+from trivet_store.reports.results import JobRow
 from trivet_tasks.latency import Latency
+from trivet_tasks.shared_state import check_writable
 from trivet_tasks.states import END_STATES, BatchState, JobState
 
-if TYPE_CHECKING:
-    from trivet.client.connections import Connections
-    from trivet_store.database.engine import Connection
-    from trivet_store.jobs.batches import Progress
-    from trivet_store.reports.backlog import Line
-    from trivet_store.reports.results import JobRow
+PASSING_S = 1.0
+"""Jobs that wait for less than this move at the pace that the limits allow: nothing blocks them."""
+
+
+class BlockedKind(StrEnum):
+    """Kind of reason that blocks jobs."""
+
+    THROTTLED = "throttled"
+    """Every route that could take them is limited."""
+    UNHEALTHY = "unhealthy"
+    """No route that could take them is only limited, and some are open."""
+    OUT = "out"
+    """The routes that could take them are drained or without a worker."""
+    UNFIT = "unfit"
+    """No route will ever take them."""
+    FORGOTTEN = "forgotten"
+    """The shared state is new or was emptied, and is being rebuilt."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockedReason:
+    """One reason why no route takes some jobs."""
+
+    kind: BlockedKind
+    text: str
+    """One sentence without its full stop."""
+    jobs: tuple[str, ...]
+    """Latency class and model of the jobs it is about."""
+    reasons: tuple[str, ...]
+    """`route: why it takes none of them now`, one per route."""
+    wait_s: float = 0.0
+    """Seconds until a route may take one of them, where that is known."""
+
+    @property
+    def wrong(self) -> bool:
+        """Return whether something is wrong; a route that is limited will take the jobs by itself."""
+        return self.kind is not BlockedKind.THROTTLED
+
+    def sentence(self, *, named: bool) -> str:
+        """Return the text as a sentence, with the jobs it is about if they are to be named."""
+        return f"{self.text} ({', '.join(self.jobs)})." if named else f"{self.text}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +78,16 @@ class Blocked:
     """Impairments of processes and servers; also in the notes."""
 
 
-def blocked_batch(connections: "Connections", progress: "Progress") -> Blocked:
+def blocked_batch(connections: Connections, progress: Progress) -> Blocked:
     """Return why a batch, or a part of it, does not move."""
     if progress.state != BatchState.OPEN or progress.done:
         return Blocked()
-    name, moving = progress.name, progress.running > 0 or progress.waiting == 0
-    found = _blocked(connections, lambda connection: backlog.lines_of(connection, name), processes_only=moving)
+    store, name, moving = connections.store, progress.name, progress.running > 0 or progress.waiting == 0
+    with store.read() as connection:
+        lines = backlog.lines_of(connection, name)
+    found = _blocked(connections, lines, processes_only=moving)
     if found.notes or moving:
         return found
-    store = connections.store
     with store.read() as connection:
         if budget := holding_batch(store, connection, name):
             return Blocked((budget,))
@@ -54,18 +97,16 @@ def blocked_batch(connections: "Connections", progress: "Progress") -> Blocked:
     return Blocked((f"Its jobs wait for their next try, the first in {seconds(max(0.0, due - now))}.",))
 
 
-def blocked_job(connections: "Connections", job: "JobRow") -> Blocked:
+def blocked_job(connections: Connections, job: JobRow) -> Blocked:
     """Return why a job does not move, as far as routes and processes are concerned."""
     if job.state in END_STATES:
         return Blocked()
-    return _blocked(
-        connections,
-        lambda connection: backlog.line_of_job(connection, job.id),
-        processes_only=job.state != JobState.WAITING,
-    )
+    with connections.store.read() as connection:
+        lines = backlog.line_of_job(connection, job.id)
+    return _blocked(connections, lines, processes_only=job.state != JobState.WAITING)
 
 
-def blocked_waiting_job(connections: "Connections", job: "JobRow") -> Blocked:
+def blocked_waiting_job(connections: Connections, job: JobRow) -> Blocked:
     """Return why no route takes a waiting job now, the budget that holds it included; a probe is not looked at."""
     if job.state != JobState.WAITING or job.probe:
         return Blocked()
@@ -75,17 +116,12 @@ def blocked_waiting_job(connections: "Connections", job: "JobRow") -> Blocked:
     return Blocked((*found.notes, budget), found.reasons, found.wrong, found.impairments) if budget else found
 
 
-def _blocked(
-    connections: "Connections", lines_of: "Callable[[Connection], Sequence[Line]]", *, processes_only: bool
-) -> Blocked:
-    """Return why jobs do not move.
+def _blocked(connections: Connections, lines: Sequence[Line], *, processes_only: bool) -> Blocked:
+    """Return why jobs with these requirements do not move.
 
     Args:
-        lines_of: reads what the jobs need of a route.
         processes_only: whether some of the jobs move, so that their routes need not be asked.
     """
-    with connections.store.read() as connection:
-        lines = lines_of(connection)
     if not lines:
         return Blocked()
     lanes = {Latency(line.latency).lane for line in lines}
@@ -95,6 +131,7 @@ def _blocked(
     if processes_only:
         return Blocked(notes, (), bool(wrong), wrong)
     try:
+        check_writable(connections.redis)  # a Redis that is out of memory answers, and yet nothing moves
         found = blocked_reasons(connections, lines)
     except redis.RedisError as error:
         unavailable = str(connections.unavailable(error))
@@ -111,3 +148,73 @@ def _sentences(wrong: Sequence[Impairment]) -> tuple[str, ...]:
     """Return the impairments in sentences; one for all processes that have the same impairment."""
     of_each = {one.text.partition(": ")[2] if one.kind == ImpairmentKind.IDLE else one.text: one.text for one in wrong}
     return tuple(text if text.endswith(".") or ": trivet " in text else f"{text}." for text in of_each.values())
+
+
+def blocked_reasons(connections: Connections, lines: Sequence[Line]) -> list[BlockedReason]:
+    """Return what blocks jobs with these requirements, one reason of a kind; jobs that some route takes are left out.
+
+    Raises:
+        redis.RedisError: the shared state does not answer. StoreUnavailable.
+    """
+    candidates = connections.directory.candidates_of({line.model for line in lines}) if lines else {}
+    found = []
+    for line in lines:
+        latency = Latency(line.latency)
+        requirements = Requirements(line.model, latency, line.residency, line.compliance, line.features)
+        choice = choose(requirements, candidates[line.model], connections.settings.of_class(latency))
+        reason = blocked_reason_of(requirements, choice, candidates[line.model])
+        if reason is not None:
+            found.append(reason)
+    return merged(found)
+
+
+def blocked_reason_of(
+    requirements: Requirements, choice: Choice, candidates: Sequence[Candidate]
+) -> BlockedReason | None:
+    """Return what blocks jobs with these requirements; None when a route takes them, or will soon."""
+    if choice.routes:
+        return None
+    reasons = tuple(f"{refusal.route}: {refusal.text}" for refusal in choice.refusals)
+    breaker_of = {candidate.name: candidate.breaker for candidate in candidates}
+
+    def held(kind: BlockedKind, text: str, wait_s: float = 0.0) -> BlockedReason:
+        return BlockedReason(kind, text, (f"{requirements.latency} {requirements.model}",), reasons, wait_s)
+
+    if not candidates:
+        return held(BlockedKind.OUT, "No route is known yet: schedulers and workers make theirs known when they start")
+    if choice.hopeless:
+        return held(BlockedKind.UNFIT, f"No route can ever take these jobs ({'; '.join(reasons)})")
+    limited = [refusal for refusal in choice.refusals if refusal.why is Why.LIMITED]
+    if any(breaker_of[refusal.route].cause == FORGOTTEN for refusal in limited):
+        return held(BlockedKind.FORGOTTEN, f"Calls are paused: {FORGOTTEN}")
+    if limited:
+        soonest = min(limited, key=lambda refusal: refusal.wait_s)
+        if soonest.wait_s < PASSING_S:
+            return None
+        return held(
+            BlockedKind.THROTTLED,
+            f"Throttled, next headroom in {ago(math.ceil(soonest.wait_s))} on {soonest.route}",
+            soonest.wait_s,
+        )
+    shut = [refusal for refusal in choice.refusals if refusal.why is Why.UNFIT and refusal.wait_s > 0]
+    if shut:
+        soonest = min(shut, key=lambda refusal: refusal.wait_s)
+        when = f"in {ago(math.ceil(soonest.wait_s))}" if soonest.wait_s >= PASSING_S else "now"
+        return held(BlockedKind.UNHEALTHY, f"No route is healthy, next probe {when} on {soonest.route}", soonest.wait_s)
+    said = "; ".join(f"{r.route}: {r.text}" for r in choice.refusals if r.why is not Why.NEVER)
+    return held(BlockedKind.OUT, f"No route takes these jobs now ({said})")
+
+
+def merged(found: Iterable[BlockedReason]) -> list[BlockedReason]:
+    """Return one reason of a kind: the one that ends first, for all their jobs; without known ends, one of each text."""
+    kept: dict[tuple[BlockedKind, str], BlockedReason] = {}
+    for reason in found:
+        about = (reason.kind, "" if reason.wait_s else reason.text)
+        before = kept.get(about)
+        if before is None:
+            kept[about] = reason
+            continue
+        soonest = min(before, reason, key=lambda one: one.wait_s)
+        jobs = tuple(dict.fromkeys((*before.jobs, *reason.jobs)))
+        kept[about] = replace(soonest, jobs=jobs)
+    return list(kept.values())

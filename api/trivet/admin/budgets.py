@@ -1,16 +1,61 @@
-"""Budgets: their status, and raising the limit of the current window."""
+"""Budgets: their status, which of them holds a job, and raising the limit of the current window."""
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import NamedTuple
 
-from trivet.admin.budget_status import BudgetStatus, statuses
-from trivet.admin.operator import current_operator
-from trivet.client.connections import Connections
+from trivet.admin.group import Group, current_operator
+from trivet_routing import budget_headroom
+from trivet_routing.budget_headroom import Balance
+from trivet_store.cluster.registry import RegisteredRoute, registered
+from trivet_store.database.engine import Connection, Store
+from trivet_store.jobs.dispatching import Flow, Head
+from trivet_store.ledger import budget_sums
 from trivet_store.ledger.budgets import raise_limit
+from trivet_store.reports.next_jobs import next_of_batch, waiting_job
 from trivet_tasks.errors import InvalidRequest
+from trivet_tasks.prices.cost_model import CostModel
+from trivet_tasks.states import BudgetState
 
 _MAX_USD = 10**12
 _DIGITS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetStatus:
+    """A budget in its window. Amounts are USD, times seconds since the epoch."""
+
+    name: str
+    scope: str
+    """`all`, or what it counts: `tag team=search`."""
+    per: str
+    window: str
+    """`2026-11-26`, `2026-11` or `total`, UTC."""
+    window_ends_at: float | None
+    limit_usd: Decimal
+    configured_usd: Decimal
+    """Less than `limit_usd` where it was raised for this window."""
+    settled_usd: Decimal
+    estimated_usd: Decimal
+    """Maximum cost of timeouts and of calls whose fate is not known, beside it. It counts as spent."""
+    reserved_usd: Decimal
+    """Maximum cost of calls under way and jobs in queues."""
+    left_usd: Decimal
+    """Neither spent nor reserved; negative where more was spent than allowed."""
+    share: float
+    """The part of the limit that is spent."""
+    warn_at: float
+    state: BudgetState
+    jobs_held: int
+    """Jobs that wait for it, or would go elsewhere if they could; 0 unless it holds."""
+    unpriced: int
+    """Calls in the window for which no price is known: they count as free."""
+
+    @property
+    def holding(self) -> bool:
+        """True if it holds its jobs."""
+        return self.state == BudgetState.HOLDING
 
 
 class BudgetList(NamedTuple):
@@ -32,21 +77,17 @@ class RaisedBudget(NamedTuple):
     was_usd: Decimal
 
 
-class Budgets:
+class Budgets(Group):
     """The budgets that schedulers made known. Windows are days and months of UTC."""
 
-    def __init__(self, connections: Connections) -> None:
-        self._connections = connections
-
     def list(self) -> BudgetList:
-        """Return the spent, reserved and remaining amount of every budget, and the number of jobs it holds.
-
-        Raises:
-            StoreUnavailable, SchemaMismatch: the database cannot be used.
-        """
+        """Return the spent, reserved and remaining amount of every budget, and the number of jobs it holds."""
         store = self._connections.store
         with store.read() as connection:
-            return BudgetList(statuses(store, connection, self._connections.directory.costs), store.now(connection))
+            now = store.now(connection)
+            return BudgetList(
+                statuses(connection, registered(store, connection), now, self._connections.directory.costs), now
+            )
 
     def raise_limit(self, name: str, usd: Decimal, *, by: str | None = None) -> RaisedBudget:
         """Raise a budget's limit in the current window; the next window has the configured amount again.
@@ -64,9 +105,71 @@ class Budgets:
             InvalidRequest: the amount is no amount of USD, or less than the configured one.
         """
         if not usd.is_finite() or usd <= 0 or usd >= _MAX_USD or usd != round(usd, _DIGITS):
-            raise InvalidRequest(f"usd: {usd} is not an amount of USD.", field="usd")
+            raise InvalidRequest(f"usd: {usd} is not an amount of USD.", field="usd", hint="As in 25 or 0.50.")
         store = self._connections.store
         with store.write() as connection:
             before, window = raise_limit(store, connection, name, usd, by or current_operator())
         self._connections.tell_work()
         return RaisedBudget(name, window.key, usd, before.limit(window))
+
+
+def statuses(
+    connection: Connection, routes: Mapping[str, RegisteredRoute], now: float, costs: CostModel
+) -> tuple[BudgetStatus, ...]:
+    """Return all budgets, by name. Counts waiting jobs where one of them holds."""
+    found = budget_headroom.read(connection, now, routes, costs)
+    if found is None:
+        return ()
+    holding = {balance.name for balance in found.balances if balance.state().state == BudgetState.HOLDING}
+    held = dict.fromkeys(holding, 0)
+    for jobs in budget_sums.waiting(connection) if holding else ():
+        for balance in found.counting(jobs.batch_id, jobs.labels):
+            if balance.name in holding:
+                held[balance.name] += jobs.jobs
+    return tuple(_status(balance, held.get(balance.name, 0)) for balance in found.balances)
+
+
+def holding_job(store: Store, connection: Connection, job_id: str) -> str | None:
+    """Return which budget holds a waiting job on every route, for a person; None when none does."""
+    return _holding(store, connection, lambda: waiting_job(connection, job_id))
+
+
+def holding_batch(store: Store, connection: Connection, name: str) -> str | None:
+    """Return which budget holds the job of a batch that is next in line; None when none does."""
+    return _holding(store, connection, lambda: next_of_batch(connection, name))
+
+
+def _holding(store: Store, connection: Connection, read: Callable[[], tuple[Flow, Head] | None]) -> str | None:
+    routes = registered(store, connection)
+    found = budget_headroom.read(connection, store.now(connection), routes, CostModel())
+    job = read() if found is not None else None
+    if found is None or job is None:
+        return None
+    flow, head = job
+    balances = [found.holding(flow, route, head) for route in routes]
+    if not balances or not all(balances):
+        return None
+    said = balances[0].used_up() if balances[0] else ""
+    return f"{said[0].upper()}{said[1:]}."
+
+
+def _status(balance: Balance, held: int) -> BudgetStatus:
+    settings = balance.row.settings
+    return BudgetStatus(
+        balance.name,
+        settings.scope,
+        settings.per.value,
+        balance.window.key,
+        balance.window.ends_at,
+        balance.limit,
+        settings.usd,
+        balance.spent.settled_usd,
+        balance.spent.estimated_usd,
+        balance.reserved,
+        balance.headroom,
+        round(balance.share, 6),
+        settings.warn_at,
+        balance.state().state,
+        held,
+        balance.spent.unpriced,
+    )

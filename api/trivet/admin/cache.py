@@ -3,9 +3,7 @@
 from decimal import Decimal
 from typing import NamedTuple
 
-import redis
-
-from trivet.client.connections import Connections
+from trivet.admin.group import Group
 from trivet_routing.response_cache import CacheStats, ResponseCache
 from trivet_store.reports.cost_savings import answer_savings
 from trivet_store.reports.costs import Span
@@ -32,11 +30,8 @@ class ClearedAnswers(NamedTuple):
     """The first-party id of their model; None: all models."""
 
 
-class Cache:
+class Cache(Group):
     """Reports and clears the answers that are kept for equal requests."""
-
-    def __init__(self, connections: Connections) -> None:
-        self._connections = connections
 
     def state(self) -> CacheState:
         """Return the size of the cache, its hits, and its savings.
@@ -45,7 +40,6 @@ class Cache:
 
         Raises:
             BrokerUnavailable: the shared state does not answer.
-            StoreUnavailable, SchemaMismatch: the database cannot be used.
         """
         settings, stats = self._connections.settings, self.stats()
         with self._connections.store.read() as connection:
@@ -61,10 +55,8 @@ class Cache:
         Raises:
             BrokerUnavailable: the shared state does not answer.
         """
-        try:
+        with self._connections.requires_redis():
             return ResponseCache(self._connections.redis, self._connections.settings).stats()
-        except redis.RedisError as error:
-            raise self._connections.unavailable(error) from None
 
     def clear(self, model: str | None = None) -> ClearedAnswers:
         """Delete the cached answers; calls under way still bring theirs.
@@ -80,8 +72,5 @@ class Cache:
         """
         settings = self._connections.settings
         named = None if model is None else model_id(model, settings)
-        try:
-            answers = ResponseCache(self._connections.redis, settings).clear(named)
-        except redis.RedisError as error:
-            raise self._connections.unavailable(error) from None
-        return ClearedAnswers(answers, named)
+        with self._connections.requires_redis():
+            return ClearedAnswers(ResponseCache(self._connections.redis, settings).clear(named), named)

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from trivet.admin.blocked_reason import BlockedReason
-from trivet.admin.budget_status import BudgetStatus
-from trivet.admin.impairments import Impairment, Processes
+from trivet.admin.blocked import BlockedReason
+from trivet.admin.budgets import BudgetStatus
+from trivet.admin.impairments import Impairment, ImpairmentKind, Processes
 from trivet_routing.limits import FORGOTTEN
 from trivet_routing.liveness.process_impairments import IS_STOPPING, Announced
 from trivet_routing.permits import Pace, Quota
@@ -130,8 +130,6 @@ class ClusterStatus:
     """Reasons why jobs wait, where no route takes them; empty while they move."""
     now: float
     """By the database's clock, seconds since the epoch."""
-    impairment: str | None
-    """Reason why the states are not known, if they are not."""
     announced: tuple[Announced, ...] = ()
     """Processes that announce in the shared state that they do no work."""
     budgets: tuple[BudgetStatus, ...] = ()
@@ -139,9 +137,14 @@ class ClusterStatus:
     silent: tuple[Silent, ...] = ()
     """Processes whose lease ran out and that were not replaced."""
     impairments: tuple[Impairment, ...] = ()
-    """Impairments of the processes."""
+    """Impairments of processes and servers."""
     dropped: tuple[Dropped, ...] = ()
     """Counters of messages and answers that were not acted on, since the installation began."""
+
+    @property
+    def impairment(self) -> str | None:
+        """Reason why the states are not known, if they are not: a server that cannot be used."""
+        return next((one.text for one in self.impairments if one.kind is ImpairmentKind.SERVER), None)
 
     @property
     def idle(self) -> tuple[Announced, ...]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
 
-from trivet.client.connections import Connections
+from trivet.admin.group import Group
 from trivet_store.database.engine import Connection
 from trivet_store.database.planner import plan_freely
 from trivet_store.reports.cost_savings import ANSWERED_BY, AnswerSaving, CacheSaving, answer_savings, cache_savings
@@ -88,11 +88,8 @@ class Repricing(NamedTuple):
         return sum(self.groups.values(), Tally())
 
 
-class Costs:
+class Costs(Group):
     """Reports the costs of calls. Times are seconds since the epoch, days are UTC."""
-
-    def __init__(self, connections: Connections) -> None:
-        self._connections = connections
 
     def report(self, by: Sequence[str] = (), *, since: float = 0.0, until: float | None = None) -> CostReport:
         """Return the costs of the calls that began in a span, by group and in all.
@@ -106,7 +103,6 @@ class Costs:
 
         Raises:
             InvalidRequest: a name of `by` is not known.
-            StoreUnavailable, SchemaMismatch: the database cannot be used.
         """
         store = self._connections.store
         with store.read() as connection:

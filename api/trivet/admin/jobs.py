@@ -1,14 +1,27 @@
-"""Jobs: the newest of them, one job's whole life, and why one does not move."""
+"""Jobs, batches and attempts: lists, one job's whole life, progress, and why one does not move."""
 
+import threading
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import orjson
 
-from trivet.admin.blocked import Blocked, blocked_job, blocked_waiting_job
+from trivet.admin.blocked import Blocked, blocked_batch, blocked_job, blocked_waiting_job
+from trivet.admin.group import Group
+from trivet.client.batch import find_newest_batches
 from trivet.client.connections import Connections
 from trivet.client.job import find_by_id, find_by_key, find_newest
-from trivet_store.jobs import bodies, coalescing
-from trivet_store.reports import results
+from trivet_store.jobs import batches, bodies, coalescing
+from trivet_store.jobs.batches import Progress
+from trivet_store.reports import backlog, results
+from trivet_store.reports.attempts import (
+    AttemptCounter,
+    AttemptFate,
+    JobCount,
+    RouteAttempts,
+    attempt_fates,
+    job_count,
+)
 from trivet_store.reports.results import AttemptRow, JobRow, RetryRow
 from trivet_tasks.states import JobState
 
@@ -31,11 +44,8 @@ class JobLife(NamedTuple):
     """Time of this reading: seconds since the epoch, by the database's clock."""
 
 
-class Jobs:
+class Jobs(Group):
     """Reports on jobs. A job is cancelled, retried and awaited through `trivet.Client.job`."""
-
-    def __init__(self, connections: Connections) -> None:
-        self._connections = connections
 
     def list(self, *, state: str | None = None, batch: str | None = None, limit: int = 100) -> tuple[JobRow, ...]:
         """Return the newest jobs with their present state, newest first.
@@ -51,7 +61,6 @@ class Jobs:
         Raises:
             InvalidRequest: there is no such state.
             NotFound: there is no such batch.
-            StoreUnavailable, SchemaMismatch: the database cannot be used.
         """
         return tuple(find_newest(self._connections, state=state, batch=batch, limit=limit))
 
@@ -101,3 +110,105 @@ class Jobs:
             NotFound: there is no such job.
         """
         return blocked_job(self._connections, find_by_id(self._connections, job_id))
+
+
+class BatchStatus(NamedTuple):
+    """A batch at one moment."""
+
+    progress: Progress
+    jobs_per_s: float | None
+    """Jobs that ended per second in the last minute; None when hardly any did."""
+    left_s: float | None
+    """Seconds until its last job ends, at this speed; None when it is done or the speed is not known."""
+    blocked: Blocked
+
+
+class Batches(Group):
+    """Reports on batches. A batch is cancelled, retried and read through `trivet.Client.batch`."""
+
+    def list(self, limit: int = 100) -> tuple[Progress, ...]:
+        """Return the newest batches with their progress, newest first.
+
+            running = [batch.name for batch in admin.batches.list() if not batch.done]
+
+        Args:
+            limit: batches at most.
+        """
+        return tuple(find_newest_batches(self._connections, limit))
+
+    def progress(self, name: str) -> Progress:
+        """Return the counts and the cost of a batch.
+
+            admin.batches.progress("contracts").failed
+
+        Raises:
+            NotFound: there is no such batch.
+        """
+        with self._connections.store.read() as connection:
+            return batches.progress(connection, name)
+
+    def status(self, name: str) -> BatchStatus:
+        """Return the progress of a batch, its speed, and why it does not move if it does not.
+
+            status = admin.batches.status("contracts")
+            print(status.progress.ended, status.left_s, *status.blocked.notes)
+
+        Raises:
+            NotFound: there is no such batch.
+        """
+        store = self._connections.store
+        with store.read() as connection:
+            progress = batches.progress(connection, name)
+            speed = backlog.recent_speed(connection, name, store.now(connection))
+        left_s = (progress.total - progress.ended) / speed if speed and not progress.done else None
+        return BatchStatus(progress, speed, left_s, blocked_batch(self._connections, progress))
+
+    def blocked(self, name: str) -> Blocked:
+        """Return why a batch, or a part of it, does not move; empty where it does.
+
+            if admin.batches.blocked("contracts").wrong:
+                alert()
+
+        Raises:
+            NotFound: there is no such batch.
+        """
+        return blocked_batch(self._connections, self.progress(name))
+
+
+class AttemptBook(NamedTuple):
+    """All attempts and jobs on record, read in one transaction."""
+
+    jobs: JobCount
+    attempts: tuple[AttemptFate, ...]
+    by_route: Mapping[str, RouteAttempts]
+
+
+class Attempts(Group):
+    """Reports on provider calls. Those of one job are in `admin.jobs.life`."""
+
+    def __init__(self, connections: Connections) -> None:
+        super().__init__(connections)
+        self._counter = AttemptCounter()
+        self._lock = threading.Lock()
+
+    def by_route(self) -> Mapping[str, RouteAttempts]:
+        """Return all attempts so far, counted by route. Cheap to repeat: settled ones are not read again.
+
+        sum(route.left for route in admin.attempts.by_route().values())  # failovers
+        """
+        store = self._connections.store
+        with self._lock, store.read() as connection:
+            return self._counter.read(connection, store.now(connection))
+
+    def all(self) -> AttemptBook:
+        """Return every attempt, to compare with another record. Reads whole tables: for small databases.
+
+        unsettled = [one.id for one in admin.attempts.all().attempts if one.outcome is None]
+        """
+        store = self._connections.store
+        with store.read() as connection:
+            return AttemptBook(
+                job_count(connection),
+                tuple(attempt_fates(connection)),
+                AttemptCounter().read(connection, store.now(connection)),
+            )

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-import redis
-
 from trivet_routing.limits import FORGOTTEN, STEP_CALLS, keys_of
 from trivet_routing.permits import BreakerView, Quota
 from trivet_store.jobs.cancelling import cancel_job
@@ -66,10 +64,8 @@ def probe_now(connections: "Connections", route: "RegisteredRoute", model: str |
         ProbeNotMade: no call was made; says why.
         StoreUnavailable, BrokerUnavailable.
     """
-    try:
+    with connections.requires_redis():
         return _probe(connections, route, model)
-    except redis.RedisError as error:
-        raise connections.unavailable(error) from None
 
 
 def _probe(connections: "Connections", route: "RegisteredRoute", model: str | None) -> ProbeResult:

@@ -7,17 +7,37 @@ import redis
 
 from trivet.admin.cluster_reading import read_cluster
 from trivet.admin.cluster_status import ClusterStatus
-from trivet.admin.known_route import known_route
-from trivet.admin.operator import current_operator
-from trivet.admin.route_limits import RouteLimits, checked_figures, limits_of
+from trivet.admin.group import Group, current_operator, known_route
 from trivet.admin.route_probe import ProbeResult, probe_now
-from trivet.admin.route_removal import check_removable
 from trivet.client.connections import Connections
+from trivet.times import moment
 from trivet_routing.permits import BreakerView, RouteUse
-from trivet_store.cluster import health, registry, route_overrides
+from trivet_store.cluster import health, leases, registry, route_overrides
+from trivet_store.cluster.registry import RegisteredRoute
+from trivet_store.database.engine import Connection, Store
 from trivet_store.reports import backlog
-from trivet_tasks.config.route_overrides import target_of
+from trivet_store.reports.backlog import Line
+from trivet_tasks.config.route_overrides import FIGURES, Override, target_of
+from trivet_tasks.config.route_settings import WHOLE_ROUTE, RouteSettings
 from trivet_tasks.errors import InvalidRequest
+from trivet_tasks.requests.eligibility import misfit, name_on_wire
+
+_MAX_PER_MINUTE = 2_000_000_000
+_MAX_CALLS = 100_000
+
+
+class RouteLimits(NamedTuple):
+    """The limits of a route that are in force."""
+
+    route: str
+    figures: Mapping[str, Mapping[str, int | None]]
+    """Requests, input, output tokens per minute and calls at once, by group of models (`*`: the route); None = no limit."""
+    overrides: tuple[Override, ...]
+    """Limits that were set by hand."""
+    now: float
+    """Seconds since the epoch, by the database's clock."""
+    removed: tuple[Override, ...] = ()
+    """Limits that this call removed."""
 
 
 class DrainedRoute(NamedTuple):
@@ -47,11 +67,8 @@ class RemovedRoute(NamedTuple):
     """False: the shared state did not answer, so a route of this name begins with the health that this one had."""
 
 
-class Routes:
+class Routes(Group):
     """The routes that schedulers and workers made known."""
-
-    def __init__(self, connections: Connections) -> None:
-        self._connections = connections
 
     def status(self) -> ClusterStatus:
         """Return health, limits and headroom of every route, waiting jobs with what blocks them, and living processes.
@@ -60,9 +77,6 @@ class Routes:
                 print(route.name, [model.state for model in route.models])
 
         Where the shared state does not answer, `impairment` says so, and the states are those last noted in the database.
-
-        Raises:
-            StoreUnavailable, SchemaMismatch: the database cannot be used.
         """
         return read_cluster(self._connections)
 
@@ -76,12 +90,9 @@ class Routes:
 
         Raises:
             BrokerUnavailable: the shared state does not answer.
-            StoreUnavailable, SchemaMismatch: the database cannot be used.
         """
-        try:
+        with self._connections.requires_redis():
             return {route.name: route.breaker for route in self._connections.directory.candidates(model)}
-        except redis.RedisError as error:
-            raise self._connections.unavailable(error) from None
 
     def drain(self, name: str, *, why: str = "") -> DrainedRoute:
         """Send a route no more jobs: within two seconds its queue is empty. It stays out until it is restored.
@@ -93,7 +104,6 @@ class Routes:
 
         Raises:
             NotFound: there is no such route.
-            StoreUnavailable, SchemaMismatch: the database cannot be used.
         """
         known_route(self._connections, name)
         store = self._connections.store
@@ -115,14 +125,11 @@ class Routes:
         Raises:
             NotFound: there is no such route.
             BrokerUnavailable: the shared state does not answer; then nothing was changed.
-            StoreUnavailable, SchemaMismatch: the database cannot be used.
         """
         connections = self._connections
         known_route(connections, name)
-        try:  # first, so that while it does not answer nothing is half restored
+        with connections.requires_redis():  # first, so that while it does not answer nothing is half restored
             connections.limits.forget(name)
-        except redis.RedisError as error:
-            raise connections.unavailable(error) from None
         with connections.store.write() as connection:
             before = name in registry.drained(connection)
             now = connections.store.now(connection)
@@ -143,11 +150,10 @@ class Routes:
         Raises:
             NotFound: there is no such route.
             InvalidRequest: the models share their limits with others.
-            StoreUnavailable, SchemaMismatch: the database cannot be used.
         """
         route = known_route(self._connections, name)
         target_of(route.settings, models)
-        return limits_of(self._connections, route)
+        return _limits_of(self._connections, route)
 
     def limit(
         self,
@@ -156,6 +162,7 @@ class Routes:
         *,
         models: str | None = None,
         for_s: float | None = None,
+        until: float | None = None,
         by: str | None = None,
     ) -> RouteLimits:
         """Set limits of a route by hand, in force everywhere within two seconds and over restarts.
@@ -168,24 +175,29 @@ class Routes:
             figures: `requests_per_minute`, `input_tokens_per_minute`, `output_tokens_per_minute` and `max_concurrency`,
                 any of them.
             models: a group of limits, a model or a glob; None: the route's own figures.
-            for_s: seconds until they end; None: they stay until they are reset.
+            for_s: seconds until they end.
+            until: the moment when they end, seconds since the epoch. Without both they stay until they are reset.
             by: the person; None: the user of this process.
 
         Raises:
             NotFound: there is no such route.
             InvalidRequest: a figure or the time is wrong, or the models share their limits with others.
-            StoreUnavailable, SchemaMismatch: the database cannot be used.
         """
-        checked = checked_figures(figures)
+        checked = _checked_figures(figures)
         if for_s is not None and for_s < 0:
             raise InvalidRequest(f"for_s: {for_s:g} is no time to come.", field="for_s")
+        if for_s is not None and until is not None:
+            raise InvalidRequest("Give for_s or until, not both.", field="until")
         target = target_of(known_route(self._connections, name).settings, models)
         store = self._connections.store
         with store.write() as connection:
-            until = None if for_s is None else store.now(connection) + for_s
+            now = store.now(connection)
+            until = until if for_s is None else now + for_s
+            if until is not None and until < now:
+                raise InvalidRequest(f"until: {moment(until)} is no moment to come.", field="until")
             route_overrides.put(store, connection, name, target, checked, by=by or current_operator(), until=until)
         self._connections.tell_work()
-        return limits_of(self._connections, known_route(self._connections, name))
+        return _limits_of(self._connections, known_route(self._connections, name))
 
     def reset_limits(self, name: str, *, models: str | None = None, by: str | None = None) -> RouteLimits:
         """Remove limits that were set by hand; those of the configuration hold again.
@@ -199,7 +211,6 @@ class Routes:
         Raises:
             NotFound: there is no such route.
             InvalidRequest: the models share their limits with others.
-            StoreUnavailable, SchemaMismatch: the database cannot be used.
         """
         route = known_route(self._connections, name)
         by_hand = {override.models for override in route.overrides}
@@ -209,7 +220,7 @@ class Routes:
             of_models = None if models is None else target
             removed = route_overrides.reset(store, connection, name, of_models, by=by or current_operator())
         self._connections.tell_work()
-        return limits_of(self._connections, known_route(self._connections, name))._replace(removed=tuple(removed))
+        return _limits_of(self._connections, known_route(self._connections, name))._replace(removed=tuple(removed))
 
     def probe(self, name: str, *, model: str | None = None) -> ProbeResult:
         """Make one probe of a route now, drained, open or healthy: a call of one token by a worker, priced like any other.
@@ -225,7 +236,7 @@ class Routes:
             NotFound: there is no such route.
             InvalidRequest: the route does not serve the model.
             ProbeNotMade: no call was made; says why.
-            StoreUnavailable, SchemaMismatch, BrokerUnavailable: a server cannot be used.
+            BrokerUnavailable: the shared state or the broker does not answer.
         """
         return probe_now(self._connections, known_route(self._connections, name), model)
 
@@ -242,12 +253,11 @@ class Routes:
         Raises:
             NotFound: there is no such route.
             InvalidRequest: a worker serves it, or jobs need it; says what to do.
-            StoreUnavailable, SchemaMismatch: the database cannot be used.
         """
         known_route(self._connections, name)
         store = self._connections.store
         with store.write() as connection:
-            check_removable(store, connection, name)
+            _check_removable(store, connection, name)
             registry.remove(connection, name, by or current_operator(), store.now(connection))
         try:
             self._connections.limits.forget(name)
@@ -263,7 +273,67 @@ class Routes:
         Raises:
             BrokerUnavailable: the shared state does not answer.
         """
-        try:
+        with self._connections.requires_redis():
             return self._connections.limits.uses(names)
-        except redis.RedisError as error:
-            raise self._connections.unavailable(error) from None
+
+
+def _limits_of(connections: Connections, route: RegisteredRoute) -> RouteLimits:
+    """Return the limits of a route as it was just read."""
+    settings = route.settings
+    holders = {WHOLE_ROUTE: settings, **{group.name: group for group in settings.limits}}
+    figures = {name: {figure: getattr(holder, figure) for figure in FIGURES} for name, holder in holders.items()}
+    return RouteLimits(route.name, figures, route.overrides, connections.store.clock.reckoned())
+
+
+def _checked_figures(figures: Mapping[str, int]) -> Mapping[str, int]:
+    """Return the figures in their order.
+
+    Raises:
+        InvalidRequest: there is none, one has an unknown name, or is out of range.
+    """
+    if not figures:
+        raise InvalidRequest("figures: no limit is given.", field="figures", hint=f"Give any of: {', '.join(FIGURES)}.")
+    for name, value in figures.items():
+        if name not in FIGURES:
+            raise InvalidRequest(f"figures: {name!r} is no limit.", field="figures", hint=f"Use {', '.join(FIGURES)}.")
+        most = _MAX_CALLS if name == "max_concurrency" else _MAX_PER_MINUTE
+        if not 1 <= value <= most:
+            raise InvalidRequest(f"figures: {name} is {value}; it is 1 to {most:,}.", field="figures")
+    return {name: figures[name] for name in FIGURES if name in figures}
+
+
+def _check_removable(store: Store, connection: Connection, name: str) -> None:
+    """Refuse to remove a route that a living worker serves, where jobs are queued or run, or that some need.
+
+    Raises:
+        InvalidRequest: says what prevents it, and what to do about it.
+    """
+    if workers := [lease.worker for lease in leases.living(store, connection) if name in lease.routes]:
+        raise _refused(
+            name,
+            f"a worker serves it: {', '.join(workers)}",
+            "Stop it, or take the route out of its file and restart it.",
+        )
+    here = [row for row in backlog.by_route(connection) if row.route == name]
+    if jobs := sum(row.dispatched + row.running for row in here):
+        raise _refused(
+            name, f"it has {jobs:,} jobs queued or running there", f"`trivet route drain {name}`, then wait."
+        )
+    known = registry.registered(store, connection)
+    others = {route.name: route.settings for route in known.values() if route.name != name and not route.drained}
+    for line in backlog.lines_living(connection):
+        if _fits(line, known[name].settings) and not any(_fits(line, other) for other in others.values()):
+            raise _refused(
+                name,
+                f"it is the only route for {line.latency} jobs of {line.model} that have not ended",
+                "Add a route that takes them, or cancel these jobs.",
+            )
+
+
+def _fits(line: Line, route: RouteSettings) -> bool:
+    named = name_on_wire(route, line.model)
+    return not misfit(route, named, line.model, line.residency, line.compliance, line.features)
+
+
+def _refused(name: str, why: str, hint: str) -> InvalidRequest:
+    return InvalidRequest(f"{name} is not removed: {why}.", field="name", hint=hint)

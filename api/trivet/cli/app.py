@@ -1,12 +1,24 @@
-"""The tree of commands. Each module registers its own; importing one is cheap, its work imports what it needs."""
+"""The tree of commands. Importing a module of it is cheap: its commands import what they need."""
 
-import importlib
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from trivet.cli import options
+from trivet.cli import (
+    batch,
+    budgets,
+    config,
+    costs,
+    job,
+    local,
+    options,
+    plan,
+    routes,
+    services,
+    storage,
+    submit,
+)
 from trivet.cli.output import EPILOG
 
 app = typer.Typer(
@@ -45,18 +57,25 @@ def root(
 
 
 # in the order of the help text
-for _module in (
-    "demo",
-    "services",
-    "submit",
-    "batch",
-    "job",
-    "routes",
-    "costs",
-    "cache",
-    "budgets",
-    "plan",
-    "config",
-    "db",
+for command in (
+    local.demo,
+    local.up,
+    services.worker,
+    services.scheduler,
+    services.simulate,
+    services.flower,
+    submit.submit,
+    submit.bulk,
 ):
-    importlib.import_module(f"trivet.cli.{_module}").register(app)
+    app.command()(command)
+app.add_typer(batch.group, name="batch")
+app.add_typer(job.group, name="job")
+app.add_typer(routes.every, name="routes")
+app.add_typer(routes.one, name="route")
+app.add_typer(costs.group, name="costs")
+app.add_typer(storage.cache, name="cache")
+app.command()(budgets.budgets)
+app.add_typer(budgets.group, name="budget")
+app.command()(plan.plan)
+app.add_typer(config.group, name="config")
+app.add_typer(storage.db, name="db")

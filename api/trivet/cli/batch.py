@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trivet.cli import options, output
+from trivet.cli.options import Json
 from trivet.cli.output import (
     FAILED,
     HELD_UP,
@@ -24,7 +25,7 @@ from trivet.cli.output import (
     print_table,
     reporting_status,
 )
-from trivet.cli.progress import bar, telling
+from trivet.cli.progress import Teller, bar
 from trivet.times import moment, seconds
 from trivet_tasks.errors import BatchIncomplete, ConfigError, InvalidRequest, ResultTimeout
 from trivet_tasks.states import END_STATES, BatchState, JobState
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from trivet.admin import Progress
 
 Name = Annotated[str, typer.Argument(help="The batch's name.", show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 STATES = tuple(state for state in JobState if state in END_STATES)
 ADVANCE_EVERY = 200
@@ -47,11 +47,6 @@ class Form(StrEnum):
 
     JSONL = "jsonl"
     PARQUET = "parquet"
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.add_typer(group, name="batch")
 
 
 @group.command("list")
@@ -135,7 +130,7 @@ def results(
                 taken=progress.taken, hint=f"Submit it again, or run it as it is: trivet batch accept {name}.",
             )  # fmt: skip
         try:
-            with nullcontext() if now else telling(client.settings, lambda admin: admin.batches.blocked(name)):
+            with nullcontext() if now else Teller(client.settings, lambda admin: admin.batches.blocked(name)):
                 for result in batch.results(timeout=0 if now else None):
                     sys.stdout.buffer.write(result_line(result))
                     pruned += result.pruned

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trivet.cli import options, output
-from trivet.cli.options import amount_usd
+from trivet.cli.options import JsonExact, amount_usd
 from trivet.cli.output import Column, print_line, print_table
 from trivet.times import moment
 from trivet_tasks.config.budgets import exact_usd
@@ -14,19 +14,12 @@ from trivet_tasks.states import BudgetState
 if TYPE_CHECKING:
     from trivet.admin import BudgetStatus
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON; amounts are strings, exact.")]
 _STYLES = {BudgetState.WARNED: "yellow", BudgetState.HOLDING: "red"}
 
 group = typer.Typer(no_args_is_help=True, help="One budget: raise it.")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command()(budgets)
-    app.add_typer(group, name="budget")
-
-
-def budgets(as_json: Json = False) -> None:
+def budgets(as_json: JsonExact = False) -> None:
     """Amounts spent, reserved and left of every budget, and the jobs it holds. Windows are days and months of UTC."""
     with options.admin() as admin:
         found = admin.budgets.list()
@@ -42,7 +35,7 @@ def budgets(as_json: Json = False) -> None:
 def raise_(
     name: Annotated[str, typer.Argument(help="The budget's name.", show_default=False)],
     to: Annotated[str, typer.Option(help="USD that may be spent in the window that is now, in all.")],
-    as_json: Json = False,
+    as_json: JsonExact = False,
 ) -> None:
     """Raise a budget for its current window: today, this month, or the batch. The next has the configured amount.
 

@@ -1,12 +1,15 @@
 """`trivet config`: check, show, write and apply the configuration."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from trivet.cli import options, output
+from trivet.cli.options import Json
+from trivet.cli.output import FAILED, Column, print_error, print_facts, print_line, print_table, print_whole
 from trivet_tasks.config.addresses import effective_host
 from trivet_tasks.config.environment import ignored
 from trivet_tasks.config.environment_faults import proxy_of
@@ -25,16 +28,10 @@ _NOT_SET = " (not set here)"
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    group = typer.Typer(help="Check, show, write and apply the configuration.", no_args_is_help=True)
-    group.command()(check)
-    group.command()(show)
-    group.command()(init)
-    group.command()(apply)
-    app.add_typer(group, name="config")
+group = typer.Typer(help="Check, show, write and apply the configuration.", no_args_is_help=True)
 
 
+@group.command()
 def check() -> None:
     """Read the configuration and report it as understood, with this machine's environment and the database.
 
@@ -44,37 +41,36 @@ def check() -> None:
 
     with options.admin() as admin:
         settings, state = admin.settings, _database_state(admin)
-    for name, value in (
-        ("configuration", settings.source),
-        ("database", f"{masked(settings.store_url)}{state}"),
-        ("broker", "embedded, started by `trivet up`" if settings.embedded else masked(settings.broker_url)),
-        ("shared state", masked(settings.redis_url)),
-        ("security key", _security_key(settings)),
-    ):
-        _print_fact(name, value)
-    _print_surroundings()
-    output.out.print()
+    print_facts(
+        [
+            ("configuration", settings.source),
+            ("database", f"{masked(settings.store_url)}{state}"),
+            ("broker", "embedded, started by `trivet up`" if settings.embedded else masked(settings.broker_url)),
+            ("shared state", masked(settings.redis_url)),
+            ("security key", _security_key(settings)),
+            *_surroundings(),
+        ]
+    )
+    print_whole("")
     if settings.routes:
         _print_routes(settings)
     else:
-        output.out.print("No route is configured: `trivet config init` proposes some.")
+        print_whole("No route is configured: `trivet config init` proposes some.")
     refuse(settings)
     check_key(settings)
     if settings.security.key is not None and not _security_key(settings).endswith(_NOT_SET):
         read_key(settings)
     missing = [name for name, route in settings.routes.items() if _key(route.api_key).endswith(_NOT_SET)]
     if missing:
-        output.err.print(f"Not set here: the credentials of {', '.join(missing)}.", markup=False, soft_wrap=True)
+        print_error(f"Not set here: the credentials of {', '.join(missing)}.")
     if _security_key(settings).endswith(_NOT_SET):
-        output.err.print("Not set here: [security] key. Workers need it.", markup=False, soft_wrap=True)
+        print_error("Not set here: [security] key. Workers need it.")
         missing.append("security")
     if missing:
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
 def _print_routes(settings: Settings) -> None:
-    from trivet.cli.output import Column, print_table
-
     print_table(
         [
             Column("ROUTE"), Column("PROVIDER"), Column("REGION"), Column("HOST", spare=6), Column("KEY", spare=3),
@@ -85,7 +81,8 @@ def _print_routes(settings: Settings) -> None:
     )  # fmt: skip
 
 
-def show(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+@group.command()
+def show(as_json: Json = False) -> None:
     """Print every setting as it is in effect. Secrets are shown as references, passwords as stars."""
     from trivet.config.effective import effective, effective_toml
 
@@ -93,9 +90,10 @@ def show(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
     if as_json:
         output.print_json({"source": settings.source, **effective(settings)})
     else:
-        output.out.print(effective_toml(settings), markup=False, soft_wrap=True)
+        print_whole(effective_toml(settings))
 
 
+@group.command()
 def init(
     path: Annotated[Path, typer.Argument(help="The file to write.")] = Path(CONFIG_NAME),
     force: Annotated[bool, typer.Option("--force", help="Replace the file when there is one.")] = False,
@@ -118,20 +116,21 @@ def init(
 
     proposals = found_credentials(os.environ, Path.home())
     _write(path, template(proposals), force=force)
-    output.out.print(f"{path} written.", markup=False, soft_wrap=True)
+    print_whole(f"{path} written.")
     _write_key(path)
     for proposal in proposals:
         state = f"proposed: {proposal.reason}" if proposal.usable else f"commented out: {proposal.reason}"
-        output.out.print(f"  [routes.{proposal.name}] {state}", markup=False, soft_wrap=True)
-    output.out.print("Read it through, then `trivet config check` and `trivet up`.")
+        print_whole(f"  [routes.{proposal.name}] {state}")
+    print_whole("Read it through, then `trivet config check` and `trivet up`.")
 
 
+@group.command()
 def apply(
     places: Annotated[
         bool, typer.Option("--places", help="Also redefine where routes lead, and stop the workers with another file.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Put the figures of this file's routes in force: to roll back to an earlier version.
 
@@ -139,8 +138,6 @@ def apply(
     stays where it is, and the workers that serve it are named: with --places these take no more of its work until they are
     restarted with this file. Limits set by hand and routes that are not in the file stay.
     """
-    from trivet.cli.output import print_line
-
     with options.admin() as admin:
         source = admin.settings.source
         done = admin.configuration.apply(places=places, dry_run=dry_run)
@@ -169,24 +166,22 @@ def apply(
 
 
 def _init_scenario(path: Path, name: str, *, force: bool) -> None:
-    from trivet.config.scenario_file import scenario_file
+    from trivet.config.template import scenario_file
 
     scenario = scenario_file(name, os.environ, Path.home())
     proposals = scenario.routes
     _write(path, scenario.text, force=force)
-    output.out.print(f"{path} written: {name}, {scenario.title}.", markup=False, soft_wrap=True)
+    print_whole(f"{path} written: {name}, {scenario.title}.")
     _write_key(path)
     for proposal in proposals:
         state = "ready" if proposal.usable else "not ready"
-        output.out.print(f"  [routes.{proposal.name}] {state}: {proposal.reason}", markup=False, soft_wrap=True)
+        print_whole(f"  [routes.{proposal.name}] {state}: {proposal.reason}")
     missing = [proposal.name for proposal in proposals if not proposal.usable]
     if missing:
         then = "no job can run" if len(missing) == len(proposals) else "jobs go to the other routes"
         text = f"Still missing on this machine: credentials or settings for {', '.join(missing)}. Until they are there, {then}."
-        output.out.print(text, markup=False, soft_wrap=True)
-    output.out.print(
-        "Read it through, then `trivet config check`, `trivet routes check --live` and `trivet up`.", soft_wrap=True
-    )
+        print_whole(text)
+    print_whole("Read it through, then `trivet config check`, `trivet routes check --live` and `trivet up`.")
 
 
 def _write(path: Path, text: str, *, force: bool) -> None:
@@ -209,7 +204,7 @@ def _write_key(path: Path) -> None:
     except OSError as error:
         raise ConfigError(f"{key}: the key that signs cached answers cannot be written: {error.strerror}.") from None
     if made:
-        output.out.print(f"{key} written: the key that signs cached answers.", markup=False, soft_wrap=True)
+        print_whole(f"{key} written: the key that signs cached answers.")
 
 
 def _row(name: str, route: RouteSettings) -> tuple[str, ...]:
@@ -259,22 +254,18 @@ def _database_state(admin: "Admin") -> str:
     return f" ({schema}{pooled})"
 
 
-def _print_surroundings() -> None:
-    """Print the proxy and certificates in force, and the variables that are set and change nothing."""
+def _surroundings() -> Iterator[tuple[str, str]]:
+    """Yield the proxy and certificates in force, and the variables that are set and change nothing."""
     proxies = [found for scheme in ("https", "http") if (found := proxy_of(scheme))]
     for variable, value in dict.fromkeys(proxies):
-        _print_fact("proxy", f"{masked(value)} ({variable})")
+        yield "proxy", f"{masked(value)} ({variable})"
     if proxies and (direct := os.environ.get("no_proxy") or os.environ.get("NO_PROXY")):
-        _print_fact("no proxy for", direct)
+        yield "no proxy for", direct
     for name in _CERTIFICATES:
         if path := os.environ.get(name):
-            _print_fact("certificates", f"{path} ({name})")
+            yield "certificates", f"{path} ({name})"
     if names := ignored():
-        _print_fact("ignored", f"{', '.join(names)} (docs/reference/environment.md)")
-
-
-def _print_fact(name: str, value: str) -> None:
-    output.out.print(f"{name:<14} {value}", markup=False, soft_wrap=True)
+        yield "ignored", f"{', '.join(names)} (docs/reference/environment.md)"
 
 
 def _redefined(name: str, one: "Redefinition", *, places: bool) -> str:

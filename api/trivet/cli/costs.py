@@ -1,28 +1,42 @@
 """`trivet costs`: the costs of calls. `trivet costs reprice`: price them again by today's list, and record that."""
 
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from decimal import Decimal
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from trivet.cli import options, output
-from trivet.cli.options import DEFAULT_SINCE, period
-from trivet.cli.output import print_error
+from trivet.cli.options import DEFAULT_SINCE, JsonExact, Since, Until, period
+from trivet.cli.output import Column, print_error, print_line, print_table
 from trivet.cli.progress import bar
+from trivet.times import moment
 from trivet_tasks.errors import InvalidRequest
 
-STANDARD_OUTPUT = "-"
+if TYPE_CHECKING:
+    from trivet.admin import AnswerSaving, CacheSaving, CostReport, CostRow, Repricing, Tally, Unpriced
 
-app = typer.Typer()
+_STANDARD_OUTPUT = "-"
+_FIGURES = (
+    "calls",
+    "jobs",
+    "input_tokens",
+    "output_tokens",
+    "cost_usd",
+    "estimated_usd",
+    "approximate_usd",
+    "unpriced",
+)
+"""Figures of a line, by the names they have in JSON and CSV."""
+_MODELS_NAMED = 5
+
+group = typer.Typer()
 
 
-def register(parent: typer.Typer) -> None:
-    """Add the commands."""
-    parent.add_typer(app, name="costs")
-
-
-@app.callback(invoke_without_command=True)
+@group.callback(invoke_without_command=True)
 def costs(
     asked: typer.Context,
     by: Annotated[
@@ -32,11 +46,9 @@ def costs(
             "purpose (job, probe, hedge), role (result, or why the call was made in vain)."
         ),
     ] = "route",
-    since: Annotated[
-        str, typer.Option(help="7d, 24h, or a moment in ISO 8601 (UTC where it names no zone).")
-    ] = DEFAULT_SINCE,
-    until: Annotated[str | None, typer.Option(help="The end, as for --since; that moment is not in it.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON; amounts are strings, exact.")] = False,
+    since: Since = DEFAULT_SINCE,
+    until: Until = None,
+    as_json: JsonExact = False,
     csv: Annotated[str | None, typer.Option(help="Write CSV to this file; - prints it.", metavar="FILE")] = None,
     html: Annotated[
         str | None,
@@ -51,45 +63,40 @@ def costs(
         return
     if sum((as_json, csv is not None, html is not None)) > 1:
         raise typer.BadParameter("--json, --csv and --html do not go together.")
-    from trivet.cli import costs_view
-
     names = list(dict.fromkeys(name.strip() for name in by.split(",") if name.strip()))
     with options.admin() as admin:
-        span = period(since, until, admin.now())
+        start, end = period(since, until, admin.now())
         if html is not None:
-            overview = admin.costs.overview(names, since=span.since, until=span.until)
+            overview = admin.costs.overview(names, since=start, until=end)
         else:
-            report = admin.costs.report(names, since=span.since, until=span.until)
+            report = admin.costs.report(names, since=start, until=end)
     if html is not None:
         from trivet.costs_page.page import page
 
         _write(html, page(overview))
     elif csv is not None:
-        _write(csv, costs_view.as_csv(report))
+        lines = [[*row.group, *_figures(row).values()] for row in (report.rows if report.by else [report.total])]
+        _write(csv, output.as_csv([*report.by, *_FIGURES], lines))
     elif as_json:
-        output.print_json(costs_view.as_object(report))
+        output.print_json(_as_object(report))
     else:
-        costs_view.show(report)
+        _show(report)
 
 
-@app.command()
+@group.command()
 def reprice(
-    since: Annotated[
-        str, typer.Option(help="Calls since: 7d, 24h, or a moment in ISO 8601 (UTC where it names no zone).")
-    ] = DEFAULT_SINCE,
-    until: Annotated[str | None, typer.Option(help="The end, as for --since; that moment is not in it.")] = None,
+    since: Since = DEFAULT_SINCE,
+    until: Until = None,
     apply: Annotated[bool, typer.Option("--apply", help="Write the new costs down; else nothing is written.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON; amounts are strings, exact.")] = False,
+    as_json: JsonExact = False,
 ) -> None:
     """Price settled calls again, each by the prices of its day as they are known today, and show the difference.
 
     Workers go on meanwhile. Safe to interrupt: run it again.
     """
-    from trivet.cli import costs_view
-
     with options.admin() as admin:
-        span = period(since, until, admin.now())
-        steps = admin.costs.reprice(since=span.since, until=span.until, apply=apply)
+        start, end = period(since, until, admin.now())
+        steps = admin.costs.reprice(since=start, until=end, apply=apply)
         done = next(steps)
         try:
             with bar("Pricing again", done.calls) as advance:
@@ -98,13 +105,13 @@ def reprice(
         except KeyboardInterrupt:
             if apply:
                 print_error("Interrupted. What was written so far stays written: the same command goes on.")
-            costs_view.report_repricing(done, as_json=as_json, complete=False)
+            _report_repricing(done, as_json=as_json, complete=False)
             raise
-    costs_view.report_repricing(done, as_json=as_json, complete=True)
+    _report_repricing(done, as_json=as_json, complete=True)
 
 
 def _write(target: str, content: str) -> None:
-    if target == STANDARD_OUTPUT:
+    if target == _STANDARD_OUTPUT:
         sys.stdout.write(content)
         return
     try:
@@ -112,3 +119,180 @@ def _write(target: str, content: str) -> None:
     except OSError as error:
         raise InvalidRequest(f"{target} cannot be written: {error.strerror}.", field="file") from None
     print_error(f"Written to {target}.")
+
+
+def _figures(row: "CostRow") -> dict[str, int | Decimal]:
+    """Return all figures of a line; amounts are USD, exact."""
+    return {name: getattr(row, name) for name in _FIGURES}
+
+
+def _as_object(report: "CostReport") -> dict[str, Any]:
+    """Return a report as JSON has it; amounts are USD, exact."""
+    return {
+        "since": report.span.since,
+        "until": report.span.until,
+        "by": report.by,
+        "rows": [{**dict(zip(report.by, row.group, strict=True)), **_figures(row)} for row in report.rows],
+        "total": _figures(report.total),
+        "unpriced": [one._asdict() for one in report.unpriced],
+        "prompt_cache": [asdict(one) for one in report.prompt_cache],
+        "response_cache": [
+            {
+                **dict(zip(report.response_cache_by, one.group, strict=True)),
+                "hits": one.hits,
+                "saved_usd": one.saved_usd,
+                "unpriced": one.unpriced,
+            }
+            for one in report.response_cache
+        ],
+    }
+
+
+def _show(report: "CostReport") -> None:
+    """Print a report for a person, with notes on its figures."""
+    total, unpriced, savings = report.total, report.unpriced, report.prompt_cache
+    if not total.calls:
+        print_line(f"No call was made since {moment(report.span.since)}.")
+        if report.answered:
+            print_line(_answered_line(report.answered), style="dim")
+        return
+    names, digits = report.by, report.decimals
+    estimated = total.estimated_usd > 0
+
+    def row(group: list[str], of: "CostRow") -> list[str]:
+        counts = (f"{count:,}" for count in (of.calls, of.jobs, of.input_tokens, of.output_tokens))
+        cost, at_most = (f"${amount:,.{digits}f}" for amount in (of.cost_usd, of.estimated_usd))
+        return [*group, *counts, cost, at_most if estimated else "", f"{of.unpriced:,}" if unpriced else ""]
+
+    print_table(
+        [
+            *(Column(name.upper(), cut=True) for name in names),
+            Column("CALLS", right=True), Column("JOBS", right=True, spare=1),
+            Column("INPUT", right=True, spare=2), Column("OUTPUT", right=True, spare=2), Column("COST", right=True),
+            Column("ESTIMATED", right=True, optional=True), Column("UNPRICED", right=True, optional=True),
+        ],
+        [row([_named(*pair) for pair in zip(names, found.group, strict=True)], found) for found in report.rows],
+        total=row(["total", *[""] * (len(names) - 1)] if names else [], total),
+    )  # fmt: skip
+    print_line(f"Since {moment(report.span.since)}; INPUT and OUTPUT are tokens.", style="dim")
+    if estimated:
+        print_line(
+            "Estimated: at most, for calls in flight and calls whose fate is not known. Not in COST.", style="dim"
+        )
+    if total.approximate_usd:
+        print_line(
+            f"Of COST ${total.approximate_usd:,.{digits}f} is approximate: no list names what was called, so its model's price "
+            "was taken.",
+            style="dim",
+        )
+    if savings:
+        print_line(_savings_line(savings), style="dim")
+    if report.answered:
+        print_line(_answered_line(report.answered), style="dim")
+    if unpriced:
+        print_line(_unpriced_line(total.unpriced, unpriced), style="yellow")
+
+
+def _savings_line(savings: "Sequence[CacheSaving]") -> str:
+    """Return the saving of the providers' prompt caches, over all days and models."""
+    saved = sum((one.saved_usd - one.surcharge_usd for one in savings), Decimal(0))
+    read, written = (sum(getattr(one, name) for one in savings) for name in ("read_tokens", "written_tokens"))
+    return (
+        f"Prompt caches saved ${saved:,.4f}, against the same tokens as plain input: {read:,} were read from them, {written:,} written."
+        if saved >= 0
+        else f"Prompt caches cost ${-saved:,.4f} more than they saved: {read:,} tokens were read from them, {written:,} written."
+    )
+
+
+def _answered_line(saving: "AnswerSaving") -> str:
+    """Return the saving of the response cache, as a sentence."""
+    jobs = f"{saving.hits:,} job{'s' if saving.hits != 1 else ''}"
+    lacking = f" ({saving.unpriced:,} of them unpriced)" if saving.unpriced else ""
+    return f"The response cache answered {jobs} without a call and saved {output.usd(saving.saved_usd)}{lacking}."
+
+
+def _unpriced_line(calls: int, found: "Sequence[Unpriced]") -> str:
+    """Return the number of calls that no sum includes, with their models."""
+    named = [f"{one.model} (as {one.wire_model} on {one.provider}) {one.calls:,}" for one in found[:_MODELS_NAMED]]
+    rest = f", and {len(found) - _MODELS_NAMED:,} more" if len(found) > _MODELS_NAMED else ""
+    return f"Unpriced: no price is known for {calls:,} call{'s' if calls != 1 else ''}, and COST lacks them: {', '.join(named)}{rest}."
+
+
+def _named(by: str, group: str) -> str:
+    return group or ("in flight" if by in ("outcome", "role") else "(none)" if by.startswith("tag:") else f"no {by}")
+
+
+def _report_repricing(done: "Repricing", *, as_json: bool, complete: bool) -> None:
+    """Print the result of pricing again. `complete`: it was not interrupted."""
+    total = done.total
+    groups = sorted(done.groups.items(), key=lambda item: (-abs(item[1].after_usd - item[1].before_usd), item[0]))
+    if as_json:
+        output.print_json(
+            {
+                "since": done.span.since,
+                "until": done.span.until,
+                "version": done.version,
+                "applied": done.applied,
+                "complete": complete,
+                "rows": [{"model": model, "route": route, **_tally(tally)} for (model, route), tally in groups],
+                "total": _tally(total),
+                "without_terms": done.without_terms,
+            }
+        )
+        return
+    _print_repricing(done, [(group, tally) for group, tally in groups if tally.changed], total)
+
+
+def _print_repricing(done: "Repricing", changed: "list[tuple[tuple[str, str], Tally]]", total: "Tally") -> None:
+    if changed:
+        digits = max(
+            _decimals(usd) for of in [total, *(of for _, of in changed)] for usd in (of.before_usd, of.after_usd)
+        )
+
+        def row(model: str, route: str, of: "Tally") -> list[str]:
+            return [
+                model,
+                route,
+                f"{of.calls:,}",
+                f"{of.changed:,}",
+                f"${of.before_usd:,.{digits}f}",
+                f"${of.after_usd:,.{digits}f}",
+                f"{of.after_usd - of.before_usd:+,.{digits}f}",
+            ]
+
+        print_table(
+            [
+                Column("MODEL", cut=True), Column("ROUTE", cut=True), Column("CALLS", right=True, spare=1),
+                Column("CHANGED", right=True), Column("BEFORE", right=True), Column("AFTER", right=True),
+                Column("DIFFERENCE", right=True),
+            ],
+            [row(model, route, tally) for (model, route), tally in changed],
+            total=row("total", "", total),
+        )  # fmt: skip
+    else:
+        print_line(f"{_calls(total.calls)} priced again: none costs anything else now.")
+    print_line(f"Since {moment(done.span.since)}, by {done.version}.", style="dim")
+    if total.unpriced_before > total.unpriced_after:
+        print_line(f"{_calls(total.unpriced_before - total.unpriced_after)} priced for the first time.")
+    if total.unpriced_after:
+        print_line(f"{_calls(total.unpriced_after)} without a price: `trivet costs` names the models.", style="yellow")
+    if done.without_terms:
+        print_line(
+            f"{_calls(done.without_terms)} left as before: a row from before schema 0004 does not keep what it was "
+            "priced by.",
+            style="yellow",
+        )
+    if changed:
+        print_line("Written." if done.applied else "Nothing was written: --apply writes it.")
+
+
+def _calls(count: int) -> str:
+    return f"{count:,} call{'s' if count != 1 else ''}"
+
+
+def _decimals(amount: Decimal) -> int:
+    return max(2, -int(amount.normalize().as_tuple().exponent))
+
+
+def _tally(tally: "Tally") -> dict[str, Any]:
+    return {**tally._asdict(), "difference_usd": tally.after_usd - tally.before_usd}

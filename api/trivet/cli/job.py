@@ -1,15 +1,15 @@
 """`trivet job`: lists of jobs; one job's life and result; cancelling it and running it again."""
 
 from dataclasses import asdict
-from difflib import get_close_matches
 from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from trivet.cli import options, output
+from trivet.cli.options import Json
 from trivet.cli.output import FAILED, HELD_UP, Column, print_error, print_facts, print_line, print_table
-from trivet.cli.progress import telling
+from trivet.cli.progress import Teller
 from trivet.times import moment, seconds
 from trivet_tasks.errors import InvalidRequest, ResultTimeout
 from trivet_tasks.outcomes import Outcome
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 Id = Annotated[str | None, typer.Argument(help="The job's id.", show_default=False)]
 Key = Annotated[str | None, typer.Option(help="The job's idempotency key, instead of its id.")]
 Tenant = Annotated[str | None, typer.Option(help="The tenant that the key belongs to; none: a job without one.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-STATES = tuple(JobState)
 
 CALLS = {AttemptPurpose.JOB: "call", AttemptPurpose.PROBE: "probe", AttemptPurpose.HEDGE: "hedge"}
 """Name of a call, by its purpose."""
@@ -39,21 +36,14 @@ AFTER = 9
 group = typer.Typer(no_args_is_help=True, help="Jobs: lists, one job's whole life, its result, cancelling, retrying.")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.add_typer(group, name="job")
-
-
 @group.command("list")
 def list_(
-    state: Annotated[str | None, typer.Option(help=f"Only these: {', '.join(STATES)}.")] = None,
+    state: Annotated[str | None, typer.Option(help=f"Only these: {', '.join(JobState)}.")] = None,
     batch: Annotated[str | None, typer.Option(help="Only those of this batch.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Maximum number, the newest first.")] = 20,
     as_json: Json = False,
 ) -> None:
     """The newest jobs with their states."""
-
-    _check_state(state)
     with options.admin() as admin:
         jobs = admin.jobs.list(state=state, batch=batch, limit=limit)
     if as_json:
@@ -61,20 +51,18 @@ def list_(
     elif not jobs:
         print_line("There is no such job." if state or batch else "There is no job yet.")
     else:
-        reasons = [_reason(job) for job in jobs]
-        why = any(reasons)
         print_table(
             [
                 Column("JOB"), Column("STATE"), Column("CLASS"), Column("BATCH", spare=2, cut=True),
                 Column("KEY", spare=6, cut=True), Column("MODEL", spare=4), Column("ROUTE", spare=3, cut=True),
-                Column("COST", right=True, spare=1), Column("SUBMITTED", spare=5), *([Column("WHY", cut=True)] if why else ()),
+                Column("COST", right=True, spare=1), Column("SUBMITTED", spare=5), Column("WHY", cut=True, optional=True),
             ],
             [
                 [
                     job.id, job.state, job.latency, job.batch or "", job.key or "", job.model, job.route or "",
-                    output.usd(job.cost_usd) if job.ended_at else "", moment(job.created_at), *([reason] if why else ()),
+                    output.usd(job.cost_usd) if job.ended_at else "", moment(job.created_at), _reason(job),
                 ]
-                for job, reason in zip(jobs, reasons, strict=True)
+                for job in jobs
             ],
         )  # fmt: skip
 
@@ -122,7 +110,7 @@ def result(
 
     with options.client() as client:
         job = _job(client, job_id, key, tenant)
-        with telling(client.settings, lambda admin: admin.jobs.blocked(job.id)) as teller:
+        with Teller(client.settings, lambda admin: admin.jobs.blocked(job.id)) as teller:
             try:
                 found = job.result(timeout if wait or timeout is not None else 0)
             except ResultTimeout:
@@ -134,7 +122,6 @@ def result(
 @group.command()
 def cancel(job_id: Id = None, key: Key = None, tenant: Tenant = None, as_json: Json = False) -> None:
     """Stop a job: at once if it waits, within about two seconds if it runs."""
-
     with options.client() as client:
         job = _job(client, job_id, key, tenant)
         done = job.cancel()
@@ -154,7 +141,6 @@ def cancel(job_id: Id = None, key: Key = None, tenant: Tenant = None, as_json: J
 @group.command()
 def retry(job_id: Id = None, key: Key = None, tenant: Tenant = None, as_json: Json = False) -> None:
     """Run a job that failed or expired again: the same job, with every earlier attempt on record."""
-
     with options.client() as client:
         job = _job(client, job_id, key, tenant)
         again = job.retry()
@@ -184,14 +170,6 @@ def _check_named_once(job_id: str | None, key: str | None, tenant: str | None) -
         raise InvalidRequest("--tenant goes with --key; an id needs none.", field="tenant")
 
 
-def _check_state(state: str | None) -> None:
-
-    if state is not None and state not in STATES:
-        near = get_close_matches(state, STATES, n=1)
-        hint = f"Did you mean {near[0]}?" if near else f"Use {', '.join(STATES)}."
-        raise InvalidRequest(f"--state: {state!r} is not a state of a job.", field="state", hint=hint)
-
-
 def _as_object(job: "JobRow") -> dict[str, Any]:
     """Return a job without its answer, which `trivet job result` prints."""
     return {name: value for name, value in asdict(job).items() if name != "message"}
@@ -199,10 +177,9 @@ def _as_object(job: "JobRow") -> dict[str, Any]:
 
 def _print_life(life: "JobLife") -> None:
     job, now = life.job, life.now
-
     facts = [
-        ("job", job.id), ("purpose", "a probe of Trivet's own, nobody's job" if job.probe else None), ("state", job.state), ("class", job.latency), ("model", job.model), ("batch", job.batch),
-        ("key", job.key), ("tenant", job.tenant), ("tags", ", ".join(f"{k}={v}" for k, v in job.tags.items())),
+        ("job", job.id), ("purpose", "a probe of Trivet's own, nobody's job" if job.probe else None),
+        ("state", job.state), ("class", job.latency), ("model", job.model), ("batch", job.batch), ("key", job.key), ("tenant", job.tenant), ("tags", ", ".join(f"{k}={v}" for k, v in job.tags.items())),
         ("deadline", moment(job.deadline_at)), ("cost", output.usd(job.cost_usd) if job.ended_at else None),
         ("saved", output.usd(job.saved_usd) if job.cached and job.saved_usd is not None else None),
         ("crashes", _deaths(job)),
@@ -233,7 +210,6 @@ def _deaths(job: "JobRow") -> str | None:
 
 
 def _print_step(after_s: float, said: str, *details: str) -> None:
-
     print_line(f"{'+' + seconds(max(0.0, after_s)):>{AFTER}}  {said}")
     for detail in details:
         if detail:
@@ -286,15 +262,12 @@ def _state_words(job: "JobRow", now: float, leader: str | None) -> str:
 
 
 def _end(job: "JobRow") -> str:
-    return _ended(job) + ("; its result was pruned" if job.pruned else "")
-
-
-def _ended(job: "JobRow") -> str:
-    if job.state == JobState.SUCCEEDED:
-        where = "from the cache" if job.cached else f"on {job.route}"
-        stop = f", stopped by {job.stop_reason}" if job.stop_reason not in (None, "end_turn", "stop_sequence") else ""
-        return f"succeeded {where}{stop}"
-    return _ended_as(job.state, job.error_outcome, job.error_message)
+    pruned = "; its result was pruned" if job.pruned else ""
+    if job.state != JobState.SUCCEEDED:
+        return _ended_as(job.state, job.error_outcome, job.error_message) + pruned
+    where = "from the cache" if job.cached else f"on {job.route}"
+    stop = f", stopped by {job.stop_reason}" if job.stop_reason not in (None, "end_turn", "stop_sequence") else ""
+    return f"succeeded {where}{stop}{pruned}"
 
 
 def _ended_as(state: JobState, outcome: Outcome | None, message: str | None) -> str:

@@ -1,15 +1,22 @@
-"""Options: those before the sub-command, with the settings and doors they lead to; and values as people type them."""
+"""Options: those before the sub-command and the settings they lead to, common ones, and values as people type them."""
 
 import logging
 import re
+import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
+from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
+
+import orjson
+import typer
 
 from trivet.times import moment
 from trivet_tasks.config.settings import Settings, load_settings
-from trivet_tasks.errors import InvalidRequest
+from trivet_tasks.errors import ConfigError, InvalidRequest
+from trivet_tasks.requests.request_json import read_json
 
 if TYPE_CHECKING:
     from trivet.admin import Admin
@@ -23,14 +30,12 @@ _TIMES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
 _SHARE = re.compile(r"(\d*\.?\d+)\s*(%?)")
 _MAX_DIGITS = 30
 
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+JsonExact = Annotated[bool, typer.Option("--json", help="Print JSON; amounts are strings, exact.")]
+Since = Annotated[str, typer.Option(help="7d, 24h, 30m, or a moment in ISO 8601 (UTC where it names no zone).")]
+Until = Annotated[str | None, typer.Option(help="The end, as for --since; that moment is not in it.")]
+
 _config: Path | None = None
-
-
-class Period(NamedTuple):
-    """A period, in seconds since the epoch; `until` is not part of it."""
-
-    since: float
-    until: float
 
 
 def set_up(config: Path | None, *, verbose: bool) -> None:
@@ -63,6 +68,23 @@ def admin() -> "Admin":
     from trivet.admin import Admin
 
     return Admin(settings=settings())
+
+
+def named_routes(settings: Settings, names: Iterable[str]) -> list[str]:
+    """Return the names of configured routes, each once; all routes where none is named.
+
+    Raises:
+        ConfigError: one is not configured, or none is.
+    """
+    if not settings.routes:
+        raise ConfigError(f"{settings.source}: no route is configured.", hint="`trivet config init` proposes some.")
+    named = list(dict.fromkeys(names))
+    for name in named:
+        if name not in settings.routes:
+            near = get_close_matches(name, settings.routes, n=1, cutoff=0.5)
+            hint = f"Did you mean {near[0]}?" if near else f"Configured: {', '.join(settings.routes)}."
+            raise ConfigError(f"{settings.source}: no route is called {name!r}.", hint=hint)
+    return named or list(settings.routes)
 
 
 def span_s(given: str) -> float | None:
@@ -111,8 +133,8 @@ def since(given: str, now: float, *, option: str = "--since") -> float:
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 
 
-def period(given_since: str, given_until: str | None, now: float) -> Period:
-    """Return the period that `--since` and `--until` name; it ends now where no end is given.
+def period(given_since: str, given_until: str | None, now: float) -> tuple[float, float]:
+    """Return the beginning and the end that `--since` and `--until` name; the end is now where none is given.
 
     Raises:
         InvalidRequest: one of them is not a time, or it ends before it begins.
@@ -125,7 +147,7 @@ def period(given_since: str, given_until: str | None, now: float) -> Period:
             f"{moment(end)} is before --since, {moment(start)}.",
             "A span counts back from now: --since 14d --until 7d is the week before last.",
         )
-    return Period(start, end)
+    return start, end
 
 
 def count(option: str, given: str, *, above: int = 0) -> Decimal:
@@ -157,18 +179,56 @@ def share(option: str, given: str) -> Decimal:
 
 
 def amount_usd(option: str, given: str) -> Decimal:
-    """Return an amount of USD such as `25`, `$0.50` or `1,000`.
+    """Return an amount of USD such as `25`, `$0.50` or `1,000`. Its bounds are checked where it is used.
 
     Raises:
-        InvalidRequest: it is not one, or not above 0.
+        InvalidRequest: it is not a number.
     """
     try:
-        amount = Decimal(given.removeprefix("$").replace(",", ""))
+        return Decimal(given.removeprefix("$").replace(",", ""))
     except InvalidOperation:
-        amount = Decimal("NaN")
-    if not amount.is_finite() or amount <= 0 or amount >= 10**12 or amount != round(amount, 12):
-        raise wrong(option, f"{given!r} is not an amount of USD.", f"Write it as in {option} 25 or {option} 0.50.")
-    return amount
+        hint = f"Write it as in {option} 25 or {option} 0.50."
+        raise wrong(option, f"{given!r} is not an amount of USD.", hint) from None
+
+
+def read_prompt(given: str | None) -> str | None:
+    """Return the prompt; `-` stands for standard input. InvalidRequest when that is not text."""
+    if given != "-":
+        return given
+    try:
+        return sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(
+            f"prompt: standard input is not UTF-8 text (byte {error.start}).", field="prompt"
+        ) from None
+
+
+def read_request(path: Path) -> dict[str, Any]:
+    """Return the request in a JSON file. InvalidRequest when there is none."""
+    try:
+        request = read_json(path.read_bytes())
+    except OSError as error:
+        raise InvalidRequest(f"{path}: cannot be read: {error.strerror}.") from None
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{path}: {error.message}", field=error.field) from None
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(
+            f"{path}: is not JSON: {error.msg} in line {error.lineno}, column {error.colno}."
+        ) from None
+    if not isinstance(request, dict):
+        raise InvalidRequest(f"{path}: must hold one request as a JSON object.")
+    return request
+
+
+def read_tags(given: list[str] | None) -> dict[str, str] | None:
+    """Return `name=value` pairs as a request has them. InvalidRequest when one has no `=`."""
+    tags: dict[str, str] = {}
+    for pair in given or ():
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise InvalidRequest(f"--tag: {pair!r} must read name=value.", field="tags")
+        tags[name.strip()] = value.strip()
+    return tags or None
 
 
 def wrong(option: str, message: str, hint: str = "") -> InvalidRequest:

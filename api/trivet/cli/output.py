@@ -1,13 +1,15 @@
-"""Output of commands: JSON, tables that fit the terminal, lines, amounts, and exit codes.
+"""Output of commands: JSON, CSV, tables that fit the terminal, lines, amounts, and exit codes.
 
 Columns that can be spared are left out of a narrow terminal, and nothing is wrapped. Into a pipe or a file everything is
 written, however wide.
 """
 
+import csv
+import io
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from decimal import Decimal
@@ -51,11 +53,22 @@ class Column:
     """Rank for leaving it out: never (0), else the highest first."""
     cut: bool = False
     """True if its cells may be cut short."""
+    optional: bool = False
+    """True if it is left out where all its cells are empty."""
 
 
 def as_json(value: Any) -> str:
     """Return a JSON document on one line; dataclasses as objects, amounts as strings."""
     return json.dumps(value, default=_plain, ensure_ascii=False)
+
+
+def as_csv(headings: Sequence[str], rows: Iterable[Sequence[str | int | Decimal]]) -> str:
+    """Return CSV under a line of headings; numbers are whole, without signs of currency or of thousands."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(headings)
+    writer.writerows(map(_csv_cell, row) for row in rows)
+    return file.getvalue()
 
 
 def shown(text: str) -> str:
@@ -90,15 +103,20 @@ def table_lines(
     columns: Sequence[Column], rows: Sequence[Sequence[Cell]], total: Sequence[Cell] = (), *, room: int | None
 ) -> list[Text]:
     """Return the same as lines, for a terminal of so many columns; None: at full width."""
-    cells = [[_text(cell) for cell in row] for row in [*rows, *([total] if total else ())]]
+    lines = [*rows, *([total] if total else ())]
+    kept = [at for at, column in enumerate(columns) if not column.optional or any(row[at] for row in lines)]
+    columns = [columns[at] for at in kept]
+    cells = [[_text(row[at]) for at in kept] for row in lines]
     widths = [
         max([cell_len(column.heading), *(row[at].cell_len for row in cells)]) for at, column in enumerate(columns)
     ]
     shown = _fitting(columns, widths, room)
-    lines = [_row(columns, widths, shown, [Text(column.heading) for column in columns], "bold")]
-    for number, row in enumerate(cells):
-        lines.append(_row(columns, widths, shown, row, "bold" if total and number == len(cells) - 1 else ""))
-    return lines
+    headings = [Text(column.heading) for column in columns]
+    styles = [*[""] * len(rows), "bold"]
+    return [
+        _row(columns, widths, shown, headings, "bold"),
+        *(_row(columns, widths, shown, row, style) for row, style in zip(cells, styles, strict=False)),
+    ]
 
 
 def print_facts(facts: Sequence[tuple[str, Cell]]) -> None:
@@ -126,9 +144,9 @@ def said_lines(line: Cell, style: str = "", *, indent: int = 0, hang: int = 0, r
     return [Text(" " * (indent + (hang if number else 0))) + part for number, part in enumerate(parts)]
 
 
-def print_whole(line: Text) -> None:
-    """Print a line that was made to fit."""
-    out.print(line, soft_wrap=True)
+def print_whole(line: Cell) -> None:
+    """Print a line without markup and as it is: made to fit, or to be found by `grep`."""
+    out.print(_text(line), soft_wrap=True)
 
 
 def room() -> int | None:
@@ -151,6 +169,13 @@ def reporting_status() -> Iterator[None]:
     except (BrokerUnavailable, StoreUnavailable) as error:
         print_error(f"trivet: {error}")
         raise typer.Exit(HELD_UP) from None
+
+
+def _csv_cell(value: str | int | Decimal) -> str:
+    """Return a cell of CSV. A text that a spreadsheet takes for a formula gets a `'`: anybody may name batches and tags."""
+    if isinstance(value, str):
+        return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+    return f"{value:f}" if isinstance(value, Decimal) else str(value)
 
 
 def _plain(value: Any) -> Any:

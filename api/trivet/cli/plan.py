@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trivet.cli import options, output
-from trivet.cli.options import count, share, wrong
-from trivet.cli.request_input import check_with_bar
+from trivet.cli.options import JsonExact, count, share, wrong
+from trivet.cli.submit import check_with_bar
 from trivet_tasks.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from trivet.plan.charges import Charge
     from trivet.plan.planner import Plan, Planner, Work
+    from trivet.plan.terms import Charge
 
 OF_FILES = ("output_tokens", "output_share_of_max", "max_tokens", "runs_per_day", "skip_bad")
 OF_VOLUMES = ("tokens_per_day", "input_share", "tokens_per_call", "bytes_per_token")
@@ -25,11 +25,6 @@ _CHARGE = re.compile(
     r"(?P<units>\d[\d_,.]*[kmb]?)?\s*(?P<per>calls?|requests?|gb|months?)",
     re.IGNORECASE,
 )
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(plan)
 
 
 def plan(
@@ -79,7 +74,7 @@ def plan(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave bad lines out instead of refusing the file.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON; amounts are strings, exact.")] = False,
+    as_json: JsonExact = False,
 ) -> None:
     """Estimate the cost of a day and a month by scenario, and the duration of a day's work within the limits.
 
@@ -134,7 +129,7 @@ def read_charge(given: str, routes: Mapping[str, object]) -> "Charge":
     Raises:
         InvalidRequest: it does not read so, or names a route that is not configured.
     """
-    from trivet.plan.charges import Charge, Per
+    from trivet.plan.terms import Charge, Per
 
     found = _CHARGE.fullmatch(given.strip())
     if not found:

@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rich.text import Text
 
 from trivet.cli.output import Column, print_line, print_table, print_whole, room, said_lines, table_lines
-from trivet.plan.charges import Charged, Per
-from trivet.plan.exact import digits
 from trivet.plan.outlook import Obstacle, Outlook
+from trivet.plan.terms import Charged, Per, digits
 from trivet.times import seconds
 
 if TYPE_CHECKING:
-    from trivet.plan.outlook import Part
+    from trivet.plan.outlook import Bound, Part
     from trivet.plan.planner import Plan, PlannedScenario
-    from trivet.plan.timing import Bound
 
 DAY_S = 86_400
 SPARED = {"DAY MAX": 2, "INPUT": 1, "OUTPUT": 1}
@@ -161,17 +159,16 @@ def _print_prices(rows: Sequence[_Row]) -> None:
         for row in rows
         for part in row.expected.parts
     }
-    long = any(above >= 0 for _, _, above in prices)
     print_line("")
     print_table(
         [
             Column("PRICE ON", cut=True), Column("MODEL", cut=True), Column("INPUT", right=True), Column("OUTPUT", right=True),
-            *([Column("PROMPTS ABOVE", right=True)] if long else ()),
+            Column("PROMPTS ABOVE", right=True, optional=True),
         ],
         [
             [
                 route, model, _price(price.input * 10**6), _price(price.output * 10**6),
-                *([f"{above:,}" if above >= 0 else ""] if long else ()),
+                f"{above:,}" if above >= 0 else "",
             ]
             for (route, model, above), price in sorted(prices.items())
         ],

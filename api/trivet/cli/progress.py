@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 from trivet.cli import output
 
@@ -39,26 +39,9 @@ def bar(title: str, total: int, completed: int = 0, *, unit: str = "") -> Iterat
     if not output.err.is_terminal:
         yield _nowhere
         return
-    from rich.progress import BarColumn, Progress, ProgressColumn, Task
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
     from rich.table import Column
     from rich.text import Text
-
-    class Words(ProgressColumn):
-        """A field that is cut short before any number where there is too little room."""
-
-        def __init__(self, field: str, style: str = "", longest: int | None = None) -> None:
-            super().__init__(Column(max_width=longest))
-            self._field, self._style = field, style
-
-        def render(self, task: Task) -> Text:
-            return Text(task.fields[self._field], style=self._style, no_wrap=True, overflow="ellipsis")
-
-    class Count(ProgressColumn):
-        """Number done, and of how many."""
-
-        def render(self, task: Task) -> Text:
-            about = "~" if task.fields["about"] else ""
-            return Text(f"{task.completed:,.0f}/{about}{task.total or 0:,.0f}", style="progress.download")
 
     class Rate(ProgressColumn):
         """Steps a second, over the last half minute."""
@@ -83,22 +66,31 @@ def bar(title: str, total: int, completed: int = 0, *, unit: str = "") -> Iterat
             clock = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
             return Text(f"{clock} left", style="progress.remaining")
 
+    def words(form: str, style: str, longest: int | None = None) -> TextColumn:
+        """Return a column that is cut short before any number where there is too little room."""
+        cut = Column(max_width=longest, no_wrap=True, overflow="ellipsis")
+        return TextColumn(form, style=style, markup=False, table_column=cut)
+
+    def number() -> Column:
+        return Column(no_wrap=True, justify="right")
+
+    count = "{task.completed:,.0f}/{task.fields[about]}{task.total:,.0f}"
     shown = Progress(
-        Words("title", longest=LONGEST_TITLE),
+        words("{task.description}", "", LONGEST_TITLE),
         BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=SHORTEST_BAR)),
-        Count(table_column=Column(no_wrap=True, justify="right")),
-        Rate(table_column=Column(no_wrap=True, justify="right")),
-        Left(table_column=Column(no_wrap=True, justify="right")),
-        Words("note", "dim"),
+        TextColumn(count, style="progress.download", markup=False, table_column=number()),
+        Rate(table_column=number()),
+        Left(table_column=number()),
+        words("{task.fields[note]}", "dim"),
         console=output.err,
         expand=True,
     )
-    task = shown.add_task("", total=total, completed=completed, title=title, note="", about=False)
+    task = shown.add_task(title, total=total, completed=completed, note="", about="")
 
     def move(completed: int, note: str = "", *, about: int | None = None) -> None:
         if about is not None:
             shown.tasks[0].total = about  # `update(total=…)` would begin its estimate of the speed anew each time
-        shown.update(task, completed=completed, note=note, about=about is not None)
+        shown.update(task, completed=completed, note=note, about="" if about is None else "~")
 
     with shown:
         yield move
@@ -121,30 +113,27 @@ def _nowhere(completed: int, note: str = "", *, about: int | None = None) -> Non
 
 
 class Teller:
-    """Reports on standard error, once, the reason if a command's jobs do not move, and once that they go on.
+    """Reports on standard error, once, the reason if nothing moves while its block waits, and once that it goes on.
 
-    It looks from a thread of its own, with connections of its own.
+    Args:
+        look: reads the reason. Called in another thread, with connections of its own; a TrivetError that it raises is left
+            to the block.
     """
 
     def __init__(self, settings: "Settings", look: "Callable[[Admin], Blocked]") -> None:
         self._settings = settings
         self._look = look
         self._told: frozenset[tuple[str, str]] = frozenset()
-        self._held = False
+        self.held = False
+        """True if something wrong blocked the jobs at the last reading."""
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="trivet-telling", daemon=True)
 
-    @property
-    def held(self) -> bool:
-        """Return True if something wrong blocked the jobs at the last reading."""
-        return self._held
-
-    def start(self) -> None:
-        """Start reading."""
+    def __enter__(self) -> Self:
         self._thread.start()
+        return self
 
-    def close(self) -> None:
-        """Report nothing more."""
+    def __exit__(self, *_: object) -> None:
         self._done.set()
         self._thread.join()
 
@@ -170,29 +159,12 @@ class Teller:
                         self._tell(found)
 
     def _tell(self, found: "Blocked") -> None:
-        from trivet.cli.output import print_error
-
         if found.wrong:
             about = frozenset(one.key for one in found.impairments) or frozenset({("routes", "")})
             if not about <= self._told:
-                print_error(f"Held up: {' '.join(found.notes)}", style="yellow")
+                output.print_error(f"Held up: {' '.join(found.notes)}", style="yellow")
             self._told |= about
-        elif self._held:
-            print_error("It goes on.", style="yellow")
+        elif self.held:
+            output.print_error("It goes on.", style="yellow")
             self._told = frozenset()
-        self._held = found.wrong
-
-
-@contextmanager
-def telling(settings: "Settings", look: "Callable[[Admin], Blocked]") -> Iterator[Teller]:
-    """Report the reason if nothing moves while the block waits.
-
-    Args:
-        look: reads it. Called in another thread; a TrivetError that it raises is left to the block.
-    """
-    teller = Teller(settings, look)
-    teller.start()
-    try:
-        yield teller
-    finally:
-        teller.close()
+        self.held = found.wrong

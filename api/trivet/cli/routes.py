@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trivet.cli import options, output, routes_check, routes_events
-from trivet.cli.output import HELD_UP, reporting_status
+from trivet.cli import options, output, routes_check
+from trivet.cli.options import Json, Since, age_s, span_s, wrong
+from trivet.cli.output import FAILED, HELD_UP, print_error, print_line, print_whole, reporting_status, room
+from trivet.times import moment
 from trivet_tasks.config.environment import ignored
 from trivet_tasks.config.route_overrides import FIGURES
 
@@ -16,24 +18,12 @@ if TYPE_CHECKING:
     from trivet_tasks.errors import StoreUnavailable
 
 Name = Annotated[str, typer.Argument(help="The route's name.", show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-_MOST = 2_000_000_000
 
 every = typer.Typer()
-group = typer.Typer(
+every.command()(routes_check.check)
+one = typer.Typer(
     no_args_is_help=True, help="One route: probe it, take it out of service, put it back, set its limits, remove it."
 )
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    every.command()(routes_check.check)
-    every.command()(routes_events.events)
-    for command in (drain, restore, probe, limit, remove):
-        group.command()(command)
-    app.add_typer(every, name="routes")
-    app.add_typer(group, name="route")
 
 
 @every.callback(invoke_without_command=True)
@@ -68,16 +58,43 @@ def routes(
     if as_json:
         output.print_json(routes_view.as_object(status))
     else:
-        for line in routes_view.status_lines(status, output.room()):
-            output.print_whole(line)
+        for line in routes_view.status_lines(status, room()):
+            print_whole(line)
         if names := ignored():
-            output.print_line(f"Set on this machine and ignored: {', '.join(names)}.")
+            print_line(f"Set on this machine and ignored: {', '.join(names)}.")
     if status.impairment:
-        output.print_error(f"trivet: {status.impairment}")
+        print_error(f"trivet: {status.impairment}")
     if status.held_up:
         raise typer.Exit(HELD_UP)
 
 
+@every.command()
+def events(
+    name: Annotated[str | None, typer.Argument(help="One route; none: all.", show_default=False)] = None,
+    since: Since = "24h",
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of events, the latest.")] = 200,
+    as_json: Json = False,
+) -> None:
+    """Events of the routes with their causes, the newest last: opened, probed, recovering, limited, drained, restored."""
+    from trivet.cli.routes_remarks import event_lines
+
+    with options.admin() as admin:
+        start = options.since(since, admin.now())
+        found = admin.events.list(since=start, route=name, limit=limit)
+    if as_json:
+        output.print_json([event._asdict() for event in found])
+        return
+    about = f" to {name}" if name else ""
+    if not found:
+        print_line(f"Nothing happened{about} since {moment(start)}.")
+        return
+    for line in event_lines(found, room()):
+        print_whole(line)
+    if len(found) == limit:
+        print_line(f"Only the latest {limit:,}; --limit shows more.", style="dim")
+
+
+@one.command()
 def drain(
     name: Name,
     why: Annotated[str, typer.Option(help="The reason, for those who look at it later.")] = "",
@@ -87,7 +104,6 @@ def drain(
 
     It stays out, over restarts too, until it is restored.
     """
-    from trivet.cli.output import print_line
     from trivet.cli.routes_remarks import drained_words
 
     with options.admin() as admin:
@@ -101,10 +117,9 @@ def drain(
         print_line(words)
 
 
+@one.command()
 def restore(name: Name, as_json: Json = False) -> None:
     """Put a route back into service and clear its failures, its pauses and its learned limits."""
-    from trivet.cli.output import print_line
-
     with options.admin() as admin:
         restored = admin.routes.restore(name)
     if as_json:
@@ -113,16 +128,13 @@ def restore(name: Name, as_json: Json = False) -> None:
         print_line(f"{name} is back in service; what was held against it is forgotten.")
 
 
+@one.command()
 def limit(
     name: Name,
-    requests: Annotated[int | None, typer.Option(min=1, max=_MOST, metavar="N", help="Requests a minute.")] = None,
-    input_tokens: Annotated[
-        int | None, typer.Option(min=1, max=_MOST, metavar="N", help="Input tokens a minute.")
-    ] = None,
-    output_tokens: Annotated[
-        int | None, typer.Option(min=1, max=_MOST, metavar="N", help="Output tokens a minute.")
-    ] = None,
-    concurrency: Annotated[int | None, typer.Option(min=1, max=100_000, metavar="N", help="Calls in flight.")] = None,
+    requests: Annotated[int | None, typer.Option(metavar="N", help="Requests a minute.")] = None,
+    input_tokens: Annotated[int | None, typer.Option(metavar="N", help="Input tokens a minute.")] = None,
+    output_tokens: Annotated[int | None, typer.Option(metavar="N", help="Output tokens a minute.")] = None,
+    concurrency: Annotated[int | None, typer.Option(metavar="N", help="Calls in flight.")] = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -153,11 +165,11 @@ def limit(
     if (until or lasting) and not figures:
         raise typer.BadParameter("--until and --for need a limit, e.g. --requests 600.")
     with options.admin() as admin:
-        for_s = _for_s(admin, until, lasting)
         if reset:
             found = admin.routes.reset_limits(name, models=model)
         elif figures:
-            found = admin.routes.limit(name, figures, models=model, for_s=for_s)
+            for_s = age_s("--for", lasting) if lasting else None
+            found = admin.routes.limit(name, figures, models=model, for_s=for_s, until=_moment(until))
         else:
             found = admin.routes.limits(name, models=model)
     if as_json:
@@ -165,10 +177,11 @@ def limit(
         output.print_json({"route": name, "limits": found.figures, "overrides": overrides})
         return
     if reset and not found.removed:
-        output.out.print(f"Nothing was set by hand for {name}.", markup=False)
+        print_whole(f"Nothing was set by hand for {name}.")
     print_limits(found)
 
 
+@one.command()
 def probe(
     name: Name,
     model: Annotated[str | None, typer.Option(help="A model it serves; none: one in use.", show_default=False)] = None,
@@ -179,7 +192,6 @@ def probe(
     It counts for the route's health as a probe of the scheduler's does. Works on drained, open and healthy routes.
     Exits with 1 when it failed or could not be made.
     """
-    from trivet.cli.output import print_error
     from trivet.cli.progress import spinner
     from trivet.cli.routes_view import print_probe
     from trivet_tasks.errors import ProbeNotMade
@@ -193,23 +205,22 @@ def probe(
                 output.print_json({"route": name, "made": False, "why": str(error)})
             else:
                 print_error(f"trivet: {error}")
-            raise typer.Exit(1) from None
+            raise typer.Exit(FAILED) from None
     if as_json:
         output.print_json({"made": True, "good": probed.good, **asdict(probed)})
     else:
         print_probe(probed)
     if not probed.good:
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
+@one.command()
 def remove(name: Name, as_json: Json = False) -> None:
     """Remove a route that no living worker serves and no job needs. Its calls and costs stay.
 
     Where a file still has it, a scheduler or worker that starts or reads the file makes it known again: drained, until
     `trivet route restore` or `trivet config apply`.
     """
-    from trivet.cli.output import print_line
-
     with options.admin() as admin:
         removed = admin.routes.remove(name)
     if as_json:
@@ -225,7 +236,6 @@ def remove(name: Name, as_json: Json = False) -> None:
 def _print_announced(admin: "Admin", error: "StoreUnavailable", *, as_json: bool) -> None:
     """Print what workers and schedulers announce in the shared state while the database does not answer."""
     from trivet.admin import idle_words
-    from trivet.cli.output import print_line
     from trivet_tasks.errors import BrokerUnavailable
 
     try:
@@ -239,19 +249,11 @@ def _print_announced(admin: "Admin", error: "StoreUnavailable", *, as_json: bool
         print_line(idle_words(one, time.time()))
 
 
-def _for_s(admin: "Admin", until: str | None, lasting: str | None) -> float | None:
-    """Return the seconds for which limits hold; None: until they are reset."""
-    from trivet.cli.options import age_s, since, span_s
-    from trivet_tasks.errors import InvalidRequest
-
-    if lasting:
-        return age_s("--for", lasting)
-    if not until:
+def _moment(until: str | None) -> float | None:
+    """Return the moment that `--until` names: here a span, which would count back from now, is none."""
+    if until is None:
         return None
-    now = admin.now()
-    left_s = 0.0 if span_s(until) is not None else since(until, now, option="--until") - now
-    if left_s <= 0:
-        raise InvalidRequest(
-            f"--until: {until!r} is no moment to come.", field="until", hint="Use 2026-12-24T18:00, or --for 2h."
-        )
-    return left_s
+    if span_s(until) is not None:
+        hint = "Use 2026-12-24T18:00, or --for 2h."
+        raise wrong("--until", f"{until!r} is no moment to come.", hint)
+    return options.since(until, 0.0, option="--until")

@@ -1,18 +1,18 @@
 """`trivet routes check`: compare the configuration with the accounts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from trivet.cli import options, output
+from trivet.cli.options import Json, named_routes
+from trivet.cli.output import FAILED, Column, print_line, print_table, print_whole
 from trivet.times import seconds
 
 if TYPE_CHECKING:
     from trivet.live_check.report import Finding, LimitRow, RouteReport
-    from trivet_tasks.config.route_settings import RouteSettings
 
-TIMEOUT_S = 20.0
 MODELS_SHOWN = 3
 _STYLES = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "red"}
 
@@ -30,8 +30,8 @@ def check(
     model: Annotated[
         list[str] | None, typer.Option(help="A model you use; may be repeated. None: every model the routes may serve.")
     ] = None,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one account may take.")] = TIMEOUT_S,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one account may take.")] = 20.0,
+    as_json: Json = False,
 ) -> None:
     """Check routes against themselves and, with --live, against their accounts.
 
@@ -40,44 +40,27 @@ def check(
     from trivet.live_check.report import Level
     from trivet.live_check.run import check_routes
 
-    routes = _wanted(names or ())
+    settings = options.settings()
+    routes = {name: settings.routes[name] for name in named_routes(settings, names or ())}
     reports = check_routes(routes, models=model or (), live=live, timeout_s=timeout)
     if as_json:
         output.print_json({"live": live, "routes": [_as_object(report) for report in reports]})
     else:
         _print(reports, live=live)
     if any(report.worst is Level.ERROR for report in reports):
-        raise typer.Exit(1)
-
-
-def _wanted(names: Sequence[str]) -> "Mapping[str, RouteSettings]":
-    """Return the routes asked for, or all. ConfigError for one that is not configured."""
-    from difflib import get_close_matches
-
-    from trivet_tasks.errors import ConfigError
-
-    settings = options.settings()
-    for name in names:
-        if name not in settings.routes:
-            near = get_close_matches(name, settings.routes, n=1, cutoff=0.5)
-            hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(settings.routes) or 'none'}."
-            raise ConfigError(f"{settings.source}: no route is called {name!r}.", hint=hint)
-    if not settings.routes:
-        raise ConfigError(f"{settings.source}: no route is configured.", hint="`trivet config init` proposes some.")
-    return {name: route for name, route in settings.routes.items() if not names or name in names}
+        raise typer.Exit(FAILED)
 
 
 def _print(reports: "Sequence[RouteReport]", *, live: bool) -> None:
     from rich.text import Text
 
-    from trivet.cli.output import Column, print_line, print_table
     from trivet.live_check.report import Level
 
     print_table(
         [
             Column("ROUTE"), Column("PROVIDER", spare=2), Column("REGION", spare=1), Column("RESULT"),
             Column("ERRORS", right=True), Column("WARNINGS", right=True), Column("NOTES", right=True, spare=4),
-            Column("TOOK", right=True, spare=5),
+            Column("TOOK", right=True, spare=5, optional=True),
         ],
         [
             [
@@ -103,15 +86,14 @@ def _print(reports: "Sequence[RouteReport]", *, live: bool) -> None:
             print_line("")
             print_line(f"For trivet.toml, in place of its limits for {report.route}:", style="bold")
             for line in report.paste.splitlines():
-                output.out.print(line, markup=False, highlight=False, soft_wrap=True)
+                print_whole(line)
     if not live:
         print_line("")
-        print_line("Nobody was asked: --live looks into the accounts.", style="dim")
+        print_line("No account was asked: --live does that.", style="dim")
 
 
 def _print_findings(findings: "Sequence[Finding]") -> None:
     """Print the worst first, under the name of their level."""
-    from trivet.cli.output import print_line
     from trivet.live_check.report import Level
 
     for level in reversed(Level):
@@ -129,8 +111,6 @@ def _print_findings(findings: "Sequence[Finding]") -> None:
 
 def _print_limits(rows: "Sequence[tuple[RouteReport, LimitRow]]") -> None:
     from rich.text import Text
-
-    from trivet.cli.output import Column, print_table
 
     print_table(
         [

@@ -1,7 +1,7 @@
-"""Sentences about routes: reasons for which one is not healthy, jobs that wait, what blocks them, limits set by hand."""
+"""Sentences about routes: why one is not healthy, jobs that wait, what blocks them, limits set by hand, events."""
 
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from rich.text import Text
@@ -11,12 +11,15 @@ from trivet.admin import (
     DrainedRoute,
     Drop,
     Dropped,
+    Event,
+    FoldedEvent,
     ImpairmentKind,
     ModelStatus,
     RouteStatus,
+    folded,
     idle_words,
 )
-from trivet.cli.output import said_lines
+from trivet.cli.output import GAP, Cell, Column, said_lines, table_lines
 from trivet.times import ago, moment, seconds
 from trivet_tasks.config.route_overrides import Override
 from trivet_tasks.config.route_settings import WHOLE_ROUTE
@@ -32,6 +35,20 @@ _DROPPED = {
     Drop.MISFIT: "jobs that the configuration of its worker does not allow there; they wait for another route",
     Drop.ANSWER: "cached answers that this installation did not sign",
 }
+STYLES: dict[str, str] = {
+    RouteState.HEALTHY: "green",
+    RouteState.LIMITED: "yellow",
+    RouteState.RECOVERING: "yellow",
+    RouteState.OPEN: "red",
+    RouteState.PROBING: "red",
+    RouteState.UNSERVED: "red",
+    RouteState.UNSCHEDULED: "red",
+    RouteState.DRAINED: "cyan",
+    RouteState.UNPROVEN: "blue",
+    RouteState.UNKNOWN: "magenta",
+}
+LEAST_FOR_CAUSES = 30
+"""Columns that the causes of events need beside the rest; with fewer they get a line of their own."""
 _OF_THE_WHOLE = (ImpairmentKind.SCHEDULER, ImpairmentKind.LANE)
 
 
@@ -95,6 +112,38 @@ def drained_words(drained: DrainedRoute) -> Iterator[str]:
     if running := drained.running:
         parts.append(f"{running:,} running {'ends' if running == 1 else 'end'} there")
     yield f"Of its jobs {', '.join(parts)}." if parts else "It has no jobs."
+
+
+def event_lines(found: Sequence[Event], room: int | None) -> list[Text]:
+    """Return one event a line with its cause beside it, or below it on a narrow terminal. Repeated pauses are one line."""
+    entries = folded(found)
+    rows: list[list[Cell]] = [
+        [
+            moment(entry.event.at), entry.event.route or "",
+            entry.event.model if entry.event.model not in (None, "*") else "",
+            Text(kind := entry.event.kind.removeprefix("route "), style=STYLES.get(kind, "")),
+        ]
+        for entry in entries
+    ]  # fmt: skip
+    heading, *lines = table_lines([Column("AT"), Column("ROUTE"), Column("MODEL"), Column("WHAT")], rows, room=None)
+    wide = max(line.cell_len for line in [heading, *lines]) + GAP
+    if room is not None and room - wide < LEAST_FOR_CAUSES:
+        shown = []
+        for line, entry in zip(lines, entries, strict=True):
+            line.truncate(room, overflow="ellipsis")
+            shown += [line, *said_lines(_cause(entry), indent=4, room=room)]
+        return shown
+    shown = [heading + Text(" " * (wide - heading.cell_len) + "CAUSE", style="bold")]
+    for line, entry in zip(lines, entries, strict=True):
+        first, *more = said_lines(_cause(entry), room=None if room is None else room - wide)
+        shown += [line + Text(" " * (wide - line.cell_len)) + first, *(Text(" " * wide) + part for part in more)]
+    return shown
+
+
+def _cause(entry: FoldedEvent) -> str:
+    if entry.times == 1:
+        return entry.event.text
+    return f"{entry.event.text} ({entry.times:,} times, the last at {moment(entry.last_at)[11:]})"
 
 
 def _of_route(route: RouteStatus, now: float) -> Iterator[str]:

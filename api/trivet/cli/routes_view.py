@@ -9,7 +9,7 @@ from rich.text import Text
 from trivet.admin import ClusterStatus, ModelStatus, Pace, ProbeResult, RouteLimits, RouteStatus
 from trivet.cli import output
 from trivet.cli.output import Cell, Column, print_facts, print_line, print_table, table_lines
-from trivet.cli.routes_remarks import override_words, remarks, summary
+from trivet.cli.routes_remarks import STYLES, override_words, remarks, summary
 from trivet.times import ago, seconds
 from trivet_tasks.config.addresses import effective_host
 from trivet_tasks.config.environment import ignored
@@ -21,43 +21,29 @@ Row: TypeAlias = dict[str, Cell]
 
 NARROW = 120
 """Terminals with fewer columns than this get the models' names without what they all begin with."""
-STYLES: dict[str, str] = {
-    RouteState.HEALTHY: "green",
-    RouteState.LIMITED: "yellow",
-    RouteState.RECOVERING: "yellow",
-    RouteState.OPEN: "red",
-    RouteState.PROBING: "red",
-    RouteState.UNSERVED: "red",
-    RouteState.UNSCHEDULED: "red",
-    RouteState.DRAINED: "cyan",
-    RouteState.UNPROVEN: "blue",
-    RouteState.UNKNOWN: "magenta",
-}
 _COLUMNS = (
     # what is left out first of a narrow terminal has the highest number
     Column("ROUTE"),
     Column("MODEL", cut=True),
     Column("STATE"),
-    Column("SINCE", right=True, spare=1),
-    Column("CLASS"),
-    Column("P50", right=True, spare=6),
+    Column("SINCE", right=True, spare=1, optional=True),
+    Column("CLASS", optional=True),
+    Column("P50", right=True, spare=6, optional=True),
     Column("P95", right=True),
     Column("ERRORS", right=True, spare=2),
     Column("CALLS", right=True, spare=3),
     Column("QUEUED", right=True),
-    Column("RUNNING", right=True, spare=8),
-    Column("REQ NOW", right=True, spare=4),
-    Column("IN NOW", right=True, spare=5),
-    Column("OUT NOW", right=True, spare=5),
-    Column("WORKERS", spare=9),
-    Column("PROVEN", right=True, spare=8),
-    Column("SPENT TODAY", right=True, spare=10),
-    Column("LIMITS A MINUTE", spare=7),
-    Column("HOST", spare=11),
-    Column("WINDOW", spare=4),
+    Column("RUNNING", right=True, spare=8, optional=True),
+    Column("REQ NOW", right=True, spare=4, optional=True),
+    Column("IN NOW", right=True, spare=5, optional=True),
+    Column("OUT NOW", right=True, spare=5, optional=True),
+    Column("WORKERS", spare=9, optional=True),
+    Column("PROVEN", right=True, spare=8, optional=True),
+    Column("SPENT TODAY", right=True, spare=10, optional=True),
+    Column("LIMITS A MINUTE", spare=7, optional=True),
+    Column("HOST", spare=11, optional=True),
+    Column("WINDOW", spare=4, optional=True),
 )
-_ALWAYS = ("ROUTE", "MODEL", "STATE", "CALLS", "QUEUED", "P95", "ERRORS")
-"""Shown though they be empty; another column without a figure is left out."""
 
 
 def status_lines(status: ClusterStatus, room: int | None) -> list[Text]:
@@ -83,8 +69,7 @@ def routes_table(status: ClusterStatus, room: int | None) -> list[Text]:
     if room is not None and room < NARROW:
         for row in rows:
             row["MODEL"] = str(row.get("MODEL", "")).removeprefix("claude-")
-    shown = [column for column in _COLUMNS if column.heading in _ALWAYS or any(row.get(column.heading) for row in rows)]
-    return table_lines(shown, [[row.get(column.heading, "") for column in shown] for row in rows], room=room)
+    return table_lines(_COLUMNS, [[row.get(column.heading, "") for column in _COLUMNS] for row in rows], room=room)
 
 
 def _row(status: ClusterStatus, route: RouteStatus, model: ModelStatus) -> Row:

@@ -1,108 +1,27 @@
-"""Processes of Trivet: `trivet up` with everything on this machine; `worker`, `scheduler`, `simulate`, `flower` one each."""
+"""The processes of Trivet, one each: `trivet worker`, `scheduler`, `simulate` and `flower`."""
 
 import logging
 import os
-import socket
 import sys
-import threading
-from collections.abc import Iterable
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from trivet.cli import options, output
+from trivet.cli.options import named_routes
+from trivet.cli.output import print_error, print_facts
 from trivet_tasks.config.environment_faults import refuse
 from trivet_tasks.config.installation_key import read_key
-from trivet_tasks.config.server_urls import masked
-from trivet_tasks.config.settings import config_path
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.latency import Lane
 from trivet_tasks.processes.signals import Reloader, stop_in_time
 from trivet_tasks.processes.startup import announce_ready, served, set_title, without_collecting
 
 if TYPE_CHECKING:
-    from trivet.local.child_process import Exit
-    from trivet.local.local_simulator import Simulation
-    from trivet.local.local_trivet import LocalTrivet
     from trivet_simulator import Endpoints, ProviderOptions
-    from trivet_tasks.config.settings import Settings
 
-FLOWER_PORT = 5555
-_READY_S = 90.0
-_TRY = 'trivet submit "Say hello." --model claude-sonnet-5-5 --latency realtime --wait'
 _PORT = typer.Option(min=0, max=65535, help="0 (the default): any free port.")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    for command in (up, worker, scheduler, simulate, flower):
-        app.command()(command)
-
-
-def up(
-    workers: Annotated[int, typer.Option(min=1, max=64, help="Workers; each is a process for each lane.")] = 2,
-    flower: Annotated[bool, typer.Option("--flower", help="Start Flower too.")] = False,
-    flower_port: Annotated[int, typer.Option(min=1, max=65535, help="Flower's port.")] = FLOWER_PORT,
-    simulate: Annotated[
-        bool, typer.Option("--simulate", help="Simulate the three providers on this machine: no account, no cost.")
-    ] = False,
-    replies: Annotated[
-        Path | None,
-        typer.Option(metavar="PATH", help="With --simulate: scripted replies (docs/how-to/test-your-code.md)."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="When up, print what runs as one JSON line.")] = False,
-) -> None:
-    """Run broker, scheduler and workers on this machine, until Ctrl-C.
-
-    On SIGHUP scheduler and workers read the configuration again. In the foreground of a terminal it ends with that instead.
-    """
-    set_title("up")
-    settings = options.settings()
-    if not settings.routes and not simulate:
-        raise ConfigError(
-            f"{settings.source}: no route is configured, so there is nowhere to send a job.",
-            hint="`trivet config init` writes a file that proposes routes; `trivet up --simulate` and `trivet demo` need none.",
-        )
-    if replies is not None and not simulate:
-        raise ConfigError("--replies: only the simulator takes scripted replies; give --simulate too.")
-    refuse(settings)
-    if flower:
-        _check_port(flower_port)
-    from trivet.local.local_trivet import LocalTrivet
-
-    local = LocalTrivet(
-        settings,
-        config_path=config_path(options.config_option()),
-        workers=workers,
-        simulation=_simulation(replies) if simulate else None,
-        flower_port=flower_port if flower else None,
-        on_exit=lambda ended: _tell_exit(local, ended),
-        say=_tell,
-        reloads=True,
-    )
-    _tell(f"Starting in {local.data_dir} …")
-    is_up, ended, teller = False, None, threading.Thread(target=_tell_stops, args=(local,), daemon=True)
-    try:
-        with local:
-            teller.start()
-            local.wait_ready(_READY_S)
-            is_up = True
-            _show(local, as_json=as_json, flower_port=flower_port if flower else None)
-            announce_ready()
-            ended = local.run()
-    except KeyboardInterrupt:  # a signal outside of run()
-        if not is_up:
-            _tell("Stopped before everything was up.")
-            raise typer.Exit(130) from None
-    teller.join(1.0)
-    if ended is not None:
-        said = ended.last_line.removeprefix("trivet: ")
-        raise ConfigError(
-            f"{ended.name} cannot work as configured: {said}", hint=f"Its log: {local.log_path(ended.name)}"
-        )
-    _tell("Stopped. Jobs that wait are in the database and go on at the next start.")
 
 
 def worker(
@@ -124,17 +43,18 @@ def worker(
     settings = options.settings()
     refuse(settings)
     _throttle_log()
-    named = _served(settings, routes or ())
+    given = (name.strip() for names in routes or () for name in names.split(","))
+    named = named_routes(settings, filter(None, given))
     if lane not in (*Lane, "both"):
         raise ConfigError(f"--lane: {lane!r} is not a lane.", hint="Use realtime, bulk or both.")
     if settings.cache.enabled:
         read_key(settings)
     set_title("worker", served(named, len(settings.routes)), *([] if lane == "both" else [lane]))
     if lane == "both":
-        from trivet.local.lanes import run_lanes
+        from trivet.local.processes import run_lanes
 
         config = options.config_option()
-        raise SystemExit(run_lanes(settings, named, config, lambda line: output.err.print(line, markup=False)))
+        raise SystemExit(run_lanes(settings, named, config, print_error))
     with without_collecting():
         from trivet_worker.process.celery_worker import run_worker
 
@@ -265,24 +185,6 @@ def flower(
     os._exit(0)
 
 
-def _served(settings: "Settings", given: Iterable[str]) -> list[str]:
-    """Return the routes to serve, each once. ConfigError when one is not configured, or none is."""
-    asked = dict.fromkeys(name.strip() for names in given for name in names.split(",") if name.strip())
-    for name in asked:
-        if name not in settings.routes:
-            near = get_close_matches(name, settings.routes, n=1, cutoff=0.5)
-            known = f"Configured: {', '.join(settings.routes) or 'none'}."
-            raise ConfigError(
-                f"--routes: no route is called {name!r} in {settings.source}.",
-                hint=f"Did you mean {near[0]}?" if near else known,
-            )
-    if not settings.routes:
-        raise ConfigError(
-            f"{settings.source}: no route is configured.", hint="`trivet config init` writes a file with some."
-        )
-    return list(asked) or list(settings.routes)
-
-
 def _throttle_log() -> None:
     """Log from INFO on, with repeated lines throttled."""
     from trivet_tasks.processes.log_throttle import LogThrottle
@@ -305,8 +207,6 @@ def _extra_provider(text: str) -> "ProviderOptions":
 
 
 def _print_endpoints(endpoints: "Endpoints", *, as_json: bool) -> None:
-    from trivet.cli.output import print_facts
-
     if as_json:
         output.print_json(endpoints)
         sys.stdout.flush()  # whoever started us waits for this line
@@ -319,81 +219,3 @@ def _print_page(page: str) -> None:
     typer.echo(f"Flower is at {page}")
     sys.stdout.flush()
     announce_ready()
-
-
-def _simulation(replies: Path | None) -> "Simulation":
-    from trivet.local.local_simulator import Simulation
-    from trivet_simulator.options import replies_from
-
-    if replies is None:
-        return Simulation()
-    try:
-        replies_from(replies)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"--replies: {error}") from None
-    return Simulation((*Simulation().arguments, "--replies", str(replies.absolute())))
-
-
-def _check_port(port: int) -> None:
-    """Raise ConfigError if Flower's port is taken, before anything else is started."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise ConfigError(
-                f"--flower-port: {port} cannot be opened on 127.0.0.1: {error.strerror}.", hint="Choose another."
-            ) from None
-
-
-def _tell_stops(local: "LocalTrivet") -> None:
-    """Wait for the ends of the parts, in the order of stopping."""
-    for name in sorted(local.parts, key=local.stage):
-        local.supervisor.wait_end(name, threading.TIMEOUT_MAX)
-        _tell(f"  {name} stopped")
-
-
-def _tell_exit(local: "LocalTrivet", ended: "Exit") -> None:
-    _tell(f"{str(ended).rstrip('.')}. Its log: {local.log_path(ended.name)}")
-
-
-def _tell(line: str) -> None:
-    """Print on stderr: stdout has the output of --json only."""
-    output.err.print(line, markup=False, soft_wrap=True)
-
-
-def _show(local: "LocalTrivet", *, as_json: bool, flower_port: int | None) -> None:
-    flower_url = None if flower_port is None else f"http://127.0.0.1:{flower_port}"
-    settings = local.settings
-    if as_json:
-        output.print_json(
-            {
-                "up": True,
-                "database": masked(settings.store_url),
-                "broker": masked(settings.broker_url),
-                "routes": list(settings.routes),
-                "processes": {name: local.supervisor.pid(name) for name in local.parts},
-                "flower": flower_url,
-                "simulator": local.simulator,
-                "config": None if local.config_path is None else str(local.config_path),
-                "logs": str(local.logs_dir),
-            }
-        )
-        sys.stdout.flush()  # whoever started us waits for this line
-        return
-    rows = [
-        ("routes", ", ".join(settings.routes)),
-        ("database", masked(settings.store_url)),
-        ("broker", masked(settings.broker_url)),
-        ("processes", ", ".join(local.parts)),
-        *([] if local.simulator is None else [("simulator", f"{local.simulator.control} takes faults on demand")]),
-        *([] if flower_url is None else [("Flower", flower_url)]),
-        ("configuration", settings.source),
-        ("logs", f"{local.logs_dir}"),
-    ]
-    output.out.print("Trivet is up. Ctrl-C stops it.")
-    for name, value in rows:
-        output.out.print(f"  {name:<14} {value}", markup=False, soft_wrap=True)
-    output.out.print(
-        f"In a second terminal, in {local.data_dir.parent}:\n  {_TRY}\n  trivet routes", markup=False, soft_wrap=True
-    )

@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +13,9 @@ import typer
 
 from trivet.cli import options, output
 from trivet.cli.batch import as_object, print_progress
-from trivet.cli.options import span_or_moment
+from trivet.cli.options import Json, read_prompt, read_request, read_tags, span_or_moment
 from trivet.cli.output import FAILED, HELD_UP, print_error, print_line
-from trivet.cli.progress import Advance, bar, telling
-from trivet.cli.request_input import check_with_bar, read_prompt, read_request, read_tags
+from trivet.cli.progress import Advance, Teller, bar
 from trivet_tasks.errors import InvalidRequest, ResultTimeout
 
 if TYPE_CHECKING:
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from trivet.cli.results import ResultsFile
     from trivet.client.batch import Batch
     from trivet.client.client import Client
+    from trivet_tasks.config.settings import Settings
     from trivet_tasks.jobs import JobSpec
     from trivet_tasks.requests.jsonl import FileCheck
 
@@ -35,12 +35,6 @@ ADVANCE_EVERY = 200
 """Requests between two steps of the bar while they are taken in."""
 MAX_WARNINGS = 100
 """Different warnings that are counted."""
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command()(submit)
-    app.command()(bulk)
 
 
 def submit(
@@ -67,7 +61,7 @@ def submit(
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the answer and print it.")] = False,
     timeout: Annotated[float | None, typer.Option(min=0, help="Wait at most this many seconds.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Submit one job. Prints its id, or with --wait its text, route, latency and cost.
 
@@ -101,7 +95,7 @@ def submit(
         if not wait and timeout is None:
             output.print_json({"id": job.id}) if as_json else print(job.id)  # noqa: T201
             return
-        with telling(client.settings, lambda admin: admin.jobs.blocked(job.id)) as teller:
+        with Teller(client.settings, lambda admin: admin.jobs.blocked(job.id)) as teller:
             try:
                 result = job.result(timeout)
             except ResultTimeout as error:
@@ -137,7 +131,7 @@ def bulk(
             help="Write the results here (and wait for them): as they come to FILE.part, FILE once all are there."
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Submit a file of requests as one batch. Safe to interrupt: run it again and it continues where it stopped."""
     from trivet.cli.results import ResultsFile
@@ -164,6 +158,44 @@ def bulk(
     _report(check, progress, out, waited=wait or results is not None, as_json=as_json)
     if (wait or results) and progress.succeeded < progress.total:
         raise typer.Exit(FAILED)
+
+
+def check_with_bar(
+    file: Path,
+    settings: "Settings",
+    defaults: dict[str, Any],
+    *,
+    now: float,
+    skip_bad: bool,
+    each: "Callable[[JobSpec], None] | None" = None,
+) -> "FileCheck":
+    """Check a JSON Lines file of requests whole, with a bar on a terminal; see `check_file`.
+
+    Args:
+        defaults: laid under every request.
+        now: seconds since the epoch.
+        skip_bad: leave bad lines out instead of refusing the file.
+        each: called with every good request.
+
+    Raises:
+        InvalidRequest: the file cannot be read, or some of its lines are bad; names the options that could fix them.
+    """
+    from trivet_tasks.requests.jsonl import check_file
+
+    try:
+        with bar(f"Checking {file.name}", 0, unit="jobs") as advance:
+
+            def tell(rows: int, share: float) -> None:
+                advance(rows, about=round(rows / share))
+
+            check = check_file(file, settings, defaults, now=now, skip_bad=skip_bad, tell=tell, each=each)
+            tell(check.rows, 1.0)
+            return check
+    except InvalidRequest as error:
+        for field in ("model", "max_tokens"):
+            if any(problem.message.startswith(f"{field}: is missing") for problem in error.problems):
+                error.hint += f"\n--{field.replace('_', '-')} gives one to all lines that lack it."
+        raise
 
 
 def _take_in(client: "Client", check: "FileCheck", name: str, defaults: dict[str, Any]) -> "Batch":
@@ -206,7 +238,7 @@ def _wait(client: "Client", batch: "Batch", results: "ResultsFile | None") -> "P
             watcher = threading.Thread(target=_watch, args=(batch, advance, done), name="trivet-progress", daemon=True)
             watcher.start()
             try:
-                with telling(client.settings, lambda admin: admin.batches.blocked(batch.name)):
+                with Teller(client.settings, lambda admin: admin.batches.blocked(batch.name)):
                     if results is not None:
                         _write(batch, results)
                     return batch.wait()
@@ -268,4 +300,4 @@ def _report(check: "FileCheck", progress: "Progress", out: Path | None, *, waite
         if out:
             print_line(f"Results: {out}")
     else:
-        print_line(f"{progress.name}: {progress.total:,} jobs. How they do: trivet batch status {progress.name}")
+        print_line(f"{progress.name}: {progress.total:,} jobs. Progress: trivet batch status {progress.name}")

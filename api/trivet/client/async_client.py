@@ -31,7 +31,7 @@ class _Threads:
         return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: work(*args, **kwargs))
 
     async def wait(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """A pool of its own, so that calls that wait for results do not block submitting."""
+        """Run work that waits in a pool of its own: it must not block submitting."""
         return await asyncio.get_running_loop().run_in_executor(self._waiting, lambda: work(*args, **kwargs))
 
     def close(self) -> None:

@@ -151,3 +151,9 @@ class Batch:
                 return after, []
             attempts = results.attempts_of(connection, [row.id for row in rows])
         return rows[-1].batch_seq or after, [to_result(row, attempts[row.id]) for row in rows]
+
+
+def find_newest_batches(connections: "Connections", limit: int) -> list[Progress]:
+    """Return the newest batches with their progress, newest first."""
+    with connections.store.read() as connection:
+        return batches.latest(connection, limit)

@@ -3,18 +3,17 @@
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from uuid_utils import uuid7
 
-from trivet.client.batch import Batch
-from trivet.client.connections import Connections
+from trivet.client.batch import Batch, find_newest_batches
+from trivet.client.connections import Connected
 from trivet.client.job import Job, find_by_key, find_newest
 from trivet.client.submitting import fill_batch, submit_one
 from trivet_store.jobs import batches
 from trivet_store.reports import results
-from trivet_tasks.config.settings import Settings, load_settings
+from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import InvalidRequest, StoreUnavailable
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Latency
@@ -24,13 +23,11 @@ log = logging.getLogger("trivet")
 
 MAX_WARNINGS = 100
 """Maximum number of different warnings that one client logs; each once, however many jobs it is about."""
-
-
 MAX_NAME = 200
 """Maximum number of characters of a batch's name."""
 
 
-class Client:
+class Client(Connected):
     """Submits jobs and reads their results. Thread-safe; may be made before a fork and used after it.
 
     Args:
@@ -42,17 +39,8 @@ class Client:
     """
 
     def __init__(self, config: Path | str | None = None, *, settings: Settings | None = None) -> None:
-        self.settings = settings or load_settings(Path(config) if config else None)
-        self._connections = Connections(self.settings)
+        super().__init__(config, settings=settings)
         self._warnings: set[str] = set()
-
-    def __enter__(self) -> "Client":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def submit(self, prompt: str | None = None, /, **request: Any) -> Job:
         """Submit one job; when this returns it is on disk and will reach one end state.
@@ -139,20 +127,7 @@ class Client:
 
     def batches(self, limit: int = 100) -> list[batches.Progress]:
         """Return the newest batches with their progress, newest first."""
-        with self._connections.store.read() as connection:
-            return batches.latest(connection, limit)
-
-    def now(self) -> float:
-        """Return the database's time, in seconds since the epoch: deadlines are counted by it.
-
-        Raises:
-            StoreUnavailable, SchemaMismatch: the database cannot be used.
-        """
-        return self._connections.now()
-
-    def close(self) -> None:
-        """Close the connections. Jobs go on."""
-        self._connections.close()
+        return find_newest_batches(self._connections, limit)
 
     def _warned(self, spec: JobSpec) -> JobSpec:
         for warning in spec.warnings:

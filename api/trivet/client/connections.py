@@ -4,9 +4,12 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
 import redis
 
@@ -14,7 +17,7 @@ from trivet.client.waiting import Notices
 from trivet_store.database.engine import Store
 from trivet_store.migrations.schema_version import ensure
 from trivet_tasks.config.route_settings import RouteSettings
-from trivet_tasks.config.settings import Settings
+from trivet_tasks.config.settings import Settings, load_settings
 from trivet_tasks.errors import BrokerUnavailable
 from trivet_tasks.server_errors import says_what_to_do
 from trivet_tasks.shared_state import connect, publish_finished, publish_work, unavailable_text
@@ -136,6 +139,14 @@ class Connections:
         )
         return BrokerUnavailable(unavailable_text(self.settings.redis_url, error), hint=hint)
 
+    @contextmanager
+    def requires_redis(self) -> Iterator[None]:
+        """Raise BrokerUnavailable if the shared state does not answer inside the block."""
+        try:
+            yield
+        except redis.RedisError as error:
+            raise self.unavailable(error) from None
+
     def tell_work(self) -> None:
         """Wake the schedulers. Without the broker they find the jobs by themselves once it is back."""
         try:
@@ -167,6 +178,42 @@ class Connections:
         for name, attribute in vars(type(self)).items():
             if isinstance(attribute, cached_property):
                 self.__dict__.pop(name, None)
+
+
+class Connected:
+    """Base of `Client` and `Admin`: the connections of one Trivet. Thread-safe; may be made before a fork and used after it.
+
+    Args:
+        config: the configuration file; else `TRIVET_CONFIG`, `trivet.toml` here, or the defaults.
+        settings: settings made elsewhere, instead of a file.
+
+    Raises:
+        ConfigError: the configuration is wrong. The database is opened when first used.
+    """
+
+    def __init__(self, config: Path | str | None = None, *, settings: Settings | None = None) -> None:
+        self.settings = settings or load_settings(Path(config) if config else None)
+        self._connections = Connections(self.settings)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def now(self) -> float:
+        """Return the database's time, in seconds since the epoch: deadlines are counted by it.
+
+        Raises:
+            StoreUnavailable, SchemaMismatch: the database cannot be used.
+        """
+        return self._connections.now()
+
+    def close(self) -> None:
+        """Close the connections. Jobs go on."""
+        self._connections.close()
 
 
 _opened: "weakref.WeakSet[Connections]" = weakref.WeakSet()

@@ -120,7 +120,7 @@ class Result:
 
 
 def to_result(row: JobRow, attempts: Sequence[AttemptRow]) -> Result:
-    """The result of a job that has ended."""
+    """Return the result of a job that has ended."""
     error = None
     if row.state != JobState.SUCCEEDED:
         said = row.error_message or (PRUNED if row.pruned else f"The job was {row.state}.")
@@ -161,7 +161,7 @@ def to_result(row: JobRow, attempts: Sequence[AttemptRow]) -> Result:
 
 
 def _asked_before(attempts: Sequence[AttemptRow]) -> str:
-    """Why the routes did not serve the job that were asked before the last one; nothing where there were none."""
+    """Return the reasons of the routes that were asked before the last one; empty where there were none."""
     last_words: dict[str, str] = {}
     for attempt in attempts:
         outcome = attempt.outcome or "no answer yet"

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Self
 
-import redis
-
 from trivet_store.database.engine import BULK_BYTES, BULK_ROWS
 from trivet_store.jobs import batches
 from trivet_store.jobs.batches import Loading
@@ -42,13 +40,11 @@ def submit_one(connections: "Connections", spec: JobSpec) -> Accepted:
         accepted = _insert_one(connections, spec)
         connections.tell_work()
         return accepted
-    try:
+    with connections.requires_redis():
         choice = connections.dispatcher.choice_for(spec)
         direct = connections.dispatcher.direct(choice)
         if direct is None:
             connections.redis.ping()  # without a route nothing may have shown yet that there is no broker
-    except redis.RedisError as error:
-        raise connections.unavailable(error) from None
     if choice.refusals and choice.hopeless:
         raise InvalidRequest(f"No route can take this job: {choice.reasons()}.", hint="`trivet routes` lists them.")
     reasons = None

@@ -48,7 +48,7 @@ class Notices:
             self._thread.join(timeout=3)
 
     def forget_after_fork(self) -> None:
-        """The thread is not in the child; a lock may be held by one that is not either."""
+        """Start anew in the child: the thread is not there, nor perhaps a thread that holds the lock."""
         self.__init__(self._url)  # type: ignore[misc]
 
     def wait_for(self, subject: str, look: Callable[[], T | None], timeout_s: float | None, what: str) -> T:
@@ -107,7 +107,7 @@ class Notices:
                         message = subscription.get_message(timeout=0.5)
                         if message and message["type"] == "subscribe":
                             self._listening.set()
-                            self._wake_all()  # what was said before the subscription was not heard
+                            self._wake_all()  # notices before the subscription were missed
                         elif message:
                             self._wake(message["data"])
             except redis.RedisError:

@@ -50,14 +50,15 @@ def effective_toml(settings: Settings) -> str:
     """Return the same as TOML, with a comment that names its source."""
     lines = [f"# read from {settings.source}"]
     for table, values in _tables(effective(settings)):
-        lines += [
-            "",
-            f"[{table}]",
-            *(f"{key} = {_toml(value)}" for key, value in values.items() if key != "window_now"),
-        ]
+        lines += table_lines(table, {key: value for key, value in values.items() if key != "window_now"})
         if "windows" in values:
             lines.append(f"# window now: {values.get('window_now', 'none')}")
     return "\n".join(lines)
+
+
+def table_lines(heading: str, values: Mapping[str, Any]) -> list[str]:
+    """Return one table of TOML after an empty line. The heading of an element of an array of tables is `[NAME]`."""
+    return ["", f"[{heading}]", *(f"{key} = {_toml(value)}" for key, value in values.items())]
 
 
 def _tables(settings: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

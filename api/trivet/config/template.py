@@ -1,17 +1,38 @@
-"""The file of `trivet config init`: a commented configuration with routes for the credentials that were found.
+"""The files of `trivet config init`: a commented configuration, with routes for the credentials that were found.
 
-The parts that every written configuration shares are here too; `scenario_file` adds them to those of `--scenario`.
+With `--scenario` it is one of the reference set-ups: a file of its own beside this module, `scenarios/NAME.toml`, valid
+as it is. Its first line is `# NAME: title.`, its comments give the reasons, and `docs/reference/scenarios.md` compares them. Two
+things are filled in:
+
+- `${PROVIDER_credentials}` in a comment becomes a sentence on what was found of that provider's credentials;
+- a key of a route that is commented out there, such as `# project = "your-project"`, is set where its value was found.
+
+Sources of the figures in these files (November 2026):
+- prices: `trivet_tasks.prices.price_book`; geographic profiles of Bedrock and regional endpoints of Vertex AI are 10 % dearer
+- where the Anthropic API computes: platform.claude.com/docs/en/manage-claude/data-residency ("global" or "us")
+- what a profile of Bedrock covers: docs.aws.amazon.com/bedrock/latest/userguide/cross-region-inference.html
+- endpoints of Vertex AI: docs.cloud.google.com, Anthropic Claude models: global, us and eu, and single regions
 """
 
 import json
 import re
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import resources
 from pathlib import Path
+from string import Template
+from typing import NamedTuple
 
 from trivet.config.credentials import find_credentials
-from trivet_tasks.catalog import Provider
+from trivet_tasks.catalog import PROVIDERS, Provider
+from trivet_tasks.errors import ConfigError
 
+NAMES = ("aws-native", "multi-cloud", "startup", "sydney")
+"""Names of all reference set-ups."""
+_FOLDER = resources.files("trivet") / "config" / "scenarios"
+_TITLE = re.compile(r"# [a-z-]+: (.*)\.")
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -28,6 +49,15 @@ class Proposal:
     """Its keys, without limits."""
 
 
+class ScenarioFile(NamedTuple):
+    """A reference set-up, filled in for a machine."""
+
+    title: str
+    text: str
+    routes: tuple[Proposal, ...]
+    """All of its routes, also those whose credentials were not found."""
+
+
 def found_credentials(environment: Mapping[str, str], home: Path) -> tuple[Proposal, ...]:
     """Return a proposal for each provider, by the credentials in the environment and the home directory."""
     aws = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or "us-east-1"
@@ -41,7 +71,7 @@ def found_credentials(environment: Mapping[str, str], home: Path) -> tuple[Propo
 
 def template(proposals: Sequence[Proposal]) -> str:
     """Return the text of the file."""
-    return "\n".join([INTRODUCTION, PLACES, ROUTE_KEYS, *map(_route, proposals), _CLASSES, PROCESSES])
+    return "\n".join([_INTRODUCTION, _PLACES, _ROUTE_KEYS, *map(_route, proposals), _CLASSES, _PROCESSES])
 
 
 def route_table(name: str) -> str:
@@ -52,6 +82,33 @@ def route_table(name: str) -> str:
 def sentence(reason: str) -> str:
     """A reason as a sentence of its own."""
     return f"{reason[0].upper()}{reason[1:]}."
+
+
+def scenario_file(name: str, environment: Mapping[str, str], home: Path) -> ScenarioFile:
+    """Fill in a reference set-up with the credentials found; no secret is read.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    if name not in NAMES:
+        near = get_close_matches(name.lower(), NAMES, n=1, cutoff=0.5)
+        meant = f" Did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"--scenario: {name!r} is none.{meant}", hint=f"There are {', '.join(NAMES)}.")
+    text = (_FOLDER / f"{name}.toml").read_text(encoding="utf-8")
+    parsed = tomllib.loads(text)["routes"]
+    found = {provider: find_credentials(provider, environment, home) for provider in PROVIDERS}
+    routes = []
+    for route, settings in parsed.items():
+        credentials = found[settings["provider"]]
+        routes.append(Proposal(route, credentials.usable, credentials.reason, settings | credentials.settings))
+    title = _TITLE.match(text)
+    assert title is not None, name
+    reasons = {f"{provider}_credentials": sentence(credentials.reason) for provider, credentials in found.items()}
+    text = Template(text).substitute(reasons)
+    for route, settings in parsed.items():
+        for key, value in found[settings["provider"]].settings.items():
+            text = _set(text, route, key, value)
+    return ScenarioFile(title[1], "\n".join([text, _PLACES, _PROCESSES]), tuple(routes))
 
 
 def _proposal(
@@ -69,19 +126,25 @@ def _route(proposal: Proposal) -> str:
     return "\n".join([f"# {sentence(proposal.reason)}", *lines, *_LIMITS, ""])
 
 
+def _set(text: str, route: str, key: str, value: str) -> str:
+    """Set a key of a route where it is commented out, in the lines from its table's heading to the next empty one."""
+    line = re.compile(rf"(^\[routes\.{route}\]\n(?:.+\n)*?)# {key} = .*$", re.MULTILINE)
+    return line.sub(lambda match: f"{match[1]}{key} = {json.dumps(value)}", text)
+
+
 _LIMITS = (
     "# requests_per_minute = 500            # what your account is allowed, for each model; without them a route is held",
     "# input_tokens_per_minute = 2_000_000  # back by the provider's own refusals alone",
     "# output_tokens_per_minute = 400_000",
 )
 
-INTRODUCTION = """\
+_INTRODUCTION = """\
 # The configuration of Trivet. Lines that are commented out show the defaults, or what may be set.
 # Variables win over it, e.g. TRIVET_STORE__URL. Relative paths count from this file. `trivet config check` reads it.
 """
 """Head of the file: how it is read."""
 
-PLACES = """\
+_PLACES = """\
 [store]
 # url = "sqlite:///.trivet/trivet.db"   # or "postgresql+psycopg://user@host:5432/trivet", then `trivet db upgrade`;
                                         # the password is better in PGPASSWORD or ~/.pgpass than here
@@ -101,7 +164,7 @@ PLACES = """\
 """
 """Database, broker and shared state, at their defaults."""
 
-ROUTE_KEYS = """\
+_ROUTE_KEYS = """\
 # Routes: where a prompt may go. Secrets are named, never written: api_key = "env:NAME" or "file:PATH".
 # Without api_key a provider's own chain is used. More keys of a route:
 #   base_url = ""                       # a VPC endpoint or a proxy
@@ -126,7 +189,7 @@ _CLASSES = """\
 # order = "latency"                     # latency, cost, priority or weight
 """
 
-PROCESSES = """\
+_PROCESSES = """\
 [health]
 # open_after_failures = 3               # a model is taken out of service on a route after so many failures in a row
 # open_failed_share = 0.5               # or when more than this share of its calls failed within window_s seconds,

@@ -1,10 +1,14 @@
-"""Plots as SVG and HTML text. Every label is escaped here."""
+"""Plots as SVG and HTML text, and amounts of days as their columns. Every label is escaped here."""
 
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from html import escape
 from typing import NamedTuple
+
+from trivet.admin import Span
 
 COLOURS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5", "#9c6b4e", "#9498a0")
 """Colours that most colour-blind readers can distinguish; the last is for the rest."""
@@ -12,6 +16,7 @@ OTHER = "other"
 _WIDTH, _HEIGHT = 960, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 76, 24, 14, 30
 _MAX_LABELS = 12
+_MAX_DAYS, _MAX_WEEKS = 62, 62
 
 
 class Series(NamedTuple):
@@ -30,6 +35,54 @@ class Bar(NamedTuple):
     note: str = ""
     more: Decimal = Decimal(0)
     """Maximum additional amount: drawn paler."""
+
+
+class Amount(NamedTuple):
+    """USD of one day (ISO) in one series."""
+
+    day: str
+    series: str
+    usd: Decimal
+
+
+class Plot(NamedTuple):
+    """Columns of a stacked plot, and the span of each."""
+
+    unit: str
+    columns: list[str]
+    series: list[Series]
+
+
+def plot(amounts: Iterable[Amount], span: Span) -> Plot:
+    """Put amounts into columns without a gap, from the first day that has one to the last day of the span."""
+    found = list(amounts)
+    if not found:
+        return Plot("day", [], [])
+    first = date.fromisoformat(min(amount.day for amount in found))
+    last = max(
+        date.fromisoformat(max(amount.day for amount in found)), datetime.fromtimestamp(span.until - 1e-6, UTC).date()
+    )
+    days = [first + timedelta(number) for number in range((last - first).days + 1)]
+    unit = "day" if len(days) <= _MAX_DAYS else "week" if len(days) <= 7 * _MAX_WEEKS else "month"
+    columns = list(dict.fromkeys(_column(day, unit) for day in days))
+    sums: dict[str, dict[str, Decimal]] = defaultdict(lambda: dict.fromkeys(columns, Decimal(0)))
+    for amount in found:
+        sums[amount.series][_column(date.fromisoformat(amount.day), unit)] += amount.usd
+    series = [Series(name, list(by_column.values())) for name, by_column in sums.items()]
+    return Plot(unit, [_short(column, unit) for column in columns], series)
+
+
+def _column(day: date, unit: str) -> str:
+    if unit == "month":
+        return day.strftime("%Y-%m")
+    return (day - timedelta(day.weekday()) if unit == "week" else day).isoformat()
+
+
+def _short(column: str, unit: str) -> str:
+    if unit == "month":
+        return column
+    day = date.fromisoformat(column)
+    return f"{day.day} {day:%b}"
 
 
 def fewest(series: Sequence[Series]) -> list[Series]:
@@ -104,7 +157,7 @@ def bars(found: Sequence[Bar], colour: str = COLOURS[0]) -> str:
 
 
 def scale(largest: Decimal) -> list[Decimal]:
-    """Round amounts from 0 to one that is not below the largest: four to six of them."""
+    """Return four to six round amounts, from 0 to one that is not below the largest."""
     if largest <= 0:
         return [Decimal(0), Decimal(1)]
     power = Decimal(10) ** (largest.adjusted() - 1)

@@ -83,7 +83,7 @@ def pieces() -> Iterator[Piece]:
 
 
 def cut(package: str, page: str) -> Iterator[Piece]:
-    """Cut a page at its paragraphs. What is left over at the end goes if it is too short for a piece."""
+    """Cut a page at its paragraphs. A rest that is too short for a piece is left out."""
     held = ""
     for paragraph in _PARAGRAPHS.split(page.replace("\r\n", "\n").replace("\0", "")):
         text = paragraph.strip("\n").rstrip()

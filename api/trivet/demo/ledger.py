@@ -9,7 +9,6 @@ from decimal import Decimal
 from trivet.admin import Admin, AttemptFate, BreakerView, Progress, RouteAttempts
 from trivet.demo.documents import BATCH, MODEL
 from trivet_simulator import Call, Control
-from trivet_tasks.config.settings import Settings
 from trivet_tasks.outcomes import Outcome
 
 
@@ -55,25 +54,13 @@ class Reading:
         return min((route.next_permit_s() for route in self.routes.values()), default=0.0)
 
 
-class Reader:
-    """Takes readings of the demo's batch over connections of its own, so that it does not disturb the work."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.admin = Admin(settings=settings)
-
-    def read(self) -> Reading:
-        """Return the state now. StoreUnavailable or BrokerUnavailable when that cannot be read."""
-        breakers = self.admin.routes.breakers(MODEL)
-        progress = self.admin.batches.progress(BATCH)
-        attempts = self.admin.attempts.by_route()
-        routes = {
-            name: RouteReading(breaker, attempts.get(name, RouteAttempts())) for name, breaker in breakers.items()
-        }
-        return Reading(time.monotonic(), progress, routes)
-
-    def close(self) -> None:
-        """Close the connections."""
-        self.admin.close()
+def read(admin: Admin) -> Reading:
+    """Return the state of the demo's batch now. StoreUnavailable or BrokerUnavailable when that cannot be read."""
+    breakers = admin.routes.breakers(MODEL)
+    progress = admin.batches.progress(BATCH)
+    attempts = admin.attempts.by_route()
+    routes = {name: RouteReading(breaker, attempts.get(name, RouteAttempts())) for name, breaker in breakers.items()}
+    return Reading(time.monotonic(), progress, routes)
 
 
 _PAID_AGAIN_WITH_REASON = frozenset({Outcome.TIMEOUT, Outcome.UNKNOWN, Outcome.CANCELLED})

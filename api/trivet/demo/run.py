@@ -21,14 +21,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from trivet.admin import Admin
 from trivet.client.client import Client
 from trivet.demo.documents import BATCH, MAX_TOKENS, MODEL, prompts
-from trivet.demo.ledger import DemoResult, Reader, Reading, audit
+from trivet.demo.ledger import DemoResult, Reading, audit, read
 from trivet.demo.screen import View
 from trivet.demo.watch import ConditionMonitor, Journal, State
 from trivet.local.child_process import Exit
-from trivet.local.environment import without_settings
-from trivet.local.local_simulator import Simulation
+from trivet.local.local_simulator import Simulation, without_settings
 from trivet.local.local_trivet import LocalTrivet
 from trivet_simulator import Control
 from trivet_tasks.config.settings import load_settings
@@ -44,7 +44,7 @@ FULL_STOP_S = 3.0
 """Seconds for which no route at all takes calls."""
 
 ANTHROPIC, BEDROCK, VERTEX = "anthropic", "bedrock-us-east-1", "vertex-global"
-"""The routes, by their names in `trivet.local.simulated.ROUTES`."""
+"""The routes, by their names in `trivet.local.local_simulator.ROUTES`."""
 
 _CONFIG = """\
 # Written by `trivet demo`. Probes and steps are shorter than the defaults, so that less than a minute shows them all.
@@ -126,7 +126,9 @@ def run_demo(jobs: int, workers: int, view: View) -> DemoResult:
 
 def _run(folder: Path, jobs: int, workers: int, view: View) -> DemoResult:
     ends: queue.SimpleQueue[Exit] = queue.SimpleQueue()  # told from another thread
-    settings = load_settings(_write_config(folder))
+    config = folder / "trivet.toml"  # the simulated routes are added to it
+    config.write_text(_CONFIG, encoding="utf-8")
+    settings = load_settings(config)
     local = LocalTrivet(settings, workers=workers, lanes=(Lane.BULK,), simulation=_simulation(jobs), on_exit=ends.put)
     stopping = _Stopping(local)
     try:
@@ -135,9 +137,9 @@ def _run(folder: Path, jobs: int, workers: int, view: View) -> DemoResult:
             local.wait_ready(READY_S)
             assert local.simulator is not None
             control = Control(local.simulator.control)
-            with contextlib.closing(Reader(local.settings)) as reader:
-                state = _Run(local, reader, control, ends, view, jobs).to_the_end()
-                ledger = audit(reader.admin, control, jobs)
+            with Admin(settings=local.settings) as admin:  # connections of its own: it does not disturb the work
+                state = _Run(local, admin, control, ends, view, jobs).to_the_end()
+                ledger = audit(admin, control, jobs)
             view.finish(state)
             view.starting("Stopping all of it")
         if stopping.hastened:
@@ -156,14 +158,14 @@ class _Run:
     def __init__(
         self,
         local: LocalTrivet,
-        reader: Reader,
+        admin: Admin,
         control: Control,
         ends: "queue.SimpleQueue[Exit]",
         view: View,
         jobs: int,
     ) -> None:
         self._local = local
-        self._reader = reader
+        self._admin = admin
         self._control = control
         self._steps = list(STEPS)
         self._journal = Journal()
@@ -197,13 +199,7 @@ class _Run:
 
     def _submit(self) -> None:
         with Client(settings=self._local.settings) as client:
-            client.submit_many(
-                self._documents(),
-                name=BATCH,
-                model=MODEL,
-                max_tokens=MAX_TOKENS,
-                latency="batch",
-            )
+            client.submit_many(self._documents(), name=BATCH, model=MODEL, max_tokens=MAX_TOKENS, latency="batch")
         took_s = time.monotonic() - self._began
         self._journal.add(took_s, "demo", f"{self._jobs:,} documents are submitted as one batch")
 
@@ -218,7 +214,7 @@ class _Run:
     def _look(self) -> State | None:
         """Take a reading and the steps that are due by it; None when nothing can be read at the moment."""
         try:
-            reading = self._reader.read()
+            reading = read(self._admin)
         except (StoreUnavailable, BrokerUnavailable):
             return None
         self._watch.update(reading)
@@ -293,13 +289,6 @@ def _log_to(path: Path) -> Iterator[None]:
     finally:
         root.handlers = before
         handler.close()
-
-
-def _write_config(folder: Path) -> Path:
-    """Write the demo's own settings; the simulated routes are added to them."""
-    path = folder / "trivet.toml"
-    path.write_text(_CONFIG, encoding="utf-8")
-    return path
 
 
 def _simulation(jobs: int) -> Simulation:

@@ -46,7 +46,7 @@ class PlainView:
         self._next_s = EVERY_S
 
     def starting(self, what: str) -> None:
-        """One line."""
+        """Print one line."""
         self._print(what)
 
     def show(self, state: State) -> None:
@@ -97,7 +97,7 @@ class LiveScreen:
         self._on_terminal = console.file.isatty()
 
     def starting(self, what: str) -> None:
-        """A line that moves while one waits."""
+        """Show a line that moves."""
         if self._status is None:
             self._status = self._console.status(what, spinner="dots", spinner_style="dim")
             self._status.start()
@@ -240,7 +240,7 @@ def as_object(result: DemoResult) -> dict[str, Any]:
 
 
 def print_summary(console: Console, result: DemoResult) -> None:
-    """The table by route, and below it what it comes to."""
+    """Print the table by route and the totals below it."""
     ledger = result.ledger
     console.print()
     console.print(_by_route(ledger))

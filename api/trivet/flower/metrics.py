@@ -1,112 +1,161 @@
-"""The backlog in Prometheus' text format, to follow Flower's own metrics on `/metrics`."""
+"""Trivet's metrics in Prometheus' text format, to follow Flower's own on `/metrics`."""
 
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from prometheus_client import CollectorRegistry, Metric, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client import Metric, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from trivet.admin import Backlog, ImpairmentKind
+from trivet.admin import Backlog, CacheStats, ImpairmentKind, RouteUse
 from trivet_tasks.latency import Lane, Latency
 from trivet_tasks.states import JobState
 
+_COUNTED = {
+    "hits": "Look-ups that found an answer.",
+    "misses": "Look-ups after which the job was called for.",
+    "coalesced": "Jobs that waited for an equal one.",
+    "stored": "Answers that were kept.",
+    "evicted": "Answers that left before their time, for want of room.",
+}
+_GAUGES = {
+    "entries": "Answers that are kept.",
+    "bytes": "Approximate size of these answers in Redis.",
+    "max_bytes": "Maximum size.",
+}
 
-def backlog_metrics(backlog: Backlog, routes: Iterable[str]) -> bytes:
-    """Return the metrics of this backlog. If it is not current, only `trivet_backlog_current 0`: no old figures."""
-    registry = CollectorRegistry()
-    registry.register(_Collector(backlog, list(routes)))
-    return bytes(generate_latest(registry))
+
+class _Collected(Collector):
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        self._metrics = list(metrics)
+
+    def collect(self) -> Iterable[Metric]:
+        return self._metrics
 
 
-class _Collector(Collector):
-    def __init__(self, backlog: Backlog, routes: list[str]) -> None:
-        self._backlog = backlog
-        self._routes = routes
+def metrics_text(
+    backlog: Backlog, routes: Sequence[str], cache: CacheStats | None, uses: Mapping[str, RouteUse]
+) -> bytes:
+    """Return all metrics. If the backlog is not current, it is only `trivet_backlog_current 0`: no old figures.
 
-    def collect(self) -> Iterator[Metric]:
-        current = not self._backlog.impairment
-        yield GaugeMetricFamily(
-            "trivet_backlog_current", "1 if the database answered when it was asked last.", value=float(current)
-        )
-        if current:
-            yield from self._processes()
-            yield from self._waiting()
-            yield self._at_routes()
-            yield self._spent()
-            yield from self._budgets()
+    Args:
+        cache: None: the shared state did not answer.
+        uses: when routes answered last, as far as the shared state said.
+    """
+    metrics = [*_backlog(backlog, routes), *(_cache(cache) if cache else ()), _proven(uses)]
+    return generate_latest(_Collected(metrics))
 
-    def _processes(self) -> Iterator[Metric]:
-        alive = GaugeMetricFamily("trivet_processes", "Processes that are alive.", labels=["part", "lane"])
-        wrong = GaugeMetricFamily(
-            "trivet_impairments",
-            "Impairments of processes and servers that block work, by kind; all 0: none.",
-            labels=["kind"],
-        )
-        alive.add_metric(["scheduler", ""], len(self._backlog.schedulers))
-        for lane in Lane:
-            alive.add_metric(["worker", lane], sum(lease.lane == lane for lease in self._backlog.leases))
-        for kind in ImpairmentKind:
-            wrong.add_metric([kind.value], sum(one.kind is kind and one.holds_up for one in self._backlog.impairments))
-        yield from (alive, wrong)
 
-    def _waiting(self) -> Iterator[Metric]:
-        jobs = GaugeMetricFamily("trivet_waiting_jobs", "Jobs that wait in SQL.", labels=["class", "state"])
-        age = GaugeMetricFamily(
-            "trivet_oldest_waiting_seconds", "How long ago the oldest waiting job was submitted.", labels=["class"]
-        )
-        rows = {row.latency: row for row in self._backlog.classes}
+def _backlog(backlog: Backlog, routes: Sequence[str]) -> Iterator[Metric]:
+    current = not backlog.stale
+    yield GaugeMetricFamily(
+        "trivet_backlog_current", "1 if the database answered when it was asked last.", value=float(current)
+    )
+    if current:
+        yield from _processes(backlog)
+        yield from _waiting(backlog)
+        yield _at_routes(backlog, routes)
+        yield _spent(backlog, routes)
+        yield from _budgets(backlog)
+
+
+def _processes(backlog: Backlog) -> Iterator[Metric]:
+    alive = GaugeMetricFamily("trivet_processes", "Processes that are alive.", labels=["part", "lane"])
+    wrong = GaugeMetricFamily(
+        "trivet_impairments",
+        "Impairments of processes and servers that block work, by kind; all 0: none.",
+        labels=["kind"],
+    )
+    alive.add_metric(["scheduler", ""], len(backlog.schedulers))
+    for lane in Lane:
+        alive.add_metric(["worker", lane], sum(lease.lane == lane for lease in backlog.leases))
+    for kind in ImpairmentKind:
+        wrong.add_metric([kind.value], sum(one.kind is kind and one.holds_up for one in backlog.impairments))
+    yield from (alive, wrong)
+
+
+def _waiting(backlog: Backlog) -> Iterator[Metric]:
+    jobs = GaugeMetricFamily("trivet_waiting_jobs", "Jobs that wait in SQL.", labels=["class", "state"])
+    age = GaugeMetricFamily(
+        "trivet_oldest_waiting_seconds", "How long ago the oldest waiting job was submitted.", labels=["class"]
+    )
+    rows = {row.latency: row for row in backlog.classes}
+    for latency in Latency:
+        row = rows.get(latency.value)
+        for state in (JobState.WAITING.value, JobState.DELAYED.value, "held", JobState.COALESCED.value):
+            jobs.add_metric([latency.value, state], getattr(row, state) if row else 0)
+        age.add_metric([latency.value], backlog.age_s(row.oldest_at) or 0.0 if row else 0.0)
+    yield jobs
+    yield age
+
+
+def _at_routes(backlog: Backlog, routes: Sequence[str]) -> Metric:
+    jobs = GaugeMetricFamily(
+        "trivet_route_jobs", "Jobs dispatched to a route and not ended.", labels=["route", "class", "state"]
+    )
+    rows = {(row.route, row.latency): row for row in backlog.routes}
+    for route in routes:
         for latency in Latency:
-            row = rows.get(latency.value)
-            for state in (JobState.WAITING.value, JobState.DELAYED.value, "held", JobState.COALESCED.value):
-                jobs.add_metric([latency.value, state], getattr(row, state) if row else 0)
-            age.add_metric([latency.value], self._backlog.age_s(row.oldest_at) or 0.0 if row else 0.0)
-        yield jobs
-        yield age
+            row = rows.get((route, latency.value))
+            jobs.add_metric([route, latency.value, JobState.DISPATCHED], row.dispatched if row else 0)
+            jobs.add_metric([route, latency.value, JobState.RUNNING], row.running if row else 0)
+    return jobs
 
-    def _at_routes(self) -> Metric:
-        jobs = GaugeMetricFamily(
-            "trivet_route_jobs", "Jobs dispatched to a route and not ended.", labels=["route", "class", "state"]
-        )
-        rows = {(row.route, row.latency): row for row in self._backlog.routes}
-        for route in self._routes:
-            for latency in Latency:
-                row = rows.get((route, latency.value))
-                jobs.add_metric([route, latency.value, JobState.DISPATCHED], row.dispatched if row else 0)
-                jobs.add_metric([route, latency.value, JobState.RUNNING], row.running if row else 0)
-        return jobs
 
-    def _spent(self) -> Metric:
-        usd = GaugeMetricFamily(
-            "trivet_route_spent_today_usd",
-            "What the calls of this day (UTC) cost, by route; estimated: at most, beside what is settled.",
-            labels=["route", "kind"],
-        )
-        for route in self._routes:
-            spent = self._backlog.spent.get(route)
-            usd.add_metric([route, "settled"], float(spent.settled_usd) if spent else 0.0)
-            usd.add_metric([route, "estimated"], float(spent.estimated_usd) if spent else 0.0)
-        return usd
+def _spent(backlog: Backlog, routes: Sequence[str]) -> Metric:
+    usd = GaugeMetricFamily(
+        "trivet_route_spent_today_usd",
+        "What the calls of this day (UTC) cost, by route; estimated: at most, beside what is settled.",
+        labels=["route", "kind"],
+    )
+    for route in routes:
+        spent = backlog.spent.get(route)
+        usd.add_metric([route, "settled"], float(spent.settled_usd) if spent else 0.0)
+        usd.add_metric([route, "estimated"], float(spent.estimated_usd) if spent else 0.0)
+    return usd
 
-    def _budgets(self) -> Iterator[Metric]:
-        limit = GaugeMetricFamily(
-            "trivet_budget_limit_usd", "What may be spent in the window that is now.", labels=["budget"]
-        )
-        usd = GaugeMetricFamily(
-            "trivet_budget_usd",
-            "What of a budget is settled, estimated (at most), and reserved for calls and jobs on their way.",
-            labels=["budget", "kind"],
-        )
-        warn = GaugeMetricFamily(
-            "trivet_budget_warn_share", "The share of the limit at which a warning is given.", labels=["budget"]
-        )
-        holding = GaugeMetricFamily("trivet_budget_holding", "Whether it holds its jobs.", labels=["budget"])
-        held = GaugeMetricFamily("trivet_budget_held_jobs", "Jobs that wait for it.", labels=["budget"])
-        for one in self._backlog.budgets:
-            limit.add_metric([one.name], float(one.limit_usd))
-            usd.add_metric([one.name, "settled"], float(one.settled_usd))
-            usd.add_metric([one.name, "estimated"], float(one.estimated_usd))
-            usd.add_metric([one.name, "reserved"], float(one.reserved_usd))
-            warn.add_metric([one.name], one.warn_at)
-            holding.add_metric([one.name], float(one.holding))
-            held.add_metric([one.name], one.jobs_held)
-        yield from (limit, usd, warn, holding, held)
+
+def _budgets(backlog: Backlog) -> Iterator[Metric]:
+    limit = GaugeMetricFamily(
+        "trivet_budget_limit_usd", "What may be spent in the window that is now.", labels=["budget"]
+    )
+    usd = GaugeMetricFamily(
+        "trivet_budget_usd",
+        "What of a budget is settled, estimated (at most), and reserved for calls and jobs on their way.",
+        labels=["budget", "kind"],
+    )
+    warn = GaugeMetricFamily(
+        "trivet_budget_warn_share", "The share of the limit at which a warning is given.", labels=["budget"]
+    )
+    holding = GaugeMetricFamily("trivet_budget_holding", "Whether it holds its jobs.", labels=["budget"])
+    held = GaugeMetricFamily("trivet_budget_held_jobs", "Jobs that wait for it.", labels=["budget"])
+    for one in backlog.budgets:
+        limit.add_metric([one.name], float(one.limit_usd))
+        usd.add_metric([one.name, "settled"], float(one.settled_usd))
+        usd.add_metric([one.name, "estimated"], float(one.estimated_usd))
+        usd.add_metric([one.name, "reserved"], float(one.reserved_usd))
+        warn.add_metric([one.name], one.warn_at)
+        holding.add_metric([one.name], float(one.holding))
+        held.add_metric([one.name], one.jobs_held)
+    yield from (limit, usd, warn, holding, held)
+
+
+def _cache(stats: CacheStats) -> Iterator[Metric]:
+    for name, said in _COUNTED.items():
+        yield CounterMetricFamily(f"trivet_cache_{name}", said, value=getattr(stats, name))
+    for name, said in _GAUGES.items():
+        yield GaugeMetricFamily(f"trivet_cache_{name}", said, value=getattr(stats, name))
+
+
+def _proven(uses: Mapping[str, RouteUse]) -> Metric:
+    """Return the moment of each route's last proof; a route that never answered is left out."""
+    proven = GaugeMetricFamily(
+        "trivet_route_last_proven_timestamp_seconds",
+        "When the newest call began that the route answered, a job's or a probe's.",
+        labels=["route"],
+    )
+    now = time.time()
+    for route, use in uses.items():
+        if use.proven_s is not None:
+            proven.add_metric([route], now - use.proven_s)
+    return proven

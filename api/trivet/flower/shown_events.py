@@ -5,7 +5,7 @@ not to be shown is taken out when the event comes in: then it is in no page, no 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flower.events import Events
@@ -60,27 +60,15 @@ def _arguments(text: str) -> str:
     return ", ".join(f"{name}={chunk[name]}" for name in ("jobs", "class", "route", "model")) if chunk else HIDDEN
 
 
-def _keywords(text: str) -> str:
-    return text if text == "{}" else HIDDEN
-
-
-def _result(text: str) -> str:
-    return text if text.isdecimal() or text == "None" else HIDDEN  # how many jobs of the chunk were run
-
-
 def _exception(text: str) -> str:
     name = _EXCEPTION_NAME.match(text)
     return f"{name[0]}: see the worker's log" if name else HIDDEN
 
 
-def _traceback(_text: str) -> str:
-    return "It is in the worker's log."
-
-
-_SHOW = {
+_SHOW: Mapping[str, Callable[[str], str]] = {
     "args": _arguments,
-    "kwargs": _keywords,
-    "result": _result,
+    "kwargs": lambda text: text if text == "{}" else HIDDEN,
+    "result": lambda text: text if text.isdecimal() or text == "None" else HIDDEN,  # number of jobs that were run
     "exception": _exception,
-    "traceback": _traceback,
+    "traceback": lambda _: "It is in the worker's log.",
 }

@@ -1,6 +1,6 @@
 """The check of `trivet routes check`: does the configuration of each route fit the account behind it?
 
-`subject` says what is to be checked, `offline` checks what needs no network, `bedrock`, `vertex` and `anthropic` read an
-account into one `Reading`, `compare` sets it against the configuration, `paste` writes lines for `trivet.toml`, and
-`run` does all of it, each route in a thread of its own. Nothing is written anywhere.
+A `Subject` is one route with the models to look at. `offline` checks what needs no network; `bedrock`, `vertex` and
+`anthropic` read an account into a `Reading`; `compare` sets it against the configuration and the catalogue. `run` does
+all of it, each route in a thread of its own. Nothing is written anywhere.
 """

@@ -1,23 +1,24 @@
-"""Reads an account of the Anthropic API: its models and their limits.
+"""Reading of an account of the Anthropic API: its models and their limits.
 
 The models come from `models.list`, with the days on which they retire. Limits come from the Admin API where the route
-names a key of it (`admin_api_key`). Otherwise every answer names those of its own model in
-`anthropic-ratelimit-{requests,input-tokens,output-tokens}-limit` (per minute; platform.claude.com, "Rate limits"), so one
-message of `max_tokens=1` is sent, on the cheapest model, or on each model that was named: a fraction of a cent. It is no
-attempt of a job, and not in the table `attempts`.
+names a key of it (`admin_api_key`). Each of its entries is a group of models that share limits, with every model's
+names; those of a workspace may be lower and are not read (platform.claude.com, "Rate Limits API"). Versions of the API
+before 2026-10-21 put the group's kind into `group_type` instead of `group`.
+
+Without such a key, every answer names the limits of its own model in
+`anthropic-ratelimit-{requests,input-tokens,output-tokens}-limit` (per minute; platform.claude.com, "Rate limits"), so
+one message of `max_tokens=1` is sent, on the cheapest model, or on each model that was named: a fraction of a cent. It
+is no attempt of a job, and not in the table `attempts`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from trivet.live_check.anthropic_limits import PATH, list_entries, quotas_of
-from trivet.live_check.masking import Mask
-from trivet.live_check.offline import region_of
 from trivet.live_check.report import Finding, Kind, Level, ListedModel, ModelState, Presence, Quota, Reading
-from trivet.live_check.subject import Subject
+from trivet.live_check.subject import Subject, first_party_id
 from trivet_tasks.config.addresses import api_address
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.outcomes import Usage
@@ -34,7 +35,14 @@ _HEADERS = {
     Kind.INPUT: "anthropic-ratelimit-input-tokens-limit",
     Kind.OUTPUT: "anthropic-ratelimit-output-tokens-limit",
 }
-_WHERE = "Anthropic API, models.list"
+_LIMIT_TYPES = {
+    "requests_per_minute": Kind.REQUESTS,
+    "input_tokens_per_minute": Kind.INPUT,
+    "input_tokens_per_minute_cache_aware": Kind.INPUT,
+    "output_tokens_per_minute": Kind.OUTPUT,
+}
+_MODELS_LIST = "Anthropic API, models.list"
+_MESSAGE = "Anthropic API, a message of one token"
 
 
 def prepare() -> None:
@@ -45,19 +53,19 @@ def prepare() -> None:
     _ = anthropic.Anthropic, anthropic.types.Message
 
 
-def read_anthropic(subject: Subject, timeout_s: float, mask: Mask) -> Reading:
-    """Ask the API. What goes wrong is a finding; `timeout_s` bounds each single call."""
+def read_anthropic(subject: Subject, timeout_s: float) -> Reading:
+    """Ask the API. Errors become findings; `timeout_s` bounds each single call."""
     import anthropic
 
     key = subject.route.api_key.resolve() if subject.route.api_key else None
     try:
         made = _client(subject, key, timeout_s)
     except anthropic.AnthropicError as error:
-        return Reading(findings=(_failure(error, subject, _WHERE, mask),))
+        return Reading(findings=(_failure(error, subject, _MODELS_LIST),))
     with made as client:
         if key:
             client.api_key = key
-        mask.add(client.api_key, client.auth_token)
+        subject.mask.add(client.api_key, client.auth_token)
         try:
             models = [_listed(model) for model in client.models.list(limit=1000)]
         except anthropic.NotFoundError:
@@ -65,16 +73,16 @@ def read_anthropic(subject: Subject, timeout_s: float, mask: Mask) -> Reading:
             finding = Finding(Level.WARNING, what, f"{subject.table} base_url", "A gateway may lack it.")
             return Reading(findings=(finding,))
         except (anthropic.AnthropicError, TypeError) as error:  # TypeError: the SDK found no way to authenticate
-            return Reading(findings=(_failure(error, subject, _WHERE, mask),))
+            return Reading(findings=(_failure(error, subject, _MODELS_LIST),))
         listed = {model.id for model in models if not model.retired}
         states = {model: _state(model, wire, listed) for model, wire in subject.wire.items()}
         served = [model for model, state in states.items() if state.presence is Presence.SERVED]
-        reading = None
+        reading = Reading()
         if subject.route.admin_api_key:
-            reading = _from_admin_api(subject, states, served, timeout_s, mask)
-        if reading is None or not reading.quotas:
-            paid = _with_limits(subject, client, states, served, mask)
-            reading = replace(paid, findings=((reading.findings if reading else ()) + paid.findings))
+            reading = _from_admin_api(subject, states, served, timeout_s)
+        if not reading.quotas:
+            paid = _with_limits(subject, client, states, served)
+            reading = replace(paid, findings=(*reading.findings, *paid.findings))
         return replace(reading, listed=tuple(models))
 
 
@@ -90,13 +98,11 @@ def _listed(model: "ModelInfo") -> ListedModel:
     )
 
 
-def _from_admin_api(
-    subject: Subject, states: Mapping[str, ModelState], served: list[str], timeout_s: float, mask: Mask
-) -> Reading | None:
-    """The limits by the Admin API, free of charge; without quotas where it does not tell them, and then why."""
+def _from_admin_api(subject: Subject, states: Mapping[str, ModelState], served: list[str], timeout_s: float) -> Reading:
+    """Return the limits by the Admin API, free of charge; where it does not tell them, a finding with the reason."""
     import anthropic
 
-    where = f"Anthropic API, {PATH}"
+    where, mask = "Anthropic API, /v1/organizations/rate_limits", subject.mask
     assert subject.route.admin_api_key is not None
     try:
         key = subject.route.admin_api_key.resolve()
@@ -108,12 +114,13 @@ def _from_admin_api(
     try:
         with anthropic.Anthropic(api_key="", base_url=base_url, max_retries=0, timeout=timeout_s) as admin:
             admin.api_key = key
-            entries = list_entries(admin)
+            listed = admin.organization.rate_limits.list(group_type="model_group")
+            entries = [entry.to_dict() for entry in listed]
     except anthropic.AnthropicError as error:
         what = f"The Admin API did not tell the limits: {mask.words(_message(error))}"
         action = "Use a key that begins with sk-ant-admin; a message was sent for the limits instead."
         return Reading(findings=(Finding(Level.WARNING, what, where, action),))
-    quotas = tuple(quotas_of(entries, served))
+    quotas = tuple(_quotas_of(entries, served))
     missing = [model for model in served if not any(quota.model == model for quota in quotas)]
     findings = (
         [Finding(Level.OK, "The limits were read from the Admin API; no message was sent.", where)] if quotas else []
@@ -124,11 +131,35 @@ def _from_admin_api(
     return Reading("", states, quotas, tuple(findings))
 
 
+def _quotas_of(entries: Iterable[Mapping[str, Any]], models: Iterable[str]) -> Iterator[Quota]:
+    """Yield the limits of each of these models (first-party ids), with the group as their pool."""
+    wanted = list(models)
+    for entry in entries:
+        group = entry.get("group")
+        kind = group.get("type") if isinstance(group, dict) else entry.get("group_type")
+        if kind != "model_group":
+            continue
+        named = {first_party_id(name) for name in entry.get("models") or () if isinstance(name, str)}
+        inside = [model for model in wanted if model in named]
+        shown = group.get("display_name") if isinstance(group, dict) else None
+        pool = str(shown) if shown else "+".join(sorted(named))[:80]
+        values: dict[Kind, int] = {}
+        for limit in entry.get("limits") or ():
+            what, value = (limit.get("type"), limit.get("value")) if isinstance(limit, dict) else (None, None)
+            if what in _LIMIT_TYPES and isinstance(value, int) and not isinstance(value, bool):
+                values[_LIMIT_TYPES[what]] = min(value, values.get(_LIMIT_TYPES[what], value))
+        yield from (
+            Quota(model, limit, value, "Admin API, rate_limits", pool if len(named) > 1 else "")
+            for model in inside
+            for limit, value in values.items()
+        )
+
+
 def _client(subject: Subject, key: str | None, timeout_s: float) -> "anthropic.Anthropic":
-    """The SDK's client of the API, or of Claude Platform on AWS, with the route's address and version."""
+    """Return the SDK's client of the API, or of Claude Platform on AWS, with the route's address and version."""
     import anthropic
 
-    route, region = subject.route, region_of(subject)
+    route, region = subject.route, subject.region
     address = api_address(route, region)
     version = {"anthropic-version": route.version_of("")}
     if route.endpoint == "platform":
@@ -155,9 +186,9 @@ def _state(model: str, wire: str, listed: set[str]) -> ModelState:
 
 
 def _with_limits(
-    subject: Subject, client: "anthropic.Anthropic", states: Mapping[str, ModelState], served: list[str], mask: Mask
+    subject: Subject, client: "anthropic.Anthropic", states: Mapping[str, ModelState], served: list[str]
 ) -> Reading:
-    """One call for each named model, or on the cheapest, for the limits in its headers."""
+    """Make one call for each named model, or on the cheapest, for the limits in its headers."""
     import anthropic
 
     from trivet_tasks.prices.price_book import PriceBook
@@ -175,10 +206,10 @@ def _with_limits(
                 model=subject.wire[model], max_tokens=1, messages=[{"role": "user", "content": "."}]
             )
         except anthropic.APIStatusError as error:
-            findings.append(_failure(error, subject, "Anthropic API, a message of one token", mask, model))
+            findings.append(_failure(error, subject, _MESSAGE, model))
             headers: Mapping[str, str] = error.response.headers
         except anthropic.AnthropicError as error:
-            findings.append(_failure(error, subject, "Anthropic API, a message of one token", mask, model))
+            findings.append(_failure(error, subject, _MESSAGE, model))
             continue
         else:
             headers = answer.headers
@@ -188,7 +219,7 @@ def _with_limits(
         account = account or (f"Anthropic organization {organization}" if organization else "")
         quotas += _limits(model, headers)
     if asked:
-        findings.append(_told(subject, asked, served, spent))
+        findings.append(_calls_finding(subject, asked, served, spent))
     if asked and not quotas:
         what = "No limit headers came with the answer."
         findings.append(
@@ -199,7 +230,7 @@ def _with_limits(
     return Reading(account, states, tuple(quotas), tuple(findings))
 
 
-def _told(subject: Subject, asked: list[str], served: list[str], spent: Decimal) -> Finding:
+def _calls_finding(subject: Subject, asked: list[str], served: list[str], spent: Decimal) -> Finding:
     calls = "One message of one token was" if len(asked) == 1 else f"{len(asked)} messages of one token were"
     rest = len(served) - len(asked)
     more = f" The limits of the other {rest} models were not read; --model names more." if rest else ""
@@ -225,12 +256,12 @@ def _price(book: "PriceBook", model: str, usage: Usage) -> Decimal | None:
     return book.price("anthropic", model, model, None, datetime.now(UTC), usage).cost_usd
 
 
-def _failure(error: Exception, subject: Subject, where: str, mask: Mask, model: str = "") -> Finding:
-    """A call that failed, for a person."""
+def _failure(error: Exception, subject: Subject, where: str, model: str = "") -> Finding:
+    """Describe a call that failed."""
     import anthropic
 
     models = (model,) if model else ()
-    said = mask.words(_message(error))
+    said = subject.mask.words(_message(error))
     key = "Set api_key of the route, or ANTHROPIC_API_KEY."
     match error:
         case anthropic.AuthenticationError():
@@ -248,14 +279,14 @@ def _failure(error: Exception, subject: Subject, where: str, mask: Mask, model: 
             what = f"The API said {error.status_code}: {said}"
             return Finding(Level.ERROR, what, where, "See what it says: credit, workspace or model.", models)
         case anthropic.APIConnectionError():
-            what = f"The API did not answer: {mask.words(error.__cause__ or error)}"
+            what = f"The API did not answer: {subject.mask.words(error.__cause__ or error)}"
             return Finding(Level.ERROR, what, where, "Check base_url, network and proxy.", models)
         case _:
             return Finding(Level.ERROR, f"No credentials: {said}", f"{subject.table} api_key", key, models)
 
 
 def _message(error: Exception) -> str:
-    """The provider's own words, out of the SDK's text around them."""
+    """Return the provider's own words, out of the SDK's text around them."""
     body = getattr(error, "body", None)
     inner = body.get("error") if isinstance(body, dict) else None
     words = inner.get("message") if isinstance(inner, dict) else None

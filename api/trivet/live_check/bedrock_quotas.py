@@ -1,6 +1,6 @@
-"""The names of Bedrock's service quotas, read.
+"""Reading of the names of Bedrock's service quotas.
 
-Service Quotas has no key from a quota to a model: a quota is told by its name, free text that varies by generation of
+Service Quotas has no key from a quota to a model: a quota is identified by its name, free text that varies by generation of
 models. Those met (AWS General Reference, Bedrock user guide "Quotas for the bedrock-runtime endpoint", accounts'
 listings of 2025 and 2026):
 
@@ -50,7 +50,7 @@ class Named:
     """A quota of Bedrock whose name was understood."""
 
     path: Path | None
-    """None: it holds for every path."""
+    """None: the quota holds for every path."""
     kind: Kind
     model: str
     """First-party id, e.g. `claude-opus-4-6`."""
@@ -81,21 +81,11 @@ def read_name(name: str) -> Named | Unread:
     return Named(path, kind, f"claude-{model['family']}-{model['version'].replace('.', '-')}")
 
 
-@dataclass(frozen=True, slots=True)
-class BedrockQuotas:
-    """The quotas of one account and region that bear on the models asked for."""
-
-    quotas: tuple[Quota, ...]
-    not_recognised: tuple[str, ...]
-    """Names of quotas for Claude that could not be read."""
-
-
-def read_quotas(listed: Iterable[Mapping[str, Any]], paths: Mapping[str, Path]) -> BedrockQuotas:
-    """Pick the quotas of models out of what Service Quotas lists.
+def read_quotas(listed: Iterable[Mapping[str, Any]], paths: Mapping[str, Path]) -> tuple[list[Quota], tuple[str, ...]]:
+    """Return the quotas of models out of the list of Service Quotas, and the names for Claude that could not be read.
 
     Args:
-        listed: the entries of `ListServiceQuotas` (`QuotaName`, `Value`), of an account's own first; of two entries for
-            the same thing the first counts.
+        listed: the entries of `ListServiceQuotas` (`QuotaName`, `Value`); of two for the same thing the first counts.
         paths: the path of each model's calls, by first-party id.
     """
     found: dict[tuple[str, Kind], Quota] = {}
@@ -109,4 +99,4 @@ def read_quotas(listed: Iterable[Mapping[str, Any]], paths: Mapping[str, Path]) 
             continue
         if read.path in (None, paths[read.model]):
             found.setdefault((read.model, read.kind), Quota(read.model, read.kind, int(value), name))
-    return BedrockQuotas(tuple(found.values()), tuple(unread))
+    return list(found.values()), tuple(unread)

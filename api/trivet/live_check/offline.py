@@ -4,7 +4,7 @@ import importlib.util
 import os
 import re
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import date
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -25,38 +25,13 @@ _AWS_SIGNS = (
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
 )
-_GOOGLE_PROJECTS = ("GOOGLE_CLOUD_PROJECT", "ANTHROPIC_VERTEX_PROJECT_ID")
 _ADC_FILE = ".config/gcloud/application_default_credentials.json"
 _MINUTE_LIMITS = (Kind.REQUESTS, Kind.INPUT, Kind.OUTPUT)
 
 
-def check_offline(subject: Subject, today: date | None = None) -> tuple[Finding, ...]:
-    """All findings that need no network. `today` (UTC) decides which models retire soon."""
-    return (
-        *_key(subject),
-        *_place(subject),
-        *_models(subject, today or datetime.now(UTC).date()),
-        *_limits(subject),
-    )
-
-
-def region_of(subject: Subject) -> str:
-    """The region that workers would use: the route's, else the environment's; empty where there is none."""
-    route, environment = subject.route, os.environ
-    if route.region:
-        return route.region
-    match route.provider:
-        case "bedrock":
-            return environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or ""
-        case "vertex":
-            return environment.get("CLOUD_ML_REGION") or ""
-        case "anthropic":
-            return ""
-
-
-def project_of(subject: Subject) -> str:
-    """The Google project that is configured, or that the environment names; empty: the credentials decide."""
-    return subject.route.project or next(filter(None, map(os.environ.get, _GOOGLE_PROJECTS)), "")
+def check_offline(subject: Subject, today: date) -> tuple[Finding, ...]:
+    """Return all findings that need no network. `today` (UTC) decides which models retire soon."""
+    return (*_key(subject), *_place(subject), *_models(subject, today), *_limits(subject))
 
 
 def _key(subject: Subject) -> Iterator[Finding]:
@@ -75,7 +50,7 @@ def _key(subject: Subject) -> Iterator[Finding]:
 
 
 def _chain(subject: Subject, where: str) -> Finding:
-    """Without a key of its own a route uses the chain of its SDK; what of it can be seen from here."""
+    """Report the signs of the SDK's own chain, which a route without a key uses."""
     match subject.route.provider:
         case "anthropic":
             signs = [name for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN") if os.environ.get(name)]
@@ -101,7 +76,7 @@ def _chain(subject: Subject, where: str) -> Finding:
 
 
 def _place(subject: Subject) -> Iterator[Finding]:
-    provider, region, where = subject.route.provider, region_of(subject), f"{subject.table} region"
+    provider, region, where = subject.route.provider, subject.region, f"{subject.table} region"
     if provider == "anthropic":
         return
     if not region:
@@ -114,7 +89,7 @@ def _place(subject: Subject) -> Iterator[Finding]:
             yield Finding(Level.ERROR, f"{region!r} is no place of Google Cloud.", where, action)
     else:
         yield _aws_region(region, where, listed=subject.route.endpoint != "platform")
-    if provider == "vertex" and not project_of(subject):
+    if provider == "vertex" and not subject.project:
         what = "No project is set; the one that the credentials name is used, where they name one."
         level = Level.ERROR if subject.route.api_key else Level.NOTE
         action = "Set project, or GOOGLE_CLOUD_PROJECT."
@@ -122,16 +97,15 @@ def _place(subject: Subject) -> Iterator[Finding]:
 
 
 def _aws_region(region: str, where: str, *, listed: bool) -> Finding:
-    """`listed`: whether boto3 knows the regions in which the endpoint is."""
+    """Check the form of a region and, where `listed` says that boto3 knows the endpoint's regions, its name."""
     if not _AWS_REGION.fullmatch(region):
         return Finding(Level.ERROR, f"{region!r} is no AWS region.", where, "Use a region as in us-east-1.")
     if not listed or importlib.util.find_spec("botocore") is None:
         return Finding(Level.OK, f"The region is {region}.", where)
-    import botocore.session  # 0.15 s; its list of regions comes with it, nobody is asked
+    import botocore.session  # 0.15 s; its list of regions comes with it, without a request
 
-    session = botocore.session.Session(
-        {"profile": (None, None, None, None)}
-    )  # a profile that is not there is no matter
+    # without a profile: one that does not exist would be an error
+    session = botocore.session.Session({"profile": (None, None, None, None)})
     names = [
         name
         for partition in session.get_available_partitions()
@@ -188,7 +162,7 @@ def _models(subject: Subject, today: date) -> Iterator[Finding]:
 
 
 def _retirement(subject: Subject, model: str, today: date) -> Iterator[Finding]:
-    """The day the provider gives up a model that was named, where it is near or over."""
+    """Report the day on which a named model retires, where it is near or over."""
     retirement = retirement_on(model, subject.route)
     text = retirement and retirement_text(model, retirement, today)
     if not retirement or not text:
@@ -203,7 +177,7 @@ def _retirement(subject: Subject, model: str, today: date) -> Iterator[Finding]:
 
 
 def _retiring(subject: Subject, today: date) -> Iterator[Finding]:
-    """Models that nobody named and that the provider gives up soon, in one line."""
+    """Report the other models that retire soon, in one line."""
     days = {model: retirement_on(model, subject.route) for model in sorted(subject.wire.keys() - subject.named)}
     soon = {
         model: retirement.day
@@ -211,9 +185,9 @@ def _retiring(subject: Subject, today: date) -> Iterator[Finding]:
         if retirement and retirement.announced and today <= retirement.day <= today + RETIRES_SOON
     }
     if soon:
-        told = ", ".join(f"{model} on {day.isoformat()}" for model, day in soon.items())
+        listed = ", ".join(f"{model} on {day.isoformat()}" for model, day in soon.items())
         yield Finding(
-            Level.OK, f"Retiring soon: {told}.", f"the catalogue, {subject.route.provider}", models=tuple(soon)
+            Level.OK, f"Retiring soon: {listed}.", f"the catalogue, {subject.route.provider}", models=tuple(soon)
         )
 
 

@@ -1,4 +1,4 @@
-"""The values of a check: findings about a route, and their form for a person."""
+"""Values of a check: findings about a route, and the reading of its account."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -36,12 +36,12 @@ class Presence(StrEnum):
     MISSING = "missing"
     """The provider has no such model (or inference profile) there."""
     REFUSED = "refused"
-    """It is there, and this account may not use it."""
+    """The provider has it, and this account may not use it."""
     UNKNOWN = "unknown"
 
 
 ABSENT = (Presence.MISSING, Presence.REFUSED)
-"""A model of which either is said cannot be called there."""
+"""Presences of a model that cannot be called there."""
 
 
 class SettledBy(StrEnum):
@@ -49,7 +49,7 @@ class SettledBy(StrEnum):
 
     ASKING = "asking"
     QUOTAS = "quotas"
-    """The account was asked, and told its quotas."""
+    """The account was asked, and its quotas were read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Finding:
     models: tuple[str, ...] = ()
     """First-party ids of the models it is about; empty: the whole route."""
     settled_by: SettledBy | None = None
-    """The reading after which it need not be said any more."""
+    """The reading that makes it pointless."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +93,13 @@ class Quota:
 
 @dataclass(frozen=True, slots=True)
 class ListedModel:
-    """A model as the provider lists it to this account. None: the provider does not say."""
+    """A model as the provider lists it to this account. None: not stated."""
 
     id: str
-    """Its id on the wire; of Bedrock that of the foundation model."""
+    """Its id on the wire; on Bedrock that of the foundation model."""
     retires: date | None = None
     retired: bool = False
-    """The provider serves it no more."""
+    """True if the provider serves it no more."""
     max_output_tokens: int | None = None
     context_window: int | None = None
     profiles: tuple[str, ...] = ()
@@ -111,7 +111,7 @@ class Reading:
     """The models and quotas of one account, in terms that all providers share."""
 
     account: str = ""
-    """Its name for a person, e.g. `AWS account 123456789012`."""
+    """Name of the account for a person, e.g. `AWS account 123456789012`."""
     models: Mapping[str, ModelState] = field(default_factory=dict)
     """By first-party id; a model that is not in it was not looked up."""
     quotas: tuple[Quota, ...] = ()

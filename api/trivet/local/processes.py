@@ -16,30 +16,36 @@ parts end by themselves (`trivet_tasks.processes.startup.follow_parent`, which a
 supervisor in its turn needs a `stop_limit_s` below the `grace_s` it is given.
 """
 
+import contextlib
 import itertools
 import os
 import queue
 import secrets
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from trivet.local.child_process import CONFIGURATION_ERROR, ChildProcess, ChildSpec, Exit, Restarts, as_argv
+from trivet.local.child_process import CONFIGURATION_ERROR, ChildProcess, ChildSpec, Exit, Restarts
+from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import ProcessFailed
+from trivet_tasks.latency import Lane
 from trivet_tasks.processes.signals import StopSignals
+from trivet_tasks.processes.startup import announce_ready
 
 _READY_POLL_S = 0.02
 _LEAST_GRACE_S = 0.5  # what a later stage is left with when an earlier one takes its time
 _KILL_WAIT_S = 0.5
 _HURRY_S = 1.0  # what parts have to leave after a second signal
 _LOOK_S = 0.05
+_LANE_GRACE_S = 3.0  # a lane needs 2.3 at most to record its last results and go (`trivet_worker.process.stopping`)
+_LANE_LOOK_S = 0.2
 
 
 class Supervisor:
@@ -58,7 +64,7 @@ class Supervisor:
         stop_limit_s: float = 8.0,
         passes_hangup: bool = False,
     ) -> None:
-        """Nothing is started yet.
+        """Take the settings; `start` starts the processes.
 
         Args:
             on_exit: told of every end that nobody asked for, also when the process is started again.
@@ -90,7 +96,6 @@ class Supervisor:
         env: Mapping[str, str] | None = None,
         log_path: Path | None = None,
         stage: int | None = None,
-        restart: bool = True,
         inherited: Mapping[str, str] | None = None,
         reloads: bool = False,
     ) -> None:
@@ -103,7 +108,6 @@ class Supervisor:
             log_path: gets its stdout and stderr (appended); None: they go where ours go.
             stage: its place in stopping; lower stages are stopped first, those of one stage together.
                 None: by itself, before everything that was started earlier.
-            restart: whether it is started again when it ends; False for one-off work.
             inherited: the variables below those; None: this process's own.
             reloads: whether it reads its configuration again on SIGHUP.
 
@@ -116,12 +120,12 @@ class Supervisor:
         number = next(self._numbers)
         spec = ChildSpec(
             name=name,
-            argv=as_argv(argv),
+            argv=tuple(os.fspath(word) for word in argv),
             env={**(os.environ if inherited is None else inherited), **(env or {})},
             log_path=log_path,
             ready_file=self._ready_files() / str(number),
             stage=-number if stage is None else stage,
-            restarts=self._restarts if restart else None,
+            restarts=self._restarts,
             reloads=reloads,
         )
         child = ChildProcess(spec, self._life_line(), self._ended)
@@ -276,7 +280,7 @@ class Supervisor:
             shutil.rmtree(self._ready_dir, ignore_errors=True)
             self._ready_dir = None
 
-    @contextmanager
+    @contextlib.contextmanager
     def _handled(self) -> Iterator[None]:
         """Handle signals as `run` and `stop` want them, also where the supervisor is not used as a context manager."""
         installed, interrupts = self._handlers.active, self._interrupts
@@ -312,3 +316,52 @@ class Supervisor:
             raise KeyboardInterrupt
         else:
             self._inbox.put(None)
+
+
+def run_lanes(settings: Settings, routes: Sequence[str], config: Path | None, say: Callable[[str], None]) -> int:
+    """Run a worker process for each of `[worker] lanes` until told to stop; one that dies is started again.
+
+    SIGHUP is for the lanes. It announces itself when all lanes are ready.
+
+    Args:
+        routes: served by each lane.
+        config: the file named with `--config`, if any.
+        say: told of a lane that ended and is started again.
+
+    Returns:
+        The exit code: 0 after a signal, 2 when a lane cannot work as configured.
+    """
+
+    def tell(ended: Exit) -> None:
+        if ended.restart_in_s is not None:  # else its own last line, on our stderr, has said it
+            say(f"trivet: the lane {ended}")
+
+    limit = settings.worker.shutdown_grace_s + _LANE_GRACE_S
+    with Supervisor(on_exit=tell, grace_s=limit, stop_limit_s=limit, passes_hangup=True) as lanes:
+        try:
+            for lane in settings.worker.lanes:
+                lanes.start(lane, _command(routes, lane, config), stage=0, reloads=True)
+        except KeyboardInterrupt:
+            return 0
+        announced = False
+
+        def announce() -> None:
+            nonlocal announced
+            if not announced and all(_ready(lanes, lane) for lane in settings.worker.lanes):
+                announced = True
+                announce_ready()
+
+        ended = lanes.run(announce, every_s=_LANE_LOOK_S)
+    return 0 if ended is None else ended.code
+
+
+def _command(routes: Sequence[str], lane: Lane, config: Path | None) -> list[str]:
+    named = [] if config is None else ["--config", str(config)]
+    return [sys.executable, "-m", "trivet", *named, "worker", "--lane", lane, "--routes", ",".join(routes)]
+
+
+def _ready(lanes: Supervisor, lane: Lane) -> bool:
+    with contextlib.suppress(ProcessFailed):
+        lanes.wait_ready(lane, 0)
+        return True
+    return False

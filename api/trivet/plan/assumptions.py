@@ -1,13 +1,11 @@
-"""The assumptions of a plan, as sentences under its table."""
+"""Assumptions of a plan, as sentences under its table."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from trivet.plan.charges import Per
-from trivet.plan.exact import digits
-from trivet.plan.outlook import Outlook, Terms
-from trivet.plan.scenarios import percent
+from trivet.plan.outlook import Outlook
+from trivet.plan.terms import Per, Terms, digits, percent
 from trivet_tasks.catalog import known
 from trivet_tasks.config.route_settings import LimitGroup, RouteSettings
 
@@ -22,13 +20,13 @@ class Source:
     prices: str
     """Day and version of the price lists."""
     file: str | None = None
-    """Its name; None: a volume."""
+    """Name of the file; None: a volume."""
     requests: int = 0
     """Number of requests in the file."""
     repeated: int = 0
-    """Lines of it that come to no job of their own."""
+    """Number of its lines that come to no job of their own."""
     left_out: int = 0
-    """Bad lines of it."""
+    """Number of its bad lines."""
     runs: Decimal = Decimal(1)
     """Runs per day."""
     expected_output: str = ""
@@ -39,7 +37,7 @@ class Source:
 
 
 def assumptions(source: Source, terms: Terms, outlooks: Sequence[Outlook]) -> Iterator[str]:
-    """One sentence for each thing that was assumed, those that change the figures most first."""
+    """Yield a sentence for each assumption, those that change the figures most first."""
     yield from _of_file(source) if source.file is not None else _of_volume(source)
     yield f"A month has {digits(terms.days)} days, all alike; what is fixed by the month is spread over them."
     if terms.cache_read_share:
@@ -136,5 +134,5 @@ def _limited(route: RouteSettings) -> bool:
 
 
 def _grouped(tokens: Decimal) -> str:
-    """A number of tokens with its thousands apart, and no more decimals than it has, up to two."""
+    """Return a number of tokens with its thousands apart, and no more decimals than it has, up to two."""
     return f"{tokens:,.0f}" if tokens == tokens.to_integral_value() else f"{tokens:,.2f}"

@@ -1,36 +1,33 @@
-"""The arithmetic of a plan: the cost of a day's and a month's work over given routes."""
+"""Arithmetic of a plan: the cost of a day's and a month's work over given routes, and its duration within their limits."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
-from trivet.plan.charges import Charge, Charged, charged
-from trivet.plan.exact import exact, spread
-from trivet.plan.scenarios import Scenario
-from trivet.plan.timing import Bound, Demand, binding
+from trivet.plan.terms import Charged, Scenario, Terms, charged, divided, exact, spread
 from trivet.plan.workload import Load
+from trivet_routing.permits import Quota
 from trivet_routing.route_choice import misfit
-from trivet_tasks.config.route_settings import RouteSettings
-from trivet_tasks.prices.price_book import Tariff, TokenPrices
+from trivet_tasks.catalog import known
+from trivet_tasks.prices.price_book import TokenPrices
 from trivet_tasks.requests.eligibility import name_on_wire
 
-TariffOf: TypeAlias = Callable[[str, str], Tariff]
-"""Returns the price of tokens on a route (first) for a model (second)."""
 _NONE = Decimal(0)
+MINUTE = Decimal(60)
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """Terms that all scenarios of a plan share."""
+class Bound(NamedTuple):
+    """The limit that takes longest, with its duration."""
 
-    routes: Mapping[str, RouteSettings]
-    tariff_of: TariffOf
-    charges: tuple[Charge, ...] = ()
-    days: Decimal = Decimal(30)
-    """Days of a month."""
-    cache_read_share: Decimal = _NONE
-    """The part of input tokens that comes out of the provider's prompt cache."""
+    seconds: Decimal
+    route: str
+    model: str
+    """The model it holds for, or the group of models that share it."""
+    limit: str
+    """`requests`, `input tokens` or `output tokens` per minute, `calls in flight`, or `one call`: no call is shorter."""
+    figure: Decimal
+    """The limit as configured; of `one call`, 1."""
 
 
 class Part(NamedTuple):
@@ -44,7 +41,7 @@ class Part(NamedTuple):
     bytes_out: Decimal
     prices: TokenPrices
     input_usd: Decimal
-    """With what is read from the prompt cache."""
+    """Cost of input, with reads from the prompt cache."""
     output_usd: Decimal
 
 
@@ -61,11 +58,11 @@ class Outlook:
     charged: tuple[Charged, ...]
     """The hidden costs."""
     day_usd: Decimal
-    """All of it; of what is fixed a day's part of the month."""
+    """Total; a fixed charge counts with a day's part of the month."""
     month_usd: Decimal
     parts: tuple[Part, ...]
     bound: Bound | None
-    """The limit that binds, and how long a day's work takes; None = no limit is known."""
+    """The limit that binds, with the duration of a day's work; None: no limit is known."""
     detours: tuple[str, ...] = ()
     """Calls that some routes of the scenario cannot take, with the reasons; the other routes take them."""
 
@@ -92,7 +89,7 @@ def outlook(scenario: Scenario, loads: Sequence[Load], terms: Terms) -> Outlook 
         for load in loads:
             unfit = _unfit(load, scenario, terms)
             able = {name: share for name, share in scenario.shares.items() if name not in unfit}
-            why = f"{_told(load)}: {'; '.join(f'{name} {reason}' for name, reason in unfit.items())}"
+            why = f"{_named(load)}: {'; '.join(f'{name} {reason}' for name, reason in unfit.items())}"
             if not able:
                 return Obstacle(why)
             if unfit:
@@ -105,7 +102,7 @@ def outlook(scenario: Scenario, loads: Sequence[Load], terms: Terms) -> Outlook 
 
 
 def _unfit(load: Load, scenario: Scenario, terms: Terms) -> dict[str, str]:
-    """The routes of the scenario that cannot take the load, each with its reason."""
+    """Return the routes of the scenario that cannot take the load, each with its reason."""
     routes = ((name, terms.routes[name]) for name in scenario.shares)
     reasons = {
         name: misfit(load.requirements, route, name_on_wire(route, load.requirements.model)) for name, route in routes
@@ -123,14 +120,14 @@ def _shared_out(load: Load, able: dict[str, Decimal], terms: Terms) -> list[Part
     return parts
 
 
-def _told(load: Load) -> str:
+def _named(load: Load) -> str:
     if load.calls is None:
         return load.requirements.model
     return f"{load.calls:,.0f} call{'' if load.calls == 1 else 's'} of {load.requirements.model}"
 
 
 def _tier(tiers: Iterable[TokenPrices], above: int) -> TokenPrices:
-    """The prices for prompts of that length; the last tier is for all lengths."""
+    """Return the prices for prompts of that length; the last tier is for all lengths."""
     return next(tier for tier in tiers if above >= tier.above)
 
 
@@ -159,11 +156,6 @@ def _summed(scenario: Scenario, parts: list[Part], detours: list[str], terms: Te
             hidden.append(charged(charge, (part.calls for part in its), bytes_out, terms.days))
     input_usd = sum((part.input_usd for part in parts), _NONE)
     output_usd = sum((part.output_usd for part in parts), _NONE)
-    fresh = 1 - terms.cache_read_share
-    demands = [
-        Demand(part.route, part.load.requirements.model, part.calls, part.input_tokens * fresh, part.output_tokens)
-        for part in parts
-    ]
     return Outlook(
         calls=None
         if any(part.calls is None for part in parts)
@@ -176,6 +168,59 @@ def _summed(scenario: Scenario, parts: list[Part], detours: list[str], terms: Te
         day_usd=input_usd + output_usd + sum((one.day_usd for one in hidden), _NONE),
         month_usd=(input_usd + output_usd) * terms.days + sum((one.month_usd for one in hidden), _NONE),
         parts=tuple(parts),
-        bound=binding(demands, terms.routes),
+        bound=_binding(parts, terms),
         detours=tuple(detours),
     )
+
+
+@dataclass(slots=True)
+class _Limiter:
+    quota: Quota
+    calls: Decimal | None = Decimal(0)
+    input_tokens: Decimal = Decimal(0)
+    output_tokens: Decimal = Decimal(0)
+    in_flight_s: Decimal = Decimal(0)
+    """Seconds that all calls together take at their models' usual rates; 0 where no rate is known."""
+
+    def add(self, part: Part, model: str, fresh: Decimal) -> None:
+        """Count a part. `fresh`: the share of input not read from the provider's prompt cache, which no limit counts."""
+        self.calls = None if part.calls is None or self.calls is None else self.calls + part.calls
+        self.input_tokens += part.input_tokens * fresh
+        self.output_tokens += part.output_tokens
+        known_model = known(model)
+        if known_model is not None:
+            self.in_flight_s += divided(part.output_tokens, Decimal(known_model.output_tokens_per_s))
+
+
+def _binding(parts: Iterable[Part], terms: Terms) -> Bound | None:
+    """Return the limit that binds when routes work side by side at their limits; None: none that is known.
+
+    Models that share limits add up; others have their route's figures each for itself.
+    """
+    limiters: dict[tuple[str, str], _Limiter] = {}
+    for part in parts:
+        model = part.load.requirements.model
+        quota = Quota.of(terms.routes[part.route], model)
+        limiters.setdefault((part.route, quota.group), _Limiter(quota)).add(part, model, 1 - terms.cache_read_share)
+    bounds = [bound for (route, _), limiter in limiters.items() for bound in _bounds(route, limiter)]
+    return max(bounds, key=lambda bound: bound.seconds, default=None)
+
+
+def _bounds(route: str, limiter: _Limiter) -> Iterable[Bound]:
+    quota = limiter.quota
+    burned = limiter.output_tokens * Decimal(str(quota.output_factor))
+    for limit, wanted, a_minute in (
+        ("requests", limiter.calls, quota.requests),
+        ("input tokens", limiter.input_tokens, quota.input_tokens),
+        ("output tokens", burned, quota.output_tokens),
+    ):
+        if a_minute and wanted:
+            figure = Decimal(str(a_minute))
+            yield Bound(divided(wanted * MINUTE, figure), route, quota.group, limit, figure)
+    if limiter.in_flight_s:
+        places = Decimal(quota.max_concurrency)
+        yield Bound(divided(limiter.in_flight_s, places), route, quota.group, "calls in flight", places)
+        if limiter.calls:
+            yield Bound(
+                divided(limiter.in_flight_s, max(limiter.calls, Decimal(1))), route, quota.group, "one call", Decimal(1)
+            )

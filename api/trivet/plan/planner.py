@@ -8,26 +8,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from trivet.plan.assumptions import Source, assumptions
-from trivet.plan.charges import Charge, declared
-from trivet.plan.outlook import Obstacle, Outlook, Terms, outlook
-from trivet.plan.scenarios import Scenario, by_default, mixed, percent
+from trivet.plan.outlook import Obstacle, Outlook, outlook
+from trivet.plan.terms import Charge, Scenario, Terms, by_default, declared, mixed, percent
 from trivet.plan.workload import Workload, WorkloadCounter, volume
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import ConfigError
+from trivet_tasks.prices.price_book import Tariff
 from trivet_tasks.requests.eligibility import name_on_wire
 from trivet_tasks.requests.reading import model_id
 
 if TYPE_CHECKING:
     from trivet_tasks.jobs import JobSpec
-    from trivet_tasks.prices.price_book import Tariff
     from trivet_tasks.requests.jsonl import FileCheck
 
 BYTES_PER_TOKEN = Decimal("3.5")
-"""As many as Trivet's estimate of input tokens counts."""
+"""Bytes that a token of input has in a request, as Trivet's estimate counts."""
 
 
 class Work(NamedTuple):
-    """A day's work, and where its figures come from."""
+    """A day's work, with the source of its figures."""
 
     workload: Workload
     source: Source
@@ -40,7 +39,7 @@ class PlannedScenario:
     scenario: Scenario
     expected: Outlook | Obstacle
     at_most: Outlook | None
-    """With answers as long as they may be; None = they are expected to be."""
+    """Result with answers as long as they may be; None: they are expected to be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +49,11 @@ class Plan:
     scenarios: tuple[PlannedScenario, ...]
     terms: Terms
     assumptions: tuple[str, ...]
-    """In sentences."""
+    """Sentences under the table."""
 
     @property
     def obstacles(self) -> tuple[tuple[Scenario, Obstacle], ...]:
-        """Return the scenarios that cannot be, each with its reason."""
+        """Return the impossible scenarios, each with its reason."""
         return tuple((one.scenario, one.expected) for one in self.scenarios if isinstance(one.expected, Obstacle))
 
 

@@ -1,11 +1,11 @@
-"""The work of a day: from a file of requests, or from a volume of tokens."""
+"""Work of a day: from a file of requests, or from a volume of tokens."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from trivet.plan.exact import divided, exact
+from trivet.plan.terms import divided, exact
 from trivet_routing.route_choice import Requirements
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Latency
@@ -17,7 +17,7 @@ class Load:
 
     requirements: Requirements
     above: int
-    """Their prompts are longer than this; of the lengths at which some route's price changes, the largest such one."""
+    """Length in tokens that their prompts exceed: the largest such one at which some route's price changes."""
     calls: Decimal | None
     """None: not known."""
     input_tokens: Decimal
@@ -32,11 +32,11 @@ class Workload:
 
     loads: tuple[Load, ...]
     at_most: tuple[Load, ...] | None = None
-    """The same with as much output as may come; None = no other than `loads`."""
+    """The same work with as much output as may come; None: no other than `loads`."""
 
 
 Steps = Callable[[str], Sequence[int]]
-"""For a model, the prompt lengths above which some route has another price, ascending, without the -1 of the shortest."""
+"""Returns the prompt lengths of a model above which some route has another price, ascending, without the -1 of the shortest."""
 
 
 def volume(
@@ -48,9 +48,9 @@ def volume(
     bytes_per_token: Decimal,
     steps: Sequence[int] = (),
 ) -> Workload:
-    """A day of `tokens` tokens, input and output together, of which `input_share` (0 to 1) is input.
+    """Return a day of `tokens` tokens, input and output together, of which `input_share` (0 to 1) is input.
 
-    `tokens_per_call` None: the number of calls is not known, and prompts are taken to be short.
+    With `tokens_per_call` None the number of calls is not known, and prompts are taken to be short.
     """
     with exact():
         incoming = tokens * input_share
@@ -80,7 +80,7 @@ class WorkloadCounter:
     """Adds up the requests of a file without keeping any of them."""
 
     def __init__(self, steps: Steps, output_tokens: int | None = None) -> None:
-        """`output_tokens`: expected tokens of one answer, where its `max_tokens` allows them; None: `max_tokens`."""
+        """`output_tokens`: expected tokens of an answer, if its `max_tokens` allows them; None: `max_tokens`."""
         self._steps = steps
         self._expected = output_tokens
         self._sums: dict[tuple[Requirements, int], _Sums] = {}
@@ -97,7 +97,7 @@ class WorkloadCounter:
         sums.bytes_out += len(job.body)
 
     def workload(self, runs: Decimal, share_of_max: Decimal | None = None) -> Workload:
-        """All that was counted, `runs` times a day; `share_of_max`: the part of `max_tokens` that answers are to have."""
+        """Return the counted work `runs` times a day. `share_of_max`: the part of `max_tokens` that answers are to have."""
         with exact():
             most, expected = [], []
             for (requirements, above), sums in self._sums.items():

@@ -56,7 +56,7 @@ def window(per: Per, now: float) -> Window:
 
 
 class BudgetSettings(BaseModel):
-    """One budget: `[[budgets]]`. It counts one batch, one tag, one tenant, one route, or all where none is named."""
+    """One budget. It counts one tag, batch, tenant or route; without a scope, all calls."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

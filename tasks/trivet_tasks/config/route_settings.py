@@ -67,12 +67,12 @@ def digest_of(values: Mapping[str, object]) -> str:
 
 
 class LimitGroup(BaseModel):
-    """Figures that several models of a route share: `[[routes.NAME.limits]]`. What is not given is not limited."""
+    """Limits that several models of a route share. A limit that is not set does not exist."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     models: tuple[str, ...] = Field(min_length=1)
-    """Globs over first-party model ids, e.g. `claude-haiku-*`. The first group that fits a model counts."""
+    """Globs over first-party model ids, e.g. `["claude-haiku-*"]`. The first group that fits a model counts."""
     requests_per_minute: int | None = Field(default=None, ge=1)
     """Limit of all models of the group together, as are the next two. Not set: not limited."""
     input_tokens_per_minute: int | None = Field(default=None, ge=1)
@@ -103,7 +103,7 @@ UsdAmount: TypeAlias = Annotated[
 
 
 class RouteCosts(BaseModel):
-    """Costs of using a route beside the provider's tokens: `[routes.NAME.costs]`. All in USD."""
+    """Costs of a route beside the provider's tokens, in USD."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -135,18 +135,18 @@ class RouteSettings(BaseModel):
     api_key: OptionalSecret = None
     """Reference to the key, never the key itself: `env:NAME` or `file:PATH`. Not set: the provider's own chain of credentials."""
     admin_api_key: OptionalSecret = None
-    """Of provider `anthropic`: a key of the Admin API. `trivet routes check --live` reads the limits with it; no call
-    is made with it."""
+    """Of provider `anthropic`: a key of the Admin API, with which `trivet routes check --live` reads the limits. It makes
+    no calls."""
     endpoint: Endpoint = "invoke"
-    """Of provider `bedrock`: which of its APIs is called. Each has quotas of its own."""
+    """Of provider `bedrock`: the API that is called."""
     workspace_id: str | None = None
     """Of endpoint `platform`: the workspace of Claude Platform on AWS."""
     api_version: str = ""
     """The version of the API that calls name, e.g. `bedrock-2023-05-31`. Empty: the one documented for the endpoint."""
     api_versions: Mapping[str, str] = Field(default_factory=dict)
-    """The same for some models: globs over first-party ids, of which the first that fits counts, and a version each."""
+    """Versions for some models: glob over first-party ids to version. The first glob that fits a model counts."""
     models: Mapping[str, str] = Field(default_factory=dict)
-    """First-party model id to this wire's id, only where the built-in mapping differs."""
+    """First-party model id to this provider's id, only where the built-in mapping differs."""
     requests_per_minute: int | None = Field(default=None, ge=1)
     """Limit of each model by itself, as are the next two. Not set: not limited."""
     input_tokens_per_minute: int | None = Field(default=None, ge=1)
@@ -158,7 +158,7 @@ class RouteSettings(BaseModel):
     max_concurrency: int = Field(default=200, ge=1, le=100_000)
     """Maximum number of calls in flight, over all workers."""
     limits: tuple[LimitGroup, ...] = ()
-    """Figures shared by several models; every other model has the route's figures for itself."""
+    """Limits shared by several models. Every other model has the route's limits for itself."""
     priority: int = Field(default=1, ge=1, le=1_000)
     """Place in classes with `order = "priority"`: the lowest is asked first."""
     weight: float = Field(default=1.0, gt=0, le=1_000)
@@ -170,13 +170,13 @@ class RouteSettings(BaseModel):
     stream: bool = False
     """True if calls are streamed inside the worker. It costs more CPU; the result is the same."""
     betas: tuple[BetaName, ...] = Field(default=(), max_length=50)
-    """Betas that the route takes beside those of Trivet's own table (`trivet_tasks.requests.features`)."""
+    """Betas that the route takes in addition to those of Trivet's own table."""
     body_fields: tuple[FieldName, ...] = Field(default=(), max_length=50)
     """Fields of `extra_body`, unknown to Trivet, that the route takes. A route of the Anthropic API takes all."""
     environment: bool = False
-    """True if this machine's SDK variables count for it: a base URL where it has none, and headers."""
+    """True if the SDK's variables on a worker's machine count: a base URL if the route has none, and headers."""
     costs: RouteCosts = RouteCosts()
-    """Hidden costs, for `trivet plan` and the order by cost. No call is booked with them."""
+    """Costs beside tokens, for `trivet plan` and the order by cost. They change no booked cost."""
     idle_probe_s: float | None = Field(default=None, ge=0, le=86_400)
     """Seconds without a call after which it is probed. 0: never. Not set: as in `[health]`."""
     windows: tuple[RouteWindow, ...] = ()

@@ -53,7 +53,7 @@ def _checked_zone(name: str) -> str:
 
 
 class RouteWindow(BaseModel):
-    """Hours of the day, and the route's terms within them. Of several that fit, the first counts."""
+    """Hours of the day with another weight, priority or price. If several fit, the first counts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

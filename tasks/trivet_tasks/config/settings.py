@@ -69,7 +69,7 @@ class HealthSettings(_Section):
     """Rules that take a (route, model) out of service and bring it back. Times are seconds."""
 
     open_after_failures: int = Field(default=3, ge=1, le=1_000)
-    """Failures in a row that open a circuit breaker."""
+    """Number of failures in a row that opens a circuit breaker."""
     open_failed_share: float = Field(default=0.5, gt=0, le=1)
     """Share of failed calls within `window_s` that opens it, too."""
     window_s: float = Field(default=30, gt=0, le=3_600)
@@ -81,13 +81,13 @@ class HealthSettings(_Section):
     idle_probe_s: float = Field(default=300, ge=0, le=86_400)
     """Time without a call after which a route is probed, so that a standby is known to work. 0: never. A route may set its own."""
     close_after_successes: int = Field(default=3, ge=1, le=100)
-    """Good probes in a row after which it begins to recover."""
+    """Number of good probes in a row that begins the recovery."""
     recovery_shares: Annotated[tuple[float, ...], AfterValidator(_climbing)] = (0.10, 0.25, 0.50, 1.0)
     """Shares of its work that a recovering route gets, step by step; at 1.0 it is healthy."""
     recovery_step_s: float = Field(default=20, gt=0, le=3_600)
     """Minimum time for which each share is held, with five good calls or more."""
     unusable_probe_max_s: float = Field(default=3_600, gt=0)
-    """The longest pause between two probes of a route whose account refuses us."""
+    """Maximum pause between two probes of a route whose account refuses us."""
     limited_backoff_s: float = Field(default=2, gt=0, le=3_600)
     """First pause of a limited route when the provider does not name one; doubles up to a minute."""
 
@@ -116,7 +116,7 @@ class WorkerSettings(_Section):
     """Limits on the work of one worker process."""
 
     lanes: Annotated[tuple[Lane, ...], Field(min_length=1), AfterValidator(_different)] = tuple(Lane)
-    """The lanes that workers serve: those of `trivet worker` and `trivet up`, and those whose absence is reported."""
+    """Lanes that `trivet worker` and `trivet up` serve, and whose absence is reported."""
 
     slots: int = Field(default=256, ge=1, le=10_000)
     """Maximum number of calls in flight in one process."""
@@ -134,22 +134,22 @@ class DispatchSettings(_Section):
     interval_s: float = Field(default=0.25, gt=0, le=60)
     """Maximum sleep of a scheduler that nothing wakes."""
     taken_within_s: float = Field(default=15, gt=0, le=600)
-    """A chunk that no worker claimed within this time is dispatched again."""
+    """Time after which a chunk that no worker claimed is dispatched again."""
     credit_factor: float = Field(default=1.5, ge=1, le=10)
     """Maximum number of jobs dispatched to a route, as a multiple of what its workers can have in flight."""
     permit_patience_s: float = Field(default=1, gt=0, le=60)
-    """A job that got no permit within this time goes back to waiting."""
+    """Time after which a job without a permit goes back to waiting."""
 
 
 class CacheSettings(_Section):
-    """Answers of earlier calls for equal requests. The classes set how long one serves: `cache_ttl_s`."""
+    """Answers of earlier calls for equal requests. `cache_ttl_s` of a class sets the time for which an answer serves."""
 
     enabled: bool = True
-    """False: every request gets a call of its own. A request can set it for itself: `cache`."""
+    """False: every request gets a call of its own. A request decides for itself with `cache`."""
     max_bytes: int = Field(default=256 * 1024**2, ge=1_000_000)
-    """Maximum size of all answers together in Redis; those that would expire first leave first."""
+    """Maximum size of all answers in Redis, in bytes. Those that expire first are evicted first."""
     max_answer_bytes: int = Field(default=1024**2, ge=1_000)
-    """A larger answer is not kept."""
+    """Maximum size of one answer, in bytes. A larger one is not kept."""
     shared: bool = False
     """True if requests of one tenant may get answers to another's."""
 
@@ -159,10 +159,10 @@ def _host_names(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class FlowerSettings(_Section):
-    """Flower's page. Flower reads its other settings from its own `FLOWER_*` variables."""
+    """Access to Flower. Its other settings are its own `FLOWER_*` variables."""
 
     hosts: Annotated[tuple[str, ...], AfterValidator(_host_names)] = ()
-    """Host names under which browsers may reach it, e.g. a reverse proxy's, besides this machine's loopback names."""
+    """Host names under which browsers may reach it, e.g. a reverse proxy's, in addition to loopback names."""
 
 
 class SecuritySettings(_Section):

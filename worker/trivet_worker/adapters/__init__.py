@@ -1,11 +1,11 @@
-"""The callers of the three providers, over the `anthropic` SDK."""
+"""Callers of the three providers, over the `anthropic` SDK."""
 
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_worker.adapters.protocol import Caller
 
 
 def build_caller(route: RouteSettings) -> Caller:
-    """The caller of one route; build it once per process. Clients and credentials are made at the first call.
+    """Return the caller of a route; build it once per process. Clients and credentials are made at the first call.
 
     Nothing is raised here for a route without credentials: its calls come back as `unusable`.
     """
@@ -17,7 +17,7 @@ def build_caller(route: RouteSettings) -> Caller:
 
             return SdkCaller(FirstPartyWire(route), stream=route.stream)
         case "bedrock" if route.endpoint != "invoke":
-            from trivet_worker.adapters.aws_messages import AwsMessagesWire
+            from trivet_worker.adapters.bedrock import AwsMessagesWire
 
             return SdkCaller(AwsMessagesWire(route), stream=route.stream)
         case "bedrock":

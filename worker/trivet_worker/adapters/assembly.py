@@ -1,9 +1,9 @@
 """Putting a message together from the events of a stream.
 
 The SDK has its own (`lib.streaming`), over pydantic models rebuilt at each event: 5 ms of CPU a call. This one follows
-its rules, and goes on where the SDK stops or drops something: what came was paid for. A kind of delta that nobody knows
-grows the fields of its block that it names. What makes the message useless is noted, and the events after it are still
-read, for the last ones say what the call used.
+its rules, and goes on where the SDK stops or drops something: the data that came was paid for. A delta of an unknown
+kind grows the fields of its block that it names. A fault that makes the message useless is noted, and the events after
+it are still read, for the last ones state the usage of the call.
 Events: platform.claude.com/docs/en/build-with-claude/streaming.
 """
 
@@ -14,11 +14,11 @@ import jiter
 
 from trivet_tasks.foreign_text import paired
 from trivet_tasks.outcomes import Usage
-from trivet_worker.adapters.answer_json import NotJson, loads
-from trivet_worker.adapters.messages import usage_of
+from trivet_worker.adapters.answers import NotJson, loads
+from trivet_worker.adapters.usage import usage_of
 
 MAX_BLOCKS = 10_000
-"""Content blocks that one message may have."""
+"""Maximum number of content blocks of one message."""
 UNPARSED = "INVALID_JSON"
 """Key under which the vendor has tool input sent back that is no JSON (platform.claude.com, "Fine-grained tool streaming")."""
 _STARTS_ITSELF = {"text_delta": "text", "thinking_delta": "thinking"}
@@ -74,7 +74,7 @@ class _Block:
             self.value[name] = value
 
     def whole(self, *, cut: bool) -> dict[str, Any]:
-        """The block with all that it grew by. `cut`: its tool input may end in its middle. BrokenStream, NotJson."""
+        """Return the block with all that it grew by. NotJson. `cut`: its tool input may end in its middle."""
         for name, pieces in self.grown.items():
             known = self.value.get(name)
             self.value[name] = "".join([known, *pieces] if isinstance(known, str) else pieces)
@@ -95,7 +95,7 @@ class Assembly:
         self._fault = ""
         self._counted = False
         self.ended = False
-        """The stream's own last event has come."""
+        """True once the stream's own last event has come."""
 
     @property
     def began(self) -> bool:
@@ -228,7 +228,7 @@ class Assembly:
         return None
 
     def _count(self, usage: object) -> None:
-        """Cumulative totals; where a figure is left out, that of an earlier event holds."""
+        """Take cumulative totals; where a figure is left out, that of an earlier event holds."""
         if isinstance(usage, dict):
             self._usage.update((name, value) for name, value in usage.items() if value is not None)
 

@@ -1,20 +1,19 @@
 """One attempt through the SDK, under our own clock, classified as an `Answer` or a `Failure`.
 
-The first call of a route, model and key is made with the client's own `post`, cast to the bare HTTP response: that has the
-SDK's authentication, URL rewriting and headers, sends a body with any keys as it is (the signature of `messages.create`
-knows fewer than the API), and spares the pydantic model that `create` builds and nobody would read. The calls after it
-are sent as that one was (`request_template.py`); the body is parsed once, with orjson. CPU a call, 64 at a time, aiohttp
-(`benchmarks/call_layers.py`, one run on a slow machine): `create` 2.3 ms, `post` 1.5, this 0.86; on Bedrock, signed, `create`
-3.6 and this 1.45.
+The first call of a route, model and key is made with the client's own `post`, cast to the bare HTTP response: that has
+the SDK's authentication, URL rewriting and headers, sends a body with any keys as it is (the signature of
+`messages.create` knows fewer than the API), and spares the pydantic model that `create` builds, which is not used here.
+The calls after it are sent as that one was (`RequestTemplate`); the body is parsed once, with orjson. CPU a call, 64 at
+a time, aiohttp (`benchmarks/call_layers.py`, one run on a slow machine): `create` 2.3 ms, `post` 1.5, this 0.86; on
+Bedrock, signed, `create` 3.6 and this 1.45.
 
-The response is always taken before its body is read (`stream=True`): only so is a connection that failed before the
-headers told from a body that broke off after them.
+The response is always taken before its body is read (`stream=True`): only this distinguishes a connection that failed
+before the headers from a body that broke off after them.
 """
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -27,12 +26,22 @@ from trivet_tasks.config.addresses import DIRECTLY, way_out
 from trivet_tasks.errors import place_of
 from trivet_tasks.foreign_text import clean
 from trivet_tasks.outcomes import Outcome, Scope, Usage
-from trivet_worker.adapters import bodies, streams
 from trivet_worker.adapters import headers as wire_headers
+from trivet_worker.adapters.answers import Broken, Whole, judge, read_message
 from trivet_worker.adapters.assembly import Assembly, BrokenStream
-from trivet_worker.adapters.connections import Contact, build_http_client, noting, timeout_within
-from trivet_worker.adapters.messages import Broken, Whole, judge, read_message
-from trivet_worker.adapters.network import NETWORK_ERRORS, is_local_io, network_failure
+from trivet_worker.adapters.credentials import NotReady
+from trivet_worker.adapters.errors import error_in_body, is_local_io, network_failure, provider_failure
+from trivet_worker.adapters.http import (
+    MAX_ANSWER_BYTES,
+    NETWORK_ERRORS,
+    Contact,
+    ErrorAnswer,
+    TooLarge,
+    build_http_client,
+    noting,
+    read_body,
+    timeout_within,
+)
 from trivet_worker.adapters.protocol import (
     MESSAGE_LIMIT,
     NO_PURPOSE,
@@ -42,15 +51,15 @@ from trivet_worker.adapters.protocol import (
     Failure,
     LocalCause,
 )
-from trivet_worker.adapters.provider_errors import body_of, failure_from
-from trivet_worker.adapters.request_template import ATTEMPT_HEADER, RequestTemplate
-from trivet_worker.adapters.stream_events import TooLarge
-from trivet_worker.adapters.wire import EXTRA_HEADERS, NotReady, Posted, Wire
+from trivet_worker.adapters.streaming import assemble, reader_for
+from trivet_worker.adapters.wire import ATTEMPT_HEADER, Posted, RequestTemplate, Wire
 
 log = logging.getLogger("trivet.adapters")
 
+EXTRA_HEADERS = "extra_headers"
+"""Key of a stored body: headers that the request brings."""
 _MAX_TEMPLATES = 64
-"""Kept for a route: models times keys, some of which are gone."""
+"""Maximum number of templates of a route: models times keys, some of which are gone."""
 
 
 @dataclass(slots=True)
@@ -59,23 +68,14 @@ class _Progress:
 
     provider: str
     timeout: httpx2.Timeout
-    """Of its socket operations."""
+    """Timeouts of its socket operations."""
     response: httpx2.Response | None = None
     assembly: Assembly | None = None
     headers: wire_headers.Headers = field(default_factory=dict)
     sent: bool = False
-    """The request may have gone out."""
+    """True if the request may have gone out."""
     contact: Contact = field(default_factory=Contact)
     """Its connection to the provider."""
-
-    @property
-    def response_headers(self) -> httpx2.Headers:
-        """Those of the answer; none where there is no answer."""
-        return self.response.headers if self.response is not None else httpx2.Headers()
-
-    @property
-    def usage(self) -> Usage | None:
-        return self.assembly.usage if self.assembly else None
 
     def failure(
         self,
@@ -87,7 +87,7 @@ class _Progress:
         own_fault: bool = False,
         local_cause: LocalCause | None = None,
     ) -> Failure:
-        """A failure of our own wording, with what is known from headers and stream."""
+        """Return a failure of our own wording, with the facts known from headers and stream."""
         return Failure(
             outcome,
             clean(message, MESSAGE_LIMIT),
@@ -103,12 +103,8 @@ class _Progress:
 
     @property
     def is_whole(self) -> bool:
-        """Return whether the message of a stream is whole, whatever else went wrong."""
+        """True if the message of a stream is whole, even if something failed after it."""
         return self.assembly is not None and self.assembly.is_whole
-
-
-class _Unwritable(Exception):
-    """A request that was handed over parsed holds what JSON has no form for."""
 
 
 class SdkCaller:
@@ -121,11 +117,11 @@ class SdkCaller:
             _MAX_TEMPLATES
         )
         self._refused: tuple[str, ...] | None = None
-        """The wire's `secrets` when the provider refused them."""
+        """The wire's `secrets` at the time when the provider did not accept them."""
 
     async def call(
         self,
-        body: bytes | Mapping[str, Any],
+        body: bytes,
         model: str,
         attempt_id: str,
         timeout_s: float,
@@ -142,10 +138,8 @@ class SdkCaller:
             answer = self._late(timeout_s, progress) if guard.expired() else self._from_network(error, progress)
         except NotReady as error:
             answer = self._not_ready(error, progress)
-        except bodies.Refused as refused:
-            answer = self._from_status(refused.status, refused.headers, body_of(refused.body), progress)
-        except streams.Failed as failed:
-            answer = self._from_status(failed.status, progress.response_headers, failed.body, progress)
+        except ErrorAnswer as error:
+            answer = self._from_provider(error, progress)
         except (BrokenStream, TooLarge) as error:
             answer = progress.failure(Outcome.INCOMPLETE, str(error))
         except NETWORK_ERRORS as error:
@@ -181,7 +175,7 @@ class SdkCaller:
                 async with build_http_client(1) as http:
                     response = await http.send(http.build_request("GET", url), stream=True, follow_redirects=False)
                     await response.aclose()
-        except bodies.Refused:  # an answer, which is all that was asked for
+        except ErrorAnswer:  # an answer, which is all that was asked for
             return ""
         except NotReady as error:
             return str(error)
@@ -198,22 +192,14 @@ class SdkCaller:
             await self._wire.client.close()
 
     async def _attempt(
-        self,
-        body: bytes | Mapping[str, Any],
-        model: str,
-        attempt_id: str,
-        purpose: CallPurpose,
-        progress: _Progress,
+        self, body: bytes, model: str, attempt_id: str, purpose: CallPurpose, progress: _Progress
     ) -> Answer | Failure:
         await self._ready()
-        try:
-            post = self._post(self._posted(body, model, purpose), attempt_id, progress.timeout)
-            del body
-            progress.sent = True
-            with noting(progress.contact):
-                response = await post
-        except _Unwritable as error:
-            return progress.failure(Outcome.INVALID, f"the request cannot be written as JSON: {error}")
+        post = self._post(self._posted(body, model, purpose), attempt_id, progress.timeout)
+        del body
+        progress.sent = True
+        with noting(progress.contact):
+            response = await post
         progress.response = response
         progress.headers = wire_headers.plain(response.headers)
         try:
@@ -224,11 +210,11 @@ class SdkCaller:
         if isinstance(message, Whole):
             return self._answer(message, progress)
         if message.error is not None:
-            raise streams.Failed(message.error)
+            raise error_in_body(message.error, response.headers)
         return progress.failure(Outcome.INCOMPLETE, message.reason, usage=message.usage)
 
     async def _ready(self) -> None:
-        """Get credentials. Raises NotReady, transient where the network fails, whatever the chain raises for it."""
+        """Get credentials. All errors of the chain become NotReady, transient where the network failed."""
         try:
             await self._wire.ready()
         except NotReady:
@@ -248,13 +234,13 @@ class SdkCaller:
         encoding = progress.headers.get("content-encoding", "")
         kind = progress.headers.get("content-type", "")
         if not self._stream or kind.startswith("application/json"):
-            body = await bodies.read(response, bodies.MAX_ANSWER_BYTES, encoding)
+            body = await read_body(response, MAX_ANSWER_BYTES, encoding)
             await response.aclose()
             return read_message(body)
         progress.assembly = Assembly()
-        reader = streams.reader_for(kind, self._wire.provider)
+        reader = reader_for(kind, self._wire.provider)
         try:
-            await streams.assemble(response, reader, progress.assembly, encoding)
+            await assemble(response, reader, progress.assembly, encoding)
         except NETWORK_ERRORS:
             if not progress.is_whole:
                 raise
@@ -271,7 +257,7 @@ class SdkCaller:
         )
 
     def _late(self, timeout_s: float, progress: _Progress) -> Answer | Failure:
-        """Result after the guard fired. A message that was complete by then is an answer."""
+        """Return the result after the guard fired. A message that was complete by then is an answer."""
         if progress.assembly is not None and progress.is_whole:
             with contextlib.suppress(BrokenStream):
                 message = judge(progress.assembly.message())
@@ -284,25 +270,14 @@ class SdkCaller:
         text = f"no whole answer within {timeout_s:.3g} s ({_stage(progress)})"
         return progress.failure(Outcome.TIMEOUT, text)
 
-    def _posted(self, body: bytes | Mapping[str, Any], model: str, purpose: CallPurpose) -> Posted:
-        parsed: Mapping[str, Any]
-        if isinstance(body, bytes):
-            parsed = orjson.loads(body)
-        else:
-            parsed = body
-            try:
-                orjson.dumps(parsed)
-            except orjson.JSONEncodeError as error:  # a TypeError, which elsewhere would be somebody's mistake
-                raise _Unwritable(str(error)) from None
-        headers = parsed.get(EXTRA_HEADERS)
-        if headers is None:
-            return self._wire.post(parsed, model, purpose, stream=self._stream)
-        plain = {name: value for name, value in parsed.items() if name != EXTRA_HEADERS}
-        posted = self._wire.post(plain, model, purpose, stream=self._stream)
-        return replace(posted, of_call=(*posted.of_call, *headers.items()))
+    def _posted(self, body: bytes, model: str, purpose: CallPurpose) -> Posted:
+        request: dict[str, Any] = orjson.loads(body)
+        headers = request.pop(EXTRA_HEADERS, None)
+        posted = self._wire.post(request, model, purpose, stream=self._stream)
+        return replace(posted, of_call=(*posted.of_call, *headers.items())) if headers else posted
 
     async def _post(self, posted: Posted, attempt_id: str, sockets: httpx2.Timeout) -> httpx2.Response:
-        """Send it: by the SDK the first time, then as the SDK sent it. `Refused`, or what the network raises."""
+        """Send it: by the SDK the first time, then as the SDK sent it. `ErrorAnswer`, or an error of the network."""
         identity = self._wire.identity()
         if identity is None:
             return await self._post_by_sdk(posted, attempt_id, sockets)
@@ -332,18 +307,19 @@ class SdkCaller:
         )
         return response
 
-    def _from_status(self, status: int, headers: httpx2.Headers, body: object, progress: _Progress) -> Failure:
-        provider, secrets = self._wire.provider, self._wire.secrets()
-        failure = failure_from(status, headers, body, provider, secrets=secrets, usage=progress.usage)
+    def _from_provider(self, error: ErrorAnswer, progress: _Progress) -> Failure:
+        secrets = self._wire.secrets()
+        usage = progress.assembly.usage if progress.assembly else None
+        failure = provider_failure(error, self._wire.provider, secrets=secrets, usage=usage)
         if progress.assembly is not None and progress.assembly.began:
             failure = replace(failure, may_be_billed=True)
         if failure.scope is Scope.ROUTE:
             self._refused = secrets
-            self._wire.refused()
+            self._wire.forget_credentials()
         return failure
 
     def _not_ready(self, error: NotReady, progress: _Progress) -> Failure:
-        """Nothing was sent. Where the credentials could not be fetched, the way out is at fault."""
+        """Return a failure before anything was sent. Where credentials could not be fetched, the way out is at fault."""
         if error.transient:
             return progress.failure(Outcome.CONNECTION, str(error), local_cause=LocalCause.UNREACHED)
         cause = LocalCause.NO_CREDENTIALS
@@ -358,7 +334,7 @@ class SdkCaller:
         return progress.failure(failure.outcome, message, scope=failure.scope, local_cause=LocalCause.UNREACHED)
 
     def _way(self) -> str:
-        """The proxy that calls go through, to be put behind a message; nothing where there is none."""
+        """Return the proxy that calls go through, to be put behind a message; nothing where there is none."""
         try:
             way = way_out(str(self._wire.client.base_url))
         except NotReady:

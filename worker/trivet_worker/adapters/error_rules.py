@@ -1,17 +1,16 @@
-"""The rules that classify a provider's error: an outcome and, of what is not to be had, how far that reaches.
+"""Rules that classify a provider's error: its outcome and, for `unusable`, its scope.
 
-Read the table from the top: the first rule that fits wins. A rule fits when everything it names is so. What the wires say is
-brought into one shape (`ProviderError`) by `trivet_worker.adapters.provider_errors`; what the network does is classified by
-`trivet_worker.adapters.network`.
+Read the table from the top: the first rule that fits wins. A rule fits when all its conditions hold. `errors.py` brings
+the errors of all wires into one shape (`ProviderError`) and classifies failures of the network.
 
-- A refusal closes what it proves. Only an error body of an API speaks for an account; a page of a proxy, a firewall or a
-  gateway speaks for the one call.
-- What names a model closes that model alone; what names a beta closes nothing for requests without it.
-- A 400 is the request's fault only where every wire would say the same. What one wire may lack stays `ambiguous`: asking
-  one more provider costs a call, failing a good job costs the job.
+- An error closes only what it proves. Only an error body of an API speaks for an account; a page of a proxy, a firewall
+  or a gateway speaks for the one call.
+- An error that names a model closes that model alone; one that names a beta closes nothing for requests without it.
+- A 400 is the request's fault only where every wire would say the same. A feature that one wire may lack stays
+  `ambiguous`: asking one more provider costs a call, failing a good job costs the job.
 
-Sources: error types and codes of the anthropic SDK (`_error_classes.py`), docs.claude.com/en/api/errors, the botocore model
-of bedrock-runtime, google.rpc.Code. The words are in `error_words.py`.
+Sources: error types and codes of the anthropic SDK (`_error_classes.py`), docs.claude.com/en/api/errors, the botocore
+model of bedrock-runtime, google.rpc.Code. The phrases are in `error_words.py`.
 """
 
 import logging
@@ -31,7 +30,7 @@ class ProviderError:
     provider: str
     """`anthropic`, `bedrock` or `vertex`."""
     status: int
-    """The HTTP status. Of an error event inside a 200 stream: 200, what the event says, or 400 where it blames the request."""
+    """HTTP status. For an error event inside a 200 stream: 200, the status in the event, or 400 where it blames the request."""
     type: str = ""
     """Lower case: the first-party `error.type`, the AWS exception's bare name, the Google status."""
     code: str = ""
@@ -39,9 +38,9 @@ class ProviderError:
     message: str = ""
     """The provider's words. Empty when the body was no error body."""
     in_stream: bool = False
-    """It came as an event after a 200."""
+    """True if it came as an event after a 200."""
     from_api: bool = True
-    """The body has the form in which one of the three APIs reports errors; False for a page of something on the way."""
+    """True if the body has the form of an API's errors; False for a page of something on the way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ class Rule:
     outcome: Outcome
     name: str
     scope: Scope | None = None
-    """Of `unusable`."""
+    """Set for `unusable` alone."""
     providers: frozenset[str] = frozenset()
     statuses: frozenset[int] = frozenset()
     types: frozenset[str] = frozenset()
@@ -61,10 +60,10 @@ class Rule:
     in_stream: bool | None = None
     from_api: bool | None = None
     of_key: bool = False
-    """It may be about the key of the worker that asked, rather than about the account."""
+    """True if the key of the worker that asked may be at fault, rather than the account."""
 
     def fits(self, error: ProviderError) -> bool:
-        """Return whether everything this rule names is so."""
+        """Return whether all conditions of this rule hold."""
         return (
             (not self.statuses or error.status in self.statuses)
             and (not self.types or error.type in self.types)

@@ -1,4 +1,4 @@
-"""Phrases of the providers' error messages that say whose fault a refusal is, by whose fault.
+"""Phrases of the providers' error messages, by the party at fault.
 
 Sources: docs.claude.com/en/api/errors, the AWS documentation of Bedrock's errors and troubleshooting, Google's of Vertex AI
 errors, and messages quoted in public issues. Each phrase is one that every wire means alike.
@@ -33,7 +33,7 @@ ACCOUNT = _any_of(
     r"prohibited by organization.s policy",
     r"workspace .{0,60}(not found|does not exist|archived|disabled)",
 )
-"""The account or the project, whatever key it is asked with."""
+"""Words about the account or the project, whatever the key."""
 
 KEY = _any_of(
     r"api key (not (valid|found)|(is )?(invalid|expired|disabled|revoked)|has (expired|been (disabled|revoked)))",
@@ -43,10 +43,10 @@ KEY = _any_of(
     r"insufficient authentication scopes",
     r"invalid authentication credentials",
 )
-"""The key or credentials that came with the request."""
+"""Words about the key or credentials that came with the request."""
 
 USE_CASE_FORM = _any_of(r"use case (details|form)")
-"""A form that AWS wants once from each account before any model of Anthropic."""
+"""Words about the form that AWS wants once from each account before any model of Anthropic."""
 
 MODEL = _any_of(
     r"access to (the|this) model",
@@ -69,7 +69,7 @@ MODEL = _any_of(
     r"(invalid|unsupported|unknown|wrong) .{0,20}(api|anthropic)[ _-]version",
     r"anthropic[ _-]version\b.{0,80}(invalid|unsupported|not (supported|allowed|a? ?valid)|must|should|unknown)",
 )
-"""The model, here: not to be had for this account, in this region, or in this version of the API."""
+"""Words about a model that is not available to this account, in this region, or in this version of the API."""
 
 NAMES_A_MODEL = _any_of(
     r"publishers/[\w.-]+/models/",
@@ -79,7 +79,7 @@ NAMES_A_MODEL = _any_of(
     r"\b(this|the|that) (specified )?model\b",
     r"\bmodels?:",
 )
-"""Something that is refused for one model, whatever is said of it."""
+"""Names of models: the error concerns one model, whatever it says."""
 
 FEATURE = _any_of(
     r"invalid beta flag",
@@ -87,17 +87,17 @@ FEATURE = _any_of(
     r"anthropic[-_]beta\b.{0,120}(invalid|unknown|unsupported|not supported|unexpected|not (available|allowed|enabled))",
     r"\bbeta (feature|header|flag)s?\b.{0,120}(invalid|unknown|not (available|supported|enabled|allowed))",
 )
-"""A beta that this wire does not have: nothing is wrong with what does not ask for it."""
+"""Words about a beta that this wire does not have; requests without it are fine."""
 
 OTHER_THING_MISSING = _any_of(r"\b(file|container|skill|environment|thread|message batch|mcp server)s?\b")
-"""A thing that the request names, not the model."""
+"""Things other than models that a request names."""
 
 OF_ANOTHER_PARTY = _any_of(
     r"\b(mcp|container|file|skill|thread|tool)s?\b",
     r"^(messages|tools|system|metadata|billing_policy|output_config|thinking|tool_choice|container)\b",
     r"(download|fetch|retrieve)",
 )
-"""Words that concern what the request names, not the account, though they speak of a key, money or something missing."""
+"""Words that concern a thing the request names, not the account, though they speak of a key, money or something missing."""
 
 TOO_LONG = _any_of(
     r"(prompt|input|request|conversation|context) is too (long|large)",
@@ -108,7 +108,7 @@ TOO_LONG = _any_of(
     r"(input|total|prompt) tokens? .{0,40}exceeds?",
     r"too many (input |total |prompt )?tokens in",
 )
-"""More than the model takes."""
+"""Words about input that is longer than the model takes."""
 
 POLICY = _any_of(
     r"blocked by (our |the |anthropic.s )?content[- ]filter",
@@ -116,7 +116,7 @@ POLICY = _any_of(
     r"(violates?|violation of|against) (our |the |anthropic.s )?(content|usage|acceptable use|safety) polic",
     r"output blocked by",
 )
-"""Content that nobody serves."""
+"""Words about content that no provider serves."""
 
 MALFORMED = _any_of(
     # a value that a field cannot have, in the words of the schema's checkers
@@ -177,7 +177,7 @@ MALFORMED = _any_of(
     r"cache_control\b",
     r"\bttl\b.{0,80}(must|before|after|order)",
 )
-"""The request, in a way that no wire would take."""
+"""Words about a request that no wire would take."""
 
 AMBIGUOUS = _any_of(
     r"extra inputs? (are|is) not permitted",
@@ -189,4 +189,4 @@ AMBIGUOUS = _any_of(
     r"(not|isn.t) (yet )?(supported|available|enabled|allowed|permitted)\b",
     r"does(n.t| not) support",
 )
-"""Said of what one wire may have and another not: another provider is asked before the request is called wrong."""
+"""Words about features that one wire may have and another not: another provider is asked before the request is judged."""

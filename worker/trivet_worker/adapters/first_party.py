@@ -4,11 +4,10 @@ import anthropic
 
 from trivet_tasks.config.addresses import api_address
 from trivet_tasks.config.route_settings import RouteSettings
-from trivet_tasks.errors import ConfigError
-from trivet_worker.adapters.connections import TIMEOUT, build_http_client, without_environment
-from trivet_worker.adapters.keys import RouteKey
+from trivet_worker.adapters.credentials import NotReady, RouteKey
+from trivet_worker.adapters.http import TIMEOUT, build_http_client, without_environment
 from trivet_worker.adapters.protocol import CallPurpose
-from trivet_worker.adapters.wire import Body, NotReady, Posted, messages_request
+from trivet_worker.adapters.wire import Body, Posted, messages_request
 
 
 class FirstPartyWire:
@@ -47,18 +46,18 @@ class FirstPartyWire:
                 self.client.api_key = self._key.current()
             elif not (self.client.api_key or self.client.auth_token or self.client.credentials):
                 raise NotReady("no key: set api_key of the route, or ANTHROPIC_API_KEY")
-        except (ConfigError, anthropic.CredentialsError) as error:
+        except anthropic.CredentialsError as error:
             raise NotReady(str(error)) from None
 
     def post(self, body: Body, model: str, purpose: CallPurpose, *, stream: bool) -> Posted:
-        """POST /v1/messages; the version of the API and the betas are headers."""
+        """Return the request for POST /v1/messages; the version of the API and the betas are headers."""
         return messages_request(body, model, self._route.version_of(purpose.model), "anthropic", stream=stream)
 
     def identity(self) -> str | None:
-        """The key in use; None with credentials that the SDK exchanges for tokens itself."""
+        """Return the key in use; None with credentials that the SDK exchanges for tokens itself."""
         return None if self.client.custom_auth is not None else self.client.api_key or self.client.auth_token
 
-    def refused(self) -> None:
+    def forget_credentials(self) -> None:
         """Read the key again next time."""
         if self._key:
             self._key.forget()
@@ -66,5 +65,5 @@ class FirstPartyWire:
             self._client = None  # with the token that the SDK keeps
 
     def secrets(self) -> tuple[str, ...]:
-        """The key in use."""
+        """Return the key in use."""
         return tuple(filter(None, (self.client.api_key, self.client.auth_token)))

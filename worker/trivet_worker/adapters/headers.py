@@ -11,25 +11,25 @@ from trivet_tasks.foreign_text import clean
 from trivet_worker.adapters.protocol import LimitReading, LimitWindow
 
 Headers = Mapping[str, str]
-"""Lower-case names."""
+"""Headers by lower-case name."""
 
 _REQUEST_IDS = ("request-id", "x-amzn-requestid", "x-goog-request-id", "x-request-id")
 _LIMITS = "anthropic-ratelimit-"
 MAX_WAIT_S = 3_600.0
 """Maximum pause that a provider can ask for: a minute limit is over by then, and a longer one is tried again."""
 _MAX_COUNT = 10**12
-"""No limit of an account is higher."""
+"""Maximum limit of an account that is believed."""
 _ID = 200
-"""Characters kept of a request id."""
+"""Maximum length of a request id, in characters."""
 
 
 def plain(headers: httpx2.Headers) -> Headers:
-    """The headers as a plain dict: httpx2 searches its list anew for every name asked for."""
+    """Return the headers as a plain dict: httpx2 searches its list anew for every name asked for."""
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers.raw}
 
 
 def request_id(headers: Headers) -> str | None:
-    """The provider's own id of the call, or None."""
+    """Return the provider's own id of the call, or None."""
     for name in _REQUEST_IDS:
         if (value := headers.get(name)) and (known := clean(value, _ID)):
             return known

@@ -1,9 +1,8 @@
 """One provider call as values: the input of a route's caller, and its two kinds of result."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from trivet_tasks.outcomes import Outcome, Scope, Usage
 
@@ -28,12 +27,12 @@ class Credentials(NamedTuple):
     missing: str = ""
     """Reason why no call can be made; empty where one can."""
     renewed: bool = False
-    """They differ from those that the provider refused last."""
+    """True if they differ from those that the provider did not accept last."""
 
 
 @dataclass(frozen=True, slots=True)
 class LimitWindow:
-    """One of an account's limits as the provider reported it. None: it did not say."""
+    """One of an account's limits as the provider reported it. None: not stated."""
 
     limit: int | None
     remaining: int | None
@@ -73,18 +72,18 @@ class Failure:
     status: int | None = None
     request_id: str | None = None
     retry_after_s: float | None = None
-    """Seconds from now during which the provider wants no calls. None: it did not say."""
+    """Seconds from now during which the provider wants no calls. None: it named none."""
     scope: Scope | None = None
-    """Of `unusable`: how far it reaches."""
+    """Reach of an `unusable`."""
     limits: LimitReading | None = None
     usage: Usage | None = None
     """Usage of a failed call, where the provider still stated it."""
     may_be_billed: bool = False
-    """The provider did work without stating how much: the cost is estimated. True of all timeouts and cut answers."""
+    """True if the provider did work without stating how much: the cost is estimated. So for all timeouts and cut answers."""
     from_api: bool = True
     """False for a page of a proxy or gateway: it may concern this one request."""
     own_fault: bool = False
-    """A fault of Trivet's own, after the call was made: it says nothing about the route."""
+    """True for a fault of Trivet's own, after the call was made: it says nothing about the route."""
     local_cause: LocalCause | None = None
     """Set where the reason may be this worker's alone."""
 
@@ -101,7 +100,7 @@ class CallPurpose:
 
 
 NO_PURPOSE = CallPurpose()
-"""Of a call by hand: the route's own version of the API, no job."""
+"""Purpose of a call by hand: the route's own version of the API, no job."""
 
 
 class Caller(Protocol):
@@ -109,7 +108,7 @@ class Caller(Protocol):
 
     async def call(
         self,
-        body: bytes | Mapping[str, Any],
+        body: bytes,
         model: str,
         attempt_id: str,
         timeout_s: float,
@@ -118,7 +117,7 @@ class Caller(Protocol):
         """Make one call, once, without retries.
 
         Args:
-            body: the Messages API request as JSON or as parsed, without Trivet's own keys and without `model`.
+            body: the Messages API request as JSON, without Trivet's own keys and without `model`.
             model: the model's id on this wire.
             attempt_id: sent as the header `x-trivet-attempt`.
             timeout_s: seconds for everything: credentials, connect, headers, body.
@@ -134,7 +133,10 @@ class Caller(Protocol):
         ...
 
     async def reach(self, timeout_s: float) -> str:
-        """Ask the endpoint for an answer of any kind, without a key and free of charge. Return why there is none, or ''."""
+        """Ask the endpoint for an answer of any kind, without a key and free of charge.
+
+        Return the reason why there is none, or an empty text.
+        """
         ...
 
     async def close(self) -> None:

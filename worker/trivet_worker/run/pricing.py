@@ -11,7 +11,7 @@ from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.outcomes import RULES, Outcome, Usage
 from trivet_tasks.prices.cost_model import CostModel
 from trivet_tasks.prices.price_records import record_of
-from trivet_worker.adapters.messages import content_tokens
+from trivet_worker.adapters.answers import content_tokens
 from trivet_worker.adapters.protocol import Answer, Failure
 from trivet_worker.run.calls import Call
 

@@ -1,30 +1,40 @@
-"""From the bytes of a stream to its events: server-sent events, and the event stream of AWS.
+"""A streamed answer: its bytes read as events, server-sent ones or those of AWS, and the events put into an `Assembly`.
 
-Both readers take pieces of any size and hand out whole events. They hold no more than one event, of bounded size, and
-pass over what they do not understand: an unknown field, a frame whose checksum does not fit.
+Both readers take pieces of any size and return whole events. They hold no more than one event, of bounded size, and
+skip what they do not understand: an unknown field, a frame whose checksum does not fit.
 """
 
+import asyncio
 import base64
 import binascii
+import contextlib
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import NamedTuple, Protocol
 
+import httpx2
 import orjson
 from botocore.eventstream import EventStreamHeaderParser, ParserError
 
-MAX_EVENT_BYTES = 16 * 2**20
-"""The largest event that is read. An answer of 300,000 tokens has 2 MB."""
-AWS_TYPE = "application/vnd.amazon.eventstream"
+from trivet_worker.adapters.answers import MAX_VALUES, NotJson, is_error, loads
+from trivet_worker.adapters.assembly import Assembly
+from trivet_worker.adapters.errors import error_in_body
+from trivet_worker.adapters.http import MAX_ANSWER_BYTES, MAX_ERROR_BYTES, ErrorAnswer, TooLarge, body_pieces
 
+MAX_EVENT_BYTES = 16 * 2**20
+"""Maximum size of an event. An answer of 300,000 tokens has 2 MB."""
+AWS_TYPE = "application/vnd.amazon.eventstream"
+_TOO_LARGE = f"an event of the stream is larger than {MAX_EVENT_BYTES // 2**20} MB"
+_MAX_VALUES = 2 * MAX_VALUES
+"""Maximum number of values in all events of a stream: most are gone once they are read."""
+_DRAIN_S = 1.0
+"""Seconds after a stream's last event to wait for the end of the body, without which the connection cannot be reused."""
+_DONE = b"[DONE]"
+"""The last event of other vendors' streams, which gateways add."""
 _PRELUDE = struct.Struct("!III")
 """Total length, length of the headers, checksum of these two."""
 _CHECKSUM_BYTES = 4
-
-
-class TooLarge(Exception):
-    """More data than any real answer has. The text is for a person."""
 
 
 class BrokenFraming(Exception):
@@ -43,14 +53,14 @@ GARBLED = StreamEvent("garbled", b"")
 
 
 class EventReader(Protocol):
-    """Takes bytes in, gives events out."""
+    """Reads the events of a stream out of its bytes."""
 
     def feed(self, piece: bytes) -> Iterator[StreamEvent]:
-        """The events that end in this piece. TooLarge, BrokenFraming."""
+        """Yield the events that end in this piece. TooLarge, BrokenFraming."""
         ...
 
     def rest(self) -> Iterator[StreamEvent]:
-        """Return the last event, ended by the end of the stream, if it is complete."""
+        """Yield the last event, ended by the end of the stream, if it is complete."""
         ...
 
 
@@ -77,7 +87,7 @@ class ServerSentEvents:
                 self._line.append(line)
                 self._line_bytes += len(line)
                 if self._line_bytes > MAX_EVENT_BYTES:
-                    raise TooLarge(f"an event of the stream is larger than {MAX_EVENT_BYTES // 2**20} MB")
+                    raise TooLarge(_TOO_LARGE)
                 if not ends:
                     break
                 line = b"".join(self._line)
@@ -102,7 +112,7 @@ class ServerSentEvents:
             self._data.append(value)
             self._data_bytes += len(value) + 1
             if self._data_bytes > MAX_EVENT_BYTES:
-                raise TooLarge(f"an event of the stream is larger than {MAX_EVENT_BYTES // 2**20} MB")
+                raise TooLarge(_TOO_LARGE)
         elif field == b"event":
             self._name = value[:100].decode("utf-8", "replace")
 
@@ -127,7 +137,7 @@ class AwsEvents:
                 if zlib.crc32(self._bytes[at : at + 8]) != checksum:
                     raise BrokenFraming("a frame of the stream has a wrong checksum")
                 if length > MAX_EVENT_BYTES:
-                    raise TooLarge(f"an event of the stream is larger than {MAX_EVENT_BYTES // 2**20} MB")
+                    raise TooLarge(_TOO_LARGE)
                 if length < _PRELUDE.size + headers + _CHECKSUM_BYTES:
                     raise BrokenFraming("a frame of the stream is shorter than its headers")
                 if len(self._bytes) - at < length:
@@ -139,7 +149,7 @@ class AwsEvents:
             del self._bytes[:at]
 
     def rest(self) -> Iterator[StreamEvent]:
-        """Nothing: a frame says its own length."""
+        """Yield nothing: a frame says its own length."""
         yield from ()
 
 
@@ -165,7 +175,7 @@ def _event(frame: bytes, header_bytes: int) -> Iterator[StreamEvent]:
 
 
 def _exception(headers: dict[str, object], payload: bytes) -> bytes:
-    """An exception or error frame as the first-party error body that says the same."""
+    """Return an exception or error frame as the first-party error body that says the same."""
     try:
         document = orjson.loads(payload)
     except orjson.JSONDecodeError:
@@ -175,3 +185,67 @@ def _exception(headers: dict[str, object], payload: bytes) -> bytes:
     kind = headers.get(":exception-type") or headers.get(":error-code")
     error = {"type": str(kind or ""), "message": words if isinstance(words, str) else ""}
     return orjson.dumps({"type": "error", "error": error})
+
+
+def reader_for(content_type: str, provider: str) -> EventReader:
+    """Return the reader of a stream: by its content type, or, without one, by the provider."""
+    aws = content_type.startswith(AWS_TYPE) or (provider == "bedrock" and not content_type.startswith("text/"))
+    return AwsEvents() if aws else ServerSentEvents()
+
+
+async def assemble(response: httpx2.Response, reader: EventReader, assembly: Assembly, encoding: str) -> None:
+    """Feed a stream to `assembly`, to its last event; then read the rest, so that the connection can be used again.
+
+    Raises:
+        ErrorAnswer: an event is an error.
+        TooLarge
+        httpx2.HTTPError: and what else the network raises. What `assembly` has by then may be whole.
+    """
+    values = 0
+    async with contextlib.aclosing(body_pieces(response, MAX_ANSWER_BYTES, encoding)) as pieces:
+        async for event in _events(pieces, reader, assembly):
+            values += event.data.count(b",") + event.data.count(b"[") + event.data.count(b"{")
+            if values > _MAX_VALUES:
+                raise TooLarge(f"the stream holds more than {_MAX_VALUES:,} values")
+            _take(event, assembly, response.headers)
+            if assembly.ended:
+                break
+        await _drain(pieces)
+    await response.aclose()
+
+
+async def _events(pieces: AsyncIterator[bytes], reader: EventReader, assembly: Assembly) -> AsyncIterator[StreamEvent]:
+    try:
+        async for piece in pieces:
+            for event in reader.feed(piece):
+                yield event
+        if not assembly.is_whole:  # what was cut off behind a whole message is nothing of it
+            for event in reader.rest():
+                yield event
+    except BrokenFraming as error:
+        assembly.spoil(str(error))
+
+
+def _take(event: StreamEvent, assembly: Assembly, headers: httpx2.Headers) -> None:
+    if event is GARBLED:
+        return assembly.spoil("an event of the stream is garbled")
+    if not event.data or event.data == _DONE or event.name == "ping":
+        return None
+    try:
+        document = loads(event.data)
+    except NotJson:
+        if event.name == "error":
+            raise ErrorAnswer(200, headers, event.data[:MAX_ERROR_BYTES].decode("utf-8", "replace")) from None
+        return assembly.spoil("an event of the stream is garbled")
+    if event.name == "error" or is_error(document):
+        raise error_in_body(document, headers)
+    assembly.take(document)
+    return None
+
+
+async def _drain(pieces: AsyncIterator[bytes]) -> None:
+    """Read the rest. The message is complete, so no error here matters."""
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(_DRAIN_S):
+            async for _ in pieces:
+                pass

@@ -1,15 +1,77 @@
-"""The database: its schema version, upgrading it, and deleting the rows of old jobs."""
+"""The installation: its configuration in force, and its database's schema and old rows."""
 
-import contextlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from typing import NamedTuple
 
-from trivet.client.connections import Connections
+from trivet.admin.group import Group, current_operator
+from trivet.times import ago
+from trivet_store.cluster import registry
+from trivet_store.cluster.registry import Applied
 from trivet_store.database.engine import Store
 from trivet_store.migrations import schema_version
 from trivet_store.retention import pruning
-from trivet_tasks.errors import InvalidRequest
+from trivet_tasks.errors import InvalidRequest, StoreUnavailable
+
+
+class DatabaseState(NamedTuple):
+    """State of a database, read without changing it."""
+
+    schema: str | None = None
+    """Version of its schema; None: there is none yet, or it does not answer."""
+    impairment: str = ""
+    """Reason why it does not answer, if so."""
+    pooled: bool = False
+    """True if a connection pooler is in front of it."""
+    prepares: bool = False
+    """True if statements are prepared there."""
+
+
+class Configuration(Group):
+    """The configuration of this process against what is in force."""
+
+    def apply(self, *, places: bool = False, dry_run: bool = False, by: str | None = None) -> Applied:
+        """Put the figures of this configuration's routes in force, whatever version they are: to roll back.
+
+        They count everywhere within two seconds. Limits set by hand and routes that it does not name stay. Where a route
+        leads elsewhere than the one that is served, it stays where it is, unless `places` is set.
+
+            admin.configuration.apply(dry_run=True).changes
+
+        Args:
+            places: whether to redefine where routes lead. Workers that serve them elsewhere then take none of their
+                work until they are restarted with this configuration.
+            dry_run: whether only to return what would change.
+            by: the person; None: the user of this process.
+        """
+        settings, store = self._connections.settings, self._connections.store
+        with store.read() if dry_run else store.write() as connection:
+            said = f"{by or current_operator()} from {settings.source}"
+            done = registry.apply(store, connection, settings.routes, by=said, places=places, dry_run=dry_run)
+        if done.changes and not dry_run:
+            self._connections.tell_work()
+        return done
+
+    def database_state(self) -> DatabaseState | None:
+        """Return the state of a PostgreSQL database, whatever its schema; None for SQLite, whose file is left alone.
+
+            admin.configuration.database_state()
+
+        Raises:
+            StoreError: its encoding is not UTF8.
+        """
+        settings = self._connections.settings
+        if settings.store_url.startswith("sqlite"):
+            return None
+        with closing(Store.of(settings)) as store:
+            try:
+                schema_version.check_encoding(store)
+                version = schema_version.version(store)
+            except StoreUnavailable as error:
+                return DatabaseState(impairment=error.message.partition(": ")[2] or error.message)
+            pooled = store.pooled
+        return DatabaseState(version or None, "", pooled, pooled and bool(settings.store.prepared_statements))
 
 
 class SchemaVersion(NamedTuple):
@@ -57,11 +119,8 @@ class Pruning(NamedTuple):
         return pruning.KINDS[:1] if self.keep_results else pruning.KINDS[:2]
 
 
-class Database:
+class Database(Group):
     """Upgrades and prunes the database."""
-
-    def __init__(self, connections: Connections) -> None:
-        self._connections = connections
 
     def version(self) -> SchemaVersion:
         """Return the schema of the database; a missing database is not created.
@@ -72,7 +131,7 @@ class Database:
         Raises:
             StoreUnavailable: the database does not answer.
         """
-        with self._opened() as store:
+        with closing(Store.of(self._connections.settings)) as store:  # `connections.store` checks the schema
             missing = store.path is not None and not store.path.exists()
             now = None if missing else schema_version.version(store)
             return SchemaVersion(store.shown_url, now, schema_version.NEWEST)
@@ -87,7 +146,7 @@ class Database:
             StoreError: it has another encoding than UTF-8.
             StoreUnavailable: it does not answer, or its tables stayed locked.
         """
-        with self._opened() as store:
+        with closing(Store.of(self._connections.settings)) as store:  # `connections.store` checks the schema
             return SchemaUpgrade(store.shown_url, *schema_version.upgrade(store))
 
     def prune(
@@ -121,8 +180,8 @@ class Database:
         """
         if attempts_older_than_s is not None and attempts_older_than_s < older_than_s:
             raise InvalidRequest(
-                f"attempts_older_than_s: {attempts_older_than_s:g} is shorter than older_than_s, {older_than_s:g}.",
-                field="attempts_older_than",
+                f"attempts_older_than_s: {ago(attempts_older_than_s)} is shorter than older_than_s, {ago(older_than_s)}.",
+                field="attempts_older_than_s",
                 hint="A job's calls stay at least as long as its result.",
             )
         store = self._connections.store
@@ -144,12 +203,3 @@ class Database:
                 yield Pruning(*of, looked_at, dict(rows))
 
         return run()
-
-    @contextlib.contextmanager
-    def _opened(self) -> Iterator[Store]:
-        """Open the database without checking its schema, which this reads."""
-        store = Store.of(self._connections.settings)
-        try:
-            yield store
-        finally:
-            store.close()

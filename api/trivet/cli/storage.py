@@ -1,31 +1,23 @@
-"""`trivet db`: the schema of the database, and deleting what is kept of old jobs."""
+"""`trivet db`: the schema of the database, and deleting old data. `trivet cache`: the response cache."""
 
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from trivet.cli import options, output
-from trivet.cli.options import age_s
-from trivet.cli.output import print_error, print_facts, print_line
+from trivet.cli.options import Json, age_s
+from trivet.cli.output import print_error, print_facts, print_line, print_whole
 from trivet.cli.progress import bar, spinner
 from trivet.times import moment
-from trivet_tasks.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from trivet.admin import Pruning
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+db = typer.Typer(help="The schema of the database, and deleting old data.", no_args_is_help=True)
+cache = typer.Typer(help="Answers that are kept for equal requests.", no_args_is_help=True)
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    group = typer.Typer(help="The schema of the database, and deleting old data.", no_args_is_help=True)
-    group.command()(upgrade)
-    group.command()(version)
-    group.command()(prune)
-    app.add_typer(group, name="db")
-
-
+@db.command()
 def upgrade(as_json: Json = False) -> None:
     """Bring the database to the schema this Trivet works with; a new database is filled. Workers may run meanwhile."""
     with options.admin() as admin, spinner("Upgrading: waiting for a moment at which nobody holds the tables"):
@@ -34,9 +26,10 @@ def upgrade(as_json: Json = False) -> None:
         output.print_json(done._asdict())
     else:
         # one line whatever the width of the terminal: people grep for it
-        output.out.print(f"{done.database}: {_named(done.before)} → {done.after}", markup=False, soft_wrap=True)
+        print_whole(f"{done.database}: {_named(done.before)} → {done.after}")
 
 
+@db.command()
 def version(as_json: Json = False) -> None:
     """Print the schema the database has, and the one this Trivet works with."""
     with options.admin() as admin:
@@ -44,11 +37,10 @@ def version(as_json: Json = False) -> None:
     if as_json:
         output.print_json(found._asdict())
         return
-    output.out.print(
-        f"{found.database}: {_named(found.version)}{_advice(found.version, found.newest)}", markup=False, soft_wrap=True
-    )
+    print_whole(f"{found.database}: {_named(found.version)}{_advice(found.version, found.newest)}")
 
 
+@db.command()
 def prune(
     older_than: Annotated[
         str, typer.Option(help="Delete request bodies and results of jobs that ended so long ago: 30d, 12h, 4w.")
@@ -70,12 +62,6 @@ def prune(
     """
     age = age_s("--older-than", older_than)
     forget = age_s("--attempts-older-than", attempts_older_than) if attempts_older_than is not None else None
-    if forget is not None and forget < age:
-        raise InvalidRequest(
-            f"--attempts-older-than: {attempts_older_than} is shorter than --older-than {older_than}.",
-            field="attempts_older_than",
-            hint="A job's calls stay at least as long as its result.",
-        )
     with options.admin() as admin:
         steps = admin.database.prune(age, attempts_older_than_s=forget, keep_results=keep_results, dry_run=dry_run)
         done = next(steps)
@@ -89,6 +75,54 @@ def prune(
             _report(done, as_json=as_json, complete=False)
             raise
     _report(done, as_json=as_json, complete=True)
+
+
+@cache.command()
+def stats(as_json: Json = False) -> None:
+    """Size, hits and savings of the response cache."""
+    with options.admin() as admin:
+        state = admin.cache.state()
+    found = state.stats
+    if as_json:
+        output.print_json(
+            {
+                "enabled": state.enabled,
+                **found._asdict(),
+                "hit_rate": found.hit_rate,
+                "answered_jobs": state.answered_jobs,
+                "saved_usd": state.saved_usd,
+            }
+        )
+        return
+    saved = f"{output.usd(state.saved_usd)} by {state.answered_jobs:,} jobs without a call"
+    print_facts(
+        [
+            ("answers", f"{found.entries:,}"),
+            ("size", f"{found.bytes / 1e6:,.1f} MB of {found.max_bytes / 1e6:,.1f} MB"),
+            ("hits", f"{found.hits:,}"),
+            ("misses", f"{found.misses:,}"),
+            ("hit rate", "no look-up yet" if found.hit_rate is None else f"{found.hit_rate:.1%}"),
+            ("waited", f"{found.coalesced:,} times a job waited for an equal one"),
+            ("evicted", f"{found.evicted:,} for want of room"),
+            ("saved", saved if state.answered_jobs else "nothing yet"),
+        ]
+    )
+    if not state.enabled:
+        print_line("It is off: [cache] enabled = false.", style="yellow")
+
+
+@cache.command()
+def clear(
+    model: Annotated[str | None, typer.Option(help="Only answers of this model, by any name it has.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Delete the cached answers; calls under way still store theirs."""
+    with options.admin() as admin:
+        gone, named = admin.cache.clear(model)
+    if as_json:
+        output.print_json({"cleared": gone, "model": named})
+    else:
+        print_line(f"{gone:,} answer{'s' if gone != 1 else ''}{f' of {named}' if named else ''} forgotten.")
 
 
 def _report(done: "Pruning", *, as_json: bool, complete: bool) -> None:
