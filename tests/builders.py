@@ -127,7 +127,7 @@ def worker_context(
     settings: Settings | None = None,
     **parts: Any,
 ) -> WorkerContext:
-    """What the parts of a worker share; it serves the routes of its settings. `parts` are given ones."""
+    """The context that the parts of a worker share; it serves the routes of its settings. `parts` are given ones."""
     settings, impairments = settings or Settings(), RouteImpairments(logging.getLogger("test"))
     served = ServedRoutes(
         store, settings.routes, impairments, by="w from a file", defines=False, lease_id=str, on_change=lambda: None

@@ -121,7 +121,7 @@ def test_credit_is_counted_by_one_dispatcher_at_a_time(postgres_world: World) ->
 
 
 def test_dispatched_and_running_jobs_are_outstanding(world: World) -> None:
-    """Those in the queue with the tokens that they are going to ask for."""
+    """Queued ones count with the tokens that they are going to ask for."""
     world.add(*[spec("x" * 10) for _ in range(10)])
     lease = world.lease()
     jobs = world.take(lease, world.dispatch(4))

@@ -30,7 +30,7 @@ def retry_group(world: World, batch: BatchRef, states: Collection[JobState] = FA
 
 
 def retry(world: World, batch: BatchRef, states: Collection[JobState] = FAILED, limit: int = 200) -> list[str]:
-    """As a client does it: group by group."""
+    """Retry as a client does: group by group."""
     with world.store.read() as connection:
         upto = retrying.begin_retry(connection, batch.id)
     ids: list[str] = []

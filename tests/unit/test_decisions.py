@@ -396,7 +396,7 @@ def test_with_no_other_route_it_waits_for_another_worker_even_in_its_last_round(
 
 @pytest.mark.parametrize("failure", OWN)
 def test_once_it_takes_no_more_of_the_route_another_worker_gets_the_job_there(failure: Failure) -> None:
-    """So the order of the class holds: the other route is dearer."""
+    """The order of the class holds: the other route is dearer."""
     deciding = deciding_over(FixedDirectory([here(), route(ELSEWHERE, cost="9")]), "bad", impaired=True)
     (step,) = deciding.next_steps([call_result(failure, round_spent_s=1.5)])
     assert isinstance(step, GoOn)

@@ -211,7 +211,7 @@ def test_a_worker_that_stops_drops_all_calls_and_one_of_each_job_decides(air: Ai
 
 @pytest.mark.parametrize("outcome", [Outcome.CANCELLED, Outcome.RATE_LIMITED])
 def test_what_may_be_asked_again_in_the_round_is_not_held_against_the_route(air: Air, outcome: Outcome) -> None:
-    """As for a call without a hedge: a route that is limited, or whose call we dropped, has not failed."""
+    """The rule is that of a call without a hedge: a route that is limited, or whose call we dropped, has not failed."""
     first, _ = air.pair()
     air.script.end(attempt1=Failure(outcome, "not now"))
     assert said(air.next_result()) == ("attempt1", outcome, False)
