@@ -10,10 +10,9 @@ from trivet_routing import budget_headroom
 from trivet_routing.budget_headroom import Balance
 from trivet_store.cluster.registry import RegisteredRoute, registered
 from trivet_store.database.engine import Connection, Store
-from trivet_store.jobs.dispatching import Flow, Head
-from trivet_store.ledger import budget_sums
+from trivet_store.jobs.dispatching import Flow, Head, next_of_batch, waiting_job
+from trivet_store.ledger import budgets
 from trivet_store.ledger.budgets import raise_limit
-from trivet_store.reports.next_jobs import next_of_batch, waiting_job
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.prices.cost_model import CostModel
 from trivet_tasks.states import BudgetState
@@ -122,7 +121,7 @@ def statuses(
         return ()
     holding = {balance.name for balance in found.balances if balance.state().state == BudgetState.HOLDING}
     held = dict.fromkeys(holding, 0)
-    for jobs in budget_sums.waiting(connection) if holding else ():
+    for jobs in budgets.waiting(connection) if holding else ():
         for balance in found.counting(jobs.batch_id, jobs.labels):
             if balance.name in holding:
                 held[balance.name] += jobs.jobs
