@@ -8,11 +8,13 @@ from decimal import Decimal
 import orjson
 import pytest
 from tests.store.budgeted import MOST, Budgeted, alike, budget, budgeted_world
-from tests.store.fixed_directory import dispatcher
+from tests.store.fixed_directory import UNPRICED, dispatcher
 from tests.store.world import OTHER_ROUTE, ROUTE, WAIT, World, finished, go_on, spec, statements, together
 from tests.timing import moved_clock
 
+from trivet.admin.budgets import holding_job
 from trivet_scheduler import dispatch
+from trivet_store.cluster import registry
 from trivet_store.jobs.enqueue import DirectDispatch
 from trivet_store.ledger import budgets
 from trivet_tasks.config.budgets import exact_usd
@@ -322,6 +324,19 @@ def test_a_realtime_job_that_may_write_to_a_cache_is_held_by_the_price_of_writin
         plain, dear = spec("document 0"), marked(spec("document 0"), "1h")
         assert budgeted.dispatcher.held_by_budget(connection, plain, "{}", direct) is None
         assert budgeted.dispatcher.held_by_budget(connection, dear, "{}", direct) is not None
+
+
+def test_the_reason_that_a_budget_holds_a_job_counts_the_price_of_writing_to_a_cache(budgeted: Budgeted) -> None:
+    budgeted.register(budget(jobs=1.5))
+    budgeted.add(*[marked(one, "1h") for one in alike(1)])
+    assert budgeted.dispatched() == 0
+    store, (job,) = budgeted.world.store, budgeted.world.sql("SELECT id FROM jobs")
+    with store.write() as connection:
+        registry.register(store, connection, {one.name: one.settings for one in UNPRICED})
+    with store.read() as connection:
+        said = holding_job(store, connection, budgeted.costs, job.id)
+    assert said is not None
+    assert said.startswith("Held by the budget all")
 
 
 def test_what_budgets_of_all_read_does_not_grow_with_batches(budgeted: Budgeted) -> None:

@@ -16,7 +16,7 @@ from tests.postgres import PostgresServer
 from tests.store.world import World, specs, together
 
 from trivet_store.database.engine import Store
-from trivet_store.migrations import run, schema_version
+from trivet_store.migrations import schema_version
 from trivet_store.schema import metadata
 from trivet_tasks.errors import ConfigError, SchemaMismatch, StoreUnavailable
 
@@ -271,4 +271,4 @@ def test_the_password_of_a_url_is_never_shown() -> None:
 
 
 def test_the_version_we_work_with_is_the_last_migration() -> None:
-    assert run.steps(None)[-1] == schema_version.NEWEST
+    assert schema_version.steps(None)[-1] == schema_version.NEWEST

@@ -147,7 +147,7 @@ def test_those_that_no_route_can_take_wait_in_the_same_round() -> None:
     assert routes_of(steps) == {ELSEWHERE: 2, "Wait": 3}
     waiting = steps[-1]
     assert isinstance(waiting, Wait)
-    assert (waiting.not_before, waiting.round, waiting.tried) == (None, 3, (HERE,))
+    assert (waiting.not_before, waiting.round.number, waiting.round.tried) == (None, 3, (HERE,))
 
 
 def test_answers_and_calls_that_decide_nothing_take_no_capacity() -> None:
@@ -169,9 +169,9 @@ def test_each_group_looks_anew() -> None:
 def test_while_the_routes_cannot_be_read_failed_jobs_wait_in_their_round() -> None:
     routes = Routes(here(), route(ELSEWHERE))
     routes.answers = False
-    (step,) = deciding_over(routes).next_steps([call_result(round=2, tried=("a",), round_spent_s=1.0)])
+    (step,) = deciding_over(routes).next_steps([call_result(round=2, tried=("a",), spent_s=1.0)])
     assert isinstance(step, Wait)
-    assert (step.not_before, step.round, step.tried) == (None, 2, ("a", HERE))
+    assert (step.not_before, step.round.number, step.round.tried) == (None, 2, ("a", HERE))
 
 
 # both calls of a job that had a hedge
@@ -184,7 +184,7 @@ def test_where_both_calls_failed_neither_route_is_asked_again_in_the_round() -> 
     candidates = [here(), route(ELSEWHERE), route(FAR, provider="vertex"), route(third)]
     (step,) = decisions(*candidates).next_steps([last])
     assert isinstance(step, GoOn)
-    assert (step.route, step.tried) == (third, (FAR, ELSEWHERE, HERE))
+    assert (step.route, step.round.tried) == (third, (FAR, ELSEWHERE, HERE))
 
 
 # what a call says of its route
@@ -214,15 +214,15 @@ def test_a_timeout_is_held_against_the_route_only_where_the_answer_could_have_co
     of_answer_s: float, timeout_s: float, signal: HealthSignal
 ) -> None:
     assert TERMS.attempt_timeout_s == 15
-    spent = release_of(CallResult(asked(tokens_in(of_answer_s), timeout_s), LATE, timeout_s), SETTINGS)
-    assert spent.signal is signal
-    assert spent.took_s == (TERMS.budget_s if signal is HealthSignal.FAILED else 0.0), "a short one is no sample"
-    assert (spent.used_input, spent.used_output) == (spent.permit.input_tokens, spent.permit.output_tokens)
+    release = release_of(CallResult(asked(tokens_in(of_answer_s), timeout_s), LATE, timeout_s), SETTINGS)
+    assert release.signal is signal
+    assert release.took_s == (TERMS.budget_s if signal is HealthSignal.FAILED else 0.0), "a short one is no sample"
+    assert (release.used_input, release.used_output) == (release.permit.input_tokens, release.permit.output_tokens)
 
 
 def test_a_call_that_was_cut_short_by_the_deadline_says_nothing_of_its_route() -> None:
-    spent = release_of(CallResult(asked(1, 2.0, full_time=False), LATE, 2.0), SETTINGS)
-    assert (spent.signal, spent.took_s) == (HealthSignal.NEUTRAL, 0.0)
+    release = release_of(CallResult(asked(1, 2.0, full_time=False), LATE, 2.0), SETTINGS)
+    assert (release.signal, release.took_s) == (HealthSignal.NEUTRAL, 0.0)
 
 
 @pytest.mark.parametrize("outcome", [Outcome.INVALID, Outcome.AMBIGUOUS])
@@ -246,8 +246,8 @@ def test_a_route_that_refuses_the_plainest_request_is_unusable_for_the_model(out
     ],
 )
 def test_a_probe_is_judged_but_no_sample_of_how_fast_jobs_are(result: Answer | Failure, signal: HealthSignal) -> None:
-    spent = release_of(CallResult(asked(1, 5.0, probe=True), result, 5.0), SETTINGS)
-    assert (spent.signal, spent.took_s) == (signal, 0.0)
+    release = release_of(CallResult(asked(1, 5.0, probe=True), result, 5.0), SETTINGS)
+    assert (release.signal, release.took_s) == (signal, 0.0)
 
 
 @pytest.mark.parametrize("outcome", [Outcome.OVERLOADED, Outcome.INVALID, Outcome.TIMEOUT])
@@ -260,8 +260,8 @@ def test_a_hedge_that_came_too_late_gives_its_permit_back_unused() -> None:
     late = CallResult(
         call(1), Failure(Outcome.CANCELLED, "another call had answered"), 0.0, called=False, decides=False
     )
-    spent = release_of(late, SETTINGS)
-    assert (spent.signal, spent.used_input, spent.used_output) == (HealthSignal.UNUSED, 0, 0)
+    release = release_of(late, SETTINGS)
+    assert (release.signal, release.used_input, release.used_output) == (HealthSignal.UNUSED, 0, 0)
 
 
 # and where dispatch sends them next
@@ -320,7 +320,7 @@ def test_a_job_whose_only_other_route_is_limited_for_long_asks_the_first_again_i
     candidates = here(), route(ELSEWHERE, at=limited(LONG))
     step = place.fail(job, *candidates)
     assert isinstance(step, Wait)
-    assert (step.round, step.tried) == (1, ())
+    assert (step.round.number, step.round.tried) == (1, ())
     assert step.not_before is not None
     assert place.sql.job(job.id).state == "delayed"
     assert place.dispatch(*candidates) == 0, "not before its pause is over"
@@ -335,7 +335,7 @@ def test_a_job_whose_other_route_is_limited_for_a_moment_waits_for_that(place: P
     candidates = here(), route(ELSEWHERE, at=limited(SOON))
     step = place.fail(job, *candidates)
     assert isinstance(step, Wait)
-    assert (step.not_before, step.round, step.tried) == (None, 0, (HERE,))
+    assert (step.not_before, step.round.number, step.round.tried) == (None, 0, (HERE,))
     assert place.dispatch(*candidates) == 0
     assert place.dispatch(here(), route(ELSEWHERE)) == 1
     assert place.at(ELSEWHERE) == {job.id}
@@ -392,14 +392,14 @@ def test_each_job_behind_the_blocked_ones_is_given_out_once(place: Place) -> Non
 
 def test_a_fault_of_trivets_own_says_nothing_of_the_route() -> None:
     failure = Failure(Outcome.SERVER_ERROR, "a fault of Trivet's own: KeyError", own_fault=True)
-    spent = release_of(CallResult(call(1), failure, 1.0), SETTINGS)
-    assert spent.signal is HealthSignal.NEUTRAL
-    assert spent.used_output == call(1).job.permit.output_tokens
+    release = release_of(CallResult(call(1), failure, 1.0), SETTINGS)
+    assert release.signal is HealthSignal.NEUTRAL
+    assert release.used_output == call(1).job.permit.output_tokens
 
 
 def test_an_answer_without_usage_takes_what_is_likely_from_the_limits() -> None:
-    spent = release_of(CallResult(call(1), Answer(b"{}", "end_turn", None, None), 1.0), SETTINGS)
-    assert (spent.signal, spent.used_input) == (HealthSignal.GOOD, call(1).job.input_estimate)
+    release = release_of(CallResult(call(1), Answer(b"{}", "end_turn", None, None), 1.0), SETTINGS)
+    assert (release.signal, release.used_input) == (HealthSignal.GOOD, call(1).job.input_estimate)
 
 
 # what is one worker's own fault
@@ -414,17 +414,17 @@ OWN = [CUT_OFF, KEYLESS, KEY_REFUSED]
 @pytest.mark.parametrize("failure", OWN)
 def test_what_is_this_workers_own_fault_sends_the_job_elsewhere_and_costs_it_nothing(failure: Failure) -> None:
     deciding = deciding_over(Routes(here(), route(ELSEWHERE)), "bad")
-    (step,) = deciding.next_steps([call_result(failure, tried=(FAR,), round=2, round_spent_s=1.5)])
+    (step,) = deciding.next_steps([call_result(failure, tried=(FAR,), round=2, spent_s=1.5)])
     assert isinstance(step, GoOn)
-    assert (step.route, step.tried, step.spent_s) == (ELSEWHERE, (FAR,), 1.5)
+    assert (step.route, step.round.tried, step.round.spent_s) == (ELSEWHERE, (FAR,), 1.5)
 
 
 @pytest.mark.parametrize("failure", OWN)
 def test_with_no_other_route_it_waits_for_another_worker_even_in_its_last_round(failure: Failure) -> None:
     deciding = deciding_over(Routes(here(), route(ELSEWHERE, at=breaker(state="open", wait_s=9.0))), "bad")
-    (step,) = deciding.next_steps([call_result(failure, round=TERMS.max_rounds - 1, round_spent_s=1.5)])
+    (step,) = deciding.next_steps([call_result(failure, round=TERMS.max_rounds - 1, spent_s=1.5)])
     assert isinstance(step, Wait)
-    assert (step.round, step.tried, step.spent_s) == (TERMS.max_rounds - 1, (), 1.5)
+    assert (step.round.number, step.round.tried, step.round.spent_s) == (TERMS.max_rounds - 1, (), 1.5)
     assert step.not_before, "it runs in no tight loop"
     assert step.error == f"{HERE}: {failure.outcome}: {failure.message}"
 
@@ -433,9 +433,9 @@ def test_with_no_other_route_it_waits_for_another_worker_even_in_its_last_round(
 def test_once_it_takes_no_more_of_the_route_another_worker_gets_the_job_there(failure: Failure) -> None:
     """So the order of the class holds: the other route is dearer."""
     deciding = deciding_over(Routes(here(), route(ELSEWHERE, cost="9")), "bad", impaired=True)
-    (step,) = deciding.next_steps([call_result(failure, round_spent_s=1.5)])
+    (step,) = deciding.next_steps([call_result(failure, spent_s=1.5)])
     assert isinstance(step, GoOn)
-    assert (step.route, step.tried, step.spent_s) == (HERE, (), 1.5)
+    assert (step.route, step.round.tried, step.round.spent_s) == (HERE, (), 1.5)
     deciding = deciding_over(Routes(here()), impaired=True)
     (step,) = deciding.next_steps([call_result(KEYLESS)])
     assert isinstance(step, Wait), "there is no other worker"
@@ -447,7 +447,7 @@ def test_of_the_only_worker_it_is_a_failure_as_any_other(failure: Failure) -> No
     assert isinstance(step, End)
     (step,) = decisions(here(), route(ELSEWHERE)).next_steps([call_result(failure)])
     assert isinstance(step, GoOn)
-    assert (step.tried, step.spent_s) == ((HERE,), 0.1)
+    assert (step.round.tried, step.round.spent_s) == ((HERE,), 0.1)
 
 
 def test_its_deadline_ends_a_job_whoever_is_at_fault() -> None:

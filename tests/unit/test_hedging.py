@@ -280,7 +280,7 @@ class Hedge:
         self.sql.sql("UPDATE leases SET expires_at = 4e9")
         (job,) = self.sql.take(lease, self.sql.dispatch(1, FIRST), route=FIRST)
         first = replace(
-            call(1), job=job._replace(tried=tried), route=SETTINGS.routes[FIRST], timeout_s=60.0,
+            call(1), job=job._replace(round=job.round._replace(tried=tried)), route=SETTINGS.routes[FIRST], timeout_s=60.0,
             born_at=time.monotonic() - ago_s,
         )  # fmt: skip
         first.wait_group.add(1)
@@ -349,8 +349,8 @@ def test_a_hedge_that_had_little_time_says_nothing_of_its_route(
     (second,) = hedge.joined
     assert second.full_time is full
     late = CallResult(second, Failure(Outcome.TIMEOUT, "no answer"), second.timeout_s)
-    spent = release_of(late, SETTINGS)
-    assert (spent.signal, spent.took_s) == (signal, 60.0 if full else 0.0)
+    release = release_of(late, SETTINGS)
+    assert (release.signal, release.took_s) == (signal, 60.0 if full else 0.0)
 
 
 def test_a_hedge_goes_where_the_job_was_not_yet(hedge: Hedge) -> None:
