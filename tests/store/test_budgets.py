@@ -7,8 +7,8 @@ from decimal import Decimal
 
 import orjson
 import pytest
+from tests.directories import TWO_ROUTES, dispatcher
 from tests.store.budgeted import MOST, Budgeted, alike, budget, budgeted_world
-from tests.store.fixed_directory import UNPRICED, dispatcher
 from tests.store.world import OTHER_ROUTE, ROUTE, WAIT, World, finished, go_on, spec, statements, together
 from tests.timing import moved_clock
 
@@ -271,7 +271,7 @@ def test_without_a_price_list_jobs_that_budgets_count_are_left_alone(
 
 def test_without_budgets_a_pass_reads_nothing_of_them(world: World) -> None:
     world.add(*alike(20))
-    with statements(world.store) as seen, dispatcher(world) as one:
+    with statements(world.store) as seen, dispatcher(world.store) as one:
         one.run_once()
     assert not [sql for sql, _ in seen if "spend" in sql or "budgets" in sql]
 
@@ -332,7 +332,7 @@ def test_the_reason_that_a_budget_holds_a_job_counts_the_price_of_writing_to_a_c
     assert budgeted.dispatched() == 0
     store, (job,) = budgeted.world.store, budgeted.world.sql("SELECT id FROM jobs")
     with store.write() as connection:
-        registry.register(store, connection, {one.name: one.settings for one in UNPRICED})
+        registry.register(store, connection, {one.name: one.settings for one in TWO_ROUTES})
     with store.read() as connection:
         said = holding_job(store, connection, budgeted.costs, job.id)
     assert said is not None
