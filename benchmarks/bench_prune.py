@@ -25,11 +25,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests.postgres import PostgresServer
 
-from trivet_store import schema
+from trivet_store import retention, schema
 from trivet_store.database.engine import Store
 from trivet_store.migrations.schema_version import upgrade
-from trivet_store.retention import pruning
-from trivet_store.retention.pruning import Terms
+from trivet_store.retention import Terms
 
 WRITERS = 4
 ISOLATED_S = 30.0
@@ -116,7 +115,7 @@ def measure(name: str, url: str, jobs: int, body_bytes: int) -> None:
 
     def run(terms: Terms) -> None:
         pruned: Counter[str] = Counter()
-        for step in pruning.prune(store, terms):
+        for step in retention.prune(store, terms):
             pruned.update(step.pruned)
         print(f"{'':12} {dict(pruned)}")
 

@@ -44,7 +44,7 @@ from trivet_scheduler.restoring import Restorer
 from trivet_simulator import SimulatorProcess
 from trivet_store.cluster import leases, registry
 from trivet_store.database.engine import Store
-from trivet_store.jobs.lease_release import release
+from trivet_store.jobs.rescuing import release
 from trivet_tasks.celery_app import make_app
 from trivet_tasks.config.settings import Settings, load_settings
 from trivet_tasks.messages import Chunk, publish, queue_name

@@ -36,7 +36,7 @@ from trivet_store.cluster import leases
 from trivet_store.database.engine import Store
 from trivet_store.jobs.claiming import claim
 from trivet_store.jobs.finishing import finish
-from trivet_store.jobs.lease_release import release
+from trivet_store.jobs.rescuing import release
 from trivet_store.steps import CallTarget, End, Settlement, Transition
 from trivet_tasks.config.settings import Settings, load_settings
 from trivet_tasks.jobs import permit_id

@@ -87,7 +87,7 @@ class ReplyFunction:
 
     def answer(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """Return the reply to the simulator for one call."""
-        from trivet_store.jobs.probing import PROBE_REQUEST
+        from trivet_store.jobs.enqueue import PROBE_REQUEST
 
         request = ModelRequest(asked["request"])
         if all(request.get(name) == value for name, value in PROBE_REQUEST.items()):

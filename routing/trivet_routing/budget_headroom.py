@@ -18,8 +18,7 @@ from trivet_routing.route_choice import Candidate
 from trivet_store.cluster.registry import RegisteredRoute
 from trivet_store.jobs.dispatching import Flow, Head
 from trivet_store.ledger import budgets
-from trivet_store.ledger.budget_sums import InFlight, sums
-from trivet_store.ledger.budgets import BudgetRow, State
+from trivet_store.ledger.budgets import BudgetRow, InFlight, State, sums
 from trivet_store.ledger.spending import Spent
 from trivet_tasks.config.budgets import Window, exact_usd, window
 from trivet_tasks.prices.cost_model import CostModel

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from trivet_routing.permits import BreakerView
 from trivet_routing.route_choice import Candidate, Choice, load_of
-from trivet_store.steps import End, GoOn, Next, Wait
+from trivet_store.steps import End, GoOn, JobRound, Next, Wait
 from trivet_tasks.jobs import ProxyError
 from trivet_tasks.latency import ClassSettings
 from trivet_tasks.outcomes import RULES, Outcome, Scope
@@ -75,23 +75,6 @@ def proxies_agree(errors: Sequence[ProxyError]) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class JobRound:
-    """The state of a job's round when its call failed."""
-
-    round: int
-    spent_s: float
-    """Seconds of the round's budget used, this call included."""
-    tried: tuple[str, ...]
-    """Routes asked in this round, this one not included."""
-    doubted_by: str | None
-    deadline_at: float | None
-    proxy_errors: tuple[ProxyError, ...] = ()
-    """The pages of proxies that it met, this call's included."""
-    claims: int = 1
-    """Times that a worker claimed it, this one included."""
-
-
-@dataclass(frozen=True, slots=True)
 class Failed:
     """A failed call: its route and provider, its outcome, and the provider's words."""
 
@@ -129,6 +112,8 @@ def next_step(
     terms: ClassSettings,
     *,
     now: float,
+    deadline_at: float | None,
+    claims: int,
     taken_within_s: float,
     load: Callable[[Candidate], float] = load_of,
     has_room: Callable[[Candidate], bool] = lambda _: True,
@@ -136,8 +121,10 @@ def next_step(
     """Decide what happens to a job whose call failed.
 
     Args:
+        job_round: its round so far: the time of the failed call and the pages of proxies are in it, its route is not.
         choice: the routes for the rest of the round, chosen with `tried_after` and `doubted_after`; after a local
             failure without the route of the call, while the same worker might claim the job again there.
+        claims: number of times that a worker claimed the job.
         taken_within_s: seconds that a message may wait for a worker.
         load: returns the load of a route, including jobs sent there since it was read.
         has_room: returns whether a route could take one more job.
@@ -147,42 +134,39 @@ def next_step(
         return End(JobState.FAILED, outcome=Outcome.INVALID, error=error)
     if failed.outcome is Outcome.PROXY_ERROR and (why := proxies_agree(job_round.proxy_errors)):
         return End(JobState.FAILED, outcome=Outcome.PROXY_ERROR, error=why)
-    if job_round.deadline_at is not None and now >= job_round.deadline_at:
+    if deadline_at is not None and now >= deadline_at:
         return End(
             JobState.EXPIRED, outcome=failed.outcome, error=f"The deadline passed. {_last_word(error, failed, choice)}"
         )
-    doubted_by, pages = doubted_after(job_round, failed), job_round.proxy_errors
+    after = job_round._replace(doubted_by=doubted_after(job_round, failed))
     if failed.outcome is Outcome.CANCELLED:  # dropped on our side, not by the provider: as if it had not been tried
-        return Wait(None, job_round.round, job_round.tried, job_round.spent_s, doubted_by, None, None, pages)
+        return Wait(None, after, None, None)
     # a provider that was asked in this round and answered nothing has not agreed
     if failed.ambiguous and (job_round.doubted_by not in (None, failed.provider) or choice.hopeless):
         return End(JobState.FAILED, outcome=Outcome.INVALID, error=error)  # nobody disagrees
-    tried = tried_after(job_round, failed)
+    after = after._replace(tried=tried_after(job_round, failed))
     in_time = job_round.spent_s < terms.budget_s
     best = choice.best(load, has_room=has_room) if in_time else None
     if best is not None:
-        until = now + taken_within_s
-        return GoOn(best.name, until, tried, job_round.spent_s, doubted_by, failed.outcome, error, pages)
+        return GoOn(best.name, now + taken_within_s, after, failed.outcome, error)
     if failed.local:
-        not_before = now + _local_pause_s(terms, job_round.claims)
-        return Wait(not_before, job_round.round, tried, job_round.spent_s, doubted_by, failed.outcome, error, pages)
+        return Wait(now + _local_pause_s(terms, claims), after, failed.outcome, error)
     if in_time and (choice.routes or _may_wait(job_round, failed, choice, terms)):
-        return Wait(None, job_round.round, tried, job_round.spent_s, doubted_by, failed.outcome, error, pages)
+        return Wait(None, after, failed.outcome, error)
+    number = job_round.number
     if terms.max_rounds > 1 and _undecided(job_round, failed):
-        not_before = now + _look_again_s(terms, job_round)
-        return Wait(not_before, job_round.round, (), 0.0, doubted_by, failed.outcome, error, pages)
-    if job_round.round + 1 >= terms.max_rounds:
-        said = f"{_rounds(job_round.round + 1)}. {_last_word(error, failed, choice)}"
+        return Wait(now + _look_again_s(terms, job_round), after.anew(number), failed.outcome, error)
+    if number + 1 >= terms.max_rounds:
+        said = f"{_rounds(number + 1)}. {_last_word(error, failed, choice)}"
         return End(JobState.FAILED, outcome=failed.outcome, error=said)
-    not_before = now + backoff_s(terms, job_round.round)
-    return Wait(not_before, job_round.round + 1, (), 0.0, doubted_by, failed.outcome, error, pages)
+    return Wait(now + backoff_s(terms, number), after.anew(number + 1), failed.outcome, error)
 
 
 def _may_wait(job_round: JobRound, failed: Failed, choice: Choice, terms: ClassSettings) -> bool:
     """Return whether the job waits, in this round, for a route that is limited; else the round is over."""
     if failed.outcome is not Outcome.RATE_LIMITED:
         # no longer than it would back off: after that those that failed may be asked again
-        return choice.worth_waiting(longest_backoff_s(terms, job_round.round))
+        return choice.worth_waiting(longest_backoff_s(terms, job_round.number))
     # where nobody has failed, being told to wait, however long, burns no round; realtime has but one: it fails
     return not job_round.tried and (terms.max_rounds > 1 or choice.worth_waiting(longest_backoff_s(terms, 0)))
 

@@ -17,7 +17,7 @@ from trivet_store.cluster.leases import Lease, living, taking_work
 from trivet_store.cluster.registry import RegisteredRoute, registered
 from trivet_store.database.engine import Store
 from trivet_store.ledger import budgets
-from trivet_store.ledger.used_output import UsedOutput, used_output
+from trivet_store.reports.attempts import UsedOutput, used_output
 from trivet_tasks.config.route_windows import RouteWindow, window_at
 from trivet_tasks.latency import Lane, Latency
 from trivet_tasks.prices.cost_model import CallCost, CostModel

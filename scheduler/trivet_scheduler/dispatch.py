@@ -22,7 +22,7 @@ from trivet_scheduler.budget_monitor import note_states, tell
 from trivet_scheduler.credit import Credits
 from trivet_store.cluster import registry
 from trivet_store.database.engine import BULK_ROWS, Store
-from trivet_store.jobs import dispatching
+from trivet_store.jobs import dispatching, transitions
 from trivet_store.jobs.dispatching import Flow, Head, Outstanding
 from trivet_store.jobs.enqueue import DirectDispatch
 from trivet_tasks.config.settings import Settings
@@ -376,7 +376,7 @@ class Dispatcher:
             terms = self._settings.of_class(flow.latency)
             within_s = self._settings.taken_within_s(flow.latency) + (terms.attempt_timeout_s or terms.budget_s)
             warmers[flow_id] = flow.warmer, job_id, now + within_s
-        elected = dispatching.elect(self._store, connection, warmers)
+        elected = dispatching.elect(connection, warmers)
         late = {job_id for flow_id, job_id in to.warmers.items() if flow_id not in elected}
         for key, heads in to.plan.items() if late else ():
             to.plan[key] = [head for head in heads if head.id not in late]
@@ -389,9 +389,7 @@ class Dispatcher:
             if not heads:
                 continue
             until = now + self._settings.taken_within_s(latency, isolated=isolated)
-            dispatched = {
-                job.id: job for job in dispatching.mark_dispatched(connection, [h.id for h in heads], route, until)
-            }
+            dispatched = {job.id: job for job in transitions.dispatch(connection, [h.id for h in heads], route, until)}
             in_order = [dispatched[head.id] for head in heads if head.id in dispatched]
             provider = known.routes[route].settings.provider
             size = 1 if isolated else self._settings.of_class(latency).chunk_jobs

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from trivet_routing.limits import Limits
 from trivet_store.database.engine import BULK_ROWS, SLOW_S, Store
-from trivet_store.jobs import batches, coalescing, dispatching, rescuing
+from trivet_store.jobs import cancelling, coalescing, rescuing, upkeep
 from trivet_tasks.config.settings import LeaseSettings
 
 log = logging.getLogger("trivet.scheduler")
@@ -59,14 +59,14 @@ class Housekeeping:
             StoreUnavailable: the database does not answer.
         """
         with self._store.read() as connection:
-            due = rescuing.due(self._store, connection)
+            due = upkeep.due(self._store, connection)
         self._look_at_clock()
         if due.delayed:
-            self._in_groups(rescuing.wake_delayed)
+            self._in_groups(upkeep.wake_delayed)
         if due.untaken:
-            self._in_groups(rescuing.recall_untaken)
+            self._in_groups(upkeep.recall_untaken)
         if due.drained:
-            self._in_groups(rescuing.empty_drained)
+            self._in_groups(upkeep.empty_drained)
         if due.coalesced:
             self._in_groups(coalescing.look_after)
         if due.dead and time.monotonic() >= max(self._rescue_from, self._answered_for_long()):
@@ -122,7 +122,7 @@ class Housekeeping:
     def _expire(self) -> None:
         while True:
             with self._store.write() as connection:
-                ids, of_batches = rescuing.expire_late(self._store, connection)
+                ids, of_batches = upkeep.expire_late(self._store, connection)
             self._beat()
             if ids:
                 self._tell_finished(ids, of_batches)
@@ -131,11 +131,11 @@ class Housekeeping:
 
     def _end_cancelled(self) -> None:
         with self._store.read() as connection:
-            cancelled = batches.cancelled_unended(connection, BATCHES_AT_ONCE)
+            cancelled = cancelling.cancelled_unended(connection, BATCHES_AT_ONCE)
         for batch_id in cancelled:
             while True:
                 with self._store.write() as connection:
-                    ids = batches.cancel_waiting(self._store, connection, batch_id)
+                    ids = cancelling.cancel_waiting(self._store, connection, batch_id)
                 self._beat()
                 if ids:
                     self._tell_finished(ids, [batch_id])
@@ -144,5 +144,5 @@ class Housekeeping:
 
     def _retire_flows(self) -> None:
         with self._store.write() as connection:
-            for flow_id in dispatching.empty_flows(connection, FLOWS_AT_ONCE):
-                dispatching.retire_if_empty(self._store, connection, flow_id)
+            for flow_id in upkeep.empty_flows(connection, FLOWS_AT_ONCE):
+                upkeep.retire_if_empty(connection, flow_id)

@@ -16,7 +16,7 @@ from trivet_routing.permits import Quota
 from trivet_routing.route_directory import RouteDirectory
 from trivet_store.cluster.registry import RegisteredRoute
 from trivet_store.database.engine import Store
-from trivet_store.jobs.probing import insert_probe
+from trivet_store.jobs.enqueue import insert_probe
 from trivet_store.reports import backlog
 from trivet_tasks.catalog import MODELS
 from trivet_tasks.config.route_settings import WHOLE_ROUTE

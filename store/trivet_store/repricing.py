@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, bindparam, text
 
-from trivet_store.database.batched_scan import READ_ROWS, of_ids, turn
+from trivet_store.database.batched_scan import READ_ROWS, turn
 from trivet_store.database.engine import BULK_ROWS, Store
+from trivet_store.database.locking import select_locked
 from trivet_store.jobs.ending import book_again, costs_of
 from trivet_store.ledger import spending
 from trivet_store.reports.costs import Span
@@ -96,7 +97,7 @@ _PAGE = text(
      ORDER BY started_at, id LIMIT :limit
     """
 ).columns(cost_usd=Usd())
-_HOLD_JOBS = "SELECT id, state, batch_id FROM jobs WHERE id IN :ids ORDER BY id"
+_HOLD_JOBS = "SELECT id, state, batch_id FROM jobs WHERE id IN :ids ORDER BY id {FOR UPDATE}"
 _WRITE = text(
     """
     UPDATE attempts SET cost_usd = :cost_usd, list_price = :list_price, multipliers = :multipliers,
@@ -147,7 +148,7 @@ def reprice(store: Store, book: PriceBook, span: Span, *, apply: bool = False) -
         if apply:
             for first in range(0, len(new), BULK_ROWS):
                 with turn(store) as connection:
-                    _write(store, connection, new[first : first + BULK_ROWS])
+                    _write(connection, new[first : first + BULK_ROWS])
         if rows:
             yield tallies
             at, after = rows[-1].started_at, rows[-1].id
@@ -176,10 +177,10 @@ def _priced(book: PriceBook, row: Row[Any]) -> _New:
     return _New(row.id, row.job_id, *price_records.record_of(priced, terms.region, usage))
 
 
-def _write(store: Store, connection: Connection, new: Sequence[_New]) -> None:
+def _write(connection: Connection, new: Sequence[_New]) -> None:
     """Under the locks of the jobs, as those who settle calls take them: first jobs, then attempts, then batches."""
     ids = sorted({one.job_id for one in new})
-    held = connection.execute(of_ids(_HOLD_JOBS + store.for_update), {"ids": ids}).all()
+    held = select_locked(connection, _HOLD_JOBS, ids=ids)
     batch_of = {row.id: row.batch_id for row in held if row.state in END_STATES}
     before = costs_of(connection, list(batch_of))
     counted = spending.calls(connection, [one.id for one in new])

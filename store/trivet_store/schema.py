@@ -345,7 +345,7 @@ leases = Table(  # one row per living worker or scheduler process
     Column("expires_at", Double, nullable=False),
 )
 
-dropped = Table(  # counters of what came through the broker and was not acted on (`dropped.py`)
+dropped = Table(  # counters of what came through the broker and was not acted on (`events.py`)
     "dropped",
     metadata,
     Column("kind", String(12), primary_key=True),

@@ -45,6 +45,24 @@ class CallTarget:
     """True if the job runs in a process of its own."""
 
 
+class JobRound(NamedTuple):
+    """A job's round so far, which it takes along from call to call."""
+
+    number: int
+    spent_s: float = 0.0
+    """Seconds of the round's budget used."""
+    tried: tuple[str, ...] = ()
+    """Routes that were asked in this round."""
+    doubted_by: str | None = None
+    """The provider that answered with an unknown 400 (ambiguous)."""
+    proxy_errors: tuple[ProxyError, ...] = ()
+    """The pages of proxies that the job met."""
+
+    def anew(self, number: int) -> "JobRound":
+        """Return a round in which every route may be asked again."""
+        return JobRound(number, doubted_by=self.doubted_by, proxy_errors=self.proxy_errors)
+
+
 class ClaimedJob(NamedTuple):
     """A job that this worker holds now, with the attempt that it is about to make."""
 
@@ -56,13 +74,7 @@ class ClaimedJob(NamedTuple):
     prompt: Prompt
     batch_id: int | None
     deadline_at: float | None
-    round: int
-    round_spent_s: float
-    tried: tuple[str, ...]
-    """Routes that were asked in this round."""
-    doubted_by: str | None
-    """The provider that answered with an unknown 400."""
-    proxy_errors: tuple[ProxyError, ...]
+    round: JobRound
     input_estimate: int
     max_tokens: int
     tenant: str | None
@@ -128,12 +140,9 @@ class GoOn:
 
     route: str
     until: float
-    tried: tuple[str, ...]
-    spent_s: float
-    doubted_by: str | None
+    round: JobRound
     outcome: Outcome
     error: str
-    proxy_errors: tuple[ProxyError, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,13 +150,9 @@ class Wait:
     """A job's return to waiting: until `not_before`, or until a route can take it."""
 
     not_before: float | None
-    round: int
-    tried: tuple[str, ...]
-    spent_s: float
-    doubted_by: str | None
+    round: JobRound
     outcome: Outcome | None
     error: str | None
-    proxy_errors: tuple[ProxyError, ...] = ()
 
 
 Next = End | GoOn | Wait

@@ -22,7 +22,7 @@ from trivet.cli import parquet_file
 from trivet.client import batch as batch_module
 from trivet.client import submitting
 from trivet.client.client import Client
-from trivet_store.jobs import batches
+from trivet_store.jobs import batches, cancelling
 from trivet_store.reports import results
 from trivet_store.steps import End
 from trivet_tasks.jobs import DispatchedJob
@@ -89,9 +89,9 @@ def ended_in_all_ways(world: World) -> None:
     world.end(lease, world.take(lease, again, route=OTHER_ROUTE), good, cost="1234567.000000000001")
     world.end(lease, jobs[5:], End(JobState.SUCCEEDED, message=b'{"content":[]}'))
     with world.store.write() as connection:
-        batches.begin_cancel(connection, batch.id)
+        cancelling.begin_cancel(connection, batch.id)
     with world.store.write() as connection:
-        assert len(batches.cancel_waiting(world.store, connection, batch.id)) == 2
+        assert len(cancelling.cancel_waiting(world.store, connection, batch.id)) == 2
 
 
 def rows(path: Path) -> list[dict[str, Any]]:

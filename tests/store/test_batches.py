@@ -6,7 +6,7 @@ import pytest
 from tests.store.world import ROUTE, WAIT, InThread, World, spec, specs, together, until_blocked
 
 from trivet_store.cluster import leases
-from trivet_store.jobs import batches, cancelling, dispatching
+from trivet_store.jobs import batches, cancelling, transitions
 from trivet_store.jobs.batches import Loading
 from trivet_store.jobs.enqueue import BatchRef
 from trivet_tasks.errors import InvalidRequest, NotFound
@@ -19,12 +19,12 @@ def _begin(world: World, name: str) -> Loading:
 
 def _cancel(world: World, batch: BatchRef) -> None:
     with world.store.write() as connection:
-        batches.begin_cancel(connection, batch.id)
+        cancelling.begin_cancel(connection, batch.id)
 
 
-def _cancel_waiting(world: World, batch: BatchRef, limit: int = 200) -> list[str]:
+def _cancel_waiting(world: World, batch: BatchRef) -> list[str]:
     with world.store.write() as connection:
-        return batches.cancel_waiting(world.store, connection, batch.id, limit)
+        return cancelling.cancel_waiting(world.store, connection, batch.id)
 
 
 def test_a_name_is_one_batch(world: World) -> None:
@@ -114,7 +114,8 @@ def test_the_latest_come_first(world: World) -> None:
         assert batches.id_of(connection, "b1")
 
 
-def test_cancelling_ends_what_waits_and_asks_what_runs(world: World) -> None:
+def test_cancelling_ends_what_waits_and_asks_what_runs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cancelling, "BULK_ROWS", 3)
     batch = world.batch("contracts", *specs(10))
     world.batch("other", *specs(1))
     lease = world.lease()
@@ -124,7 +125,7 @@ def test_cancelling_ends_what_waits_and_asks_what_runs(world: World) -> None:
     claimed = {world.job(job.id).batch_id for job in world.dispatch(20)}
     assert batch.id not in claimed, "nothing of it is claimed any more"
     ended = []
-    while got := _cancel_waiting(world, batch, limit=3):
+    while got := _cancel_waiting(world, batch):
         assert len(got) <= 3
         ended += got
     assert len(ended) == 10 - len(running)
@@ -147,7 +148,7 @@ def test_a_job_claimed_at_the_moment_of_the_cancel_is_asked_too(world: World) ->
     ids = [row.id for row in world.sql("SELECT id FROM jobs ORDER BY id")]
     _cancel(world, batch)
     with world.store.write() as connection:
-        claimed = dispatching.mark_dispatched(connection, ids[:1], ROUTE, 4e9)
+        claimed = transitions.dispatch(connection, ids[:1], ROUTE, 4e9)
     lease = world.lease()
     world.take(lease, claimed)
     with world.store.write() as connection:
@@ -172,7 +173,7 @@ def test_a_job_that_a_dispatcher_holds_is_waited_for(postgres_world: World) -> N
     batch = world.batch("contracts", *specs(2))
     with world.store.write() as connection:
         ids = [head.id for head in world.heads(connection, 10)]
-        assert len(dispatching.mark_dispatched(connection, ids, ROUTE, 4e9)) == 2
+        assert len(transitions.dispatch(connection, ids, ROUTE, 4e9)) == 2
         _cancel(world, batch)
         ending = InThread(lambda: [_cancel_waiting(world, batch) for _ in range(3)])
         until_blocked(world, ending)
@@ -223,7 +224,7 @@ def test_a_cancelled_job_is_not_dispatched_directly(world: World) -> None:
     (accepted,) = world.add(spec())
     with world.store.write() as connection:
         cancelling.cancel_job(world.store, connection, accepted.id)
-        assert dispatching.mark_dispatched(connection, [accepted.id], ROUTE, 4e9) == []
+        assert transitions.dispatch(connection, [accepted.id], ROUTE, 4e9) == []
 
 
 def test_two_processes_cannot_fill_one_batch_at_once(world: World) -> None:
@@ -257,10 +258,10 @@ def test_a_batch_cancelled_while_it_is_filled_stays_cancelled(world: World) -> N
 def test_what_a_cancel_left_half_done_is_found(world: World) -> None:
     batch = world.batch("contracts", *specs(3))
     with world.store.write() as connection:
-        batches.begin_cancel(connection, batch.id)
+        cancelling.begin_cancel(connection, batch.id)
     with world.store.read() as connection:
-        assert batches.cancelled_unended(connection, 10) == [batch.id]
+        assert cancelling.cancelled_unended(connection, 10) == [batch.id]
     with world.store.write() as connection:
-        assert len(batches.cancel_waiting(world.store, connection, batch.id)) == 3
+        assert len(cancelling.cancel_waiting(world.store, connection, batch.id)) == 3
     with world.store.read() as connection:
-        assert batches.cancelled_unended(connection, 10) == []
+        assert cancelling.cancelled_unended(connection, 10) == []

@@ -4,6 +4,7 @@ from decimal import Decimal
 
 from tests.store.world import ESTIMATE, MODEL, PERMIT, ROUTE, World, spec, specs, together
 
+from trivet_store.steps import JobRound
 from trivet_tasks.jobs import DispatchedJob, Permit, permit_id
 from trivet_tasks.latency import Latency
 
@@ -13,7 +14,7 @@ def test_a_taken_job_has_what_its_call_needs(world: World) -> None:
     one = spec("hello", residency=("eu",), compliance=("hipaa",), features=("files",), deadline_at=world.now() + 60)
     (accepted,) = world.add(one)
     (job,) = world.take(lease, world.dispatch())
-    assert (job.id, job.claim, job.batch_id, job.round, job.tried) == (accepted.id, 1, None, 0, ())
+    assert (job.id, job.claim, job.batch_id, job.round) == (accepted.id, 1, None, JobRound(0))
     assert (job.prompt.body, job.input_estimate, job.max_tokens) == (one.body, 5, 100)
     assert (job.residency, job.compliance, job.features) == (("eu",), ("hipaa",), ("files",))
     row = world.job(job.id)

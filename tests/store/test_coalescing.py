@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from tests.store.world import SUCCESS, WAIT, InThread, World, finished, spec, statements, until_blocked
 
-from trivet_store.jobs import batches, cancelling, retrying
+from trivet_store.jobs import cancelling, retrying
 from trivet_store.jobs.coalescing import (
     FREED_AT_ONCE,
     Coalesced,
@@ -16,9 +16,9 @@ from trivet_store.jobs.coalescing import (
     look_after,
 )
 from trivet_store.jobs.finishing import finish
-from trivet_store.jobs.lease_release import release
+from trivet_store.jobs.rescuing import release
 from trivet_store.reports import backlog
-from trivet_store.steps import ClaimedJob, End, Next, Wait
+from trivet_store.steps import ClaimedJob, End, JobRound, Next, Wait
 from trivet_tasks.jobs import DispatchedJob, JobSpec
 from trivet_tasks.latency import DEFAULTS
 from trivet_tasks.outcomes import Outcome
@@ -95,7 +95,7 @@ def test_when_the_leader_ends_they_wait_for_a_route_again_in_their_place(world: 
 def test_no_job_is_coalesced_with_one_that_is_not_outstanding(world: World) -> None:
     """The leader backs off, or waits for its budget: the coalesced jobs keep waiting."""
     lease, leader, _ = led(world)
-    later = Wait(world.now() + 100, 1, (), 0.0, None, Outcome.OVERLOADED, "busy")
+    later = Wait(world.now() + 100, JobRound(1), Outcome.OVERLOADED, "busy")
     world.finish(finished(leader, lease, later, outcome=Outcome.OVERLOADED))
     other, *_ = world.add(spec("equal"))
     claimed = next(job for job in world.dispatch() if job.id == other.id)
@@ -216,8 +216,8 @@ def test_a_cancelled_batch_cancels_its_coalesced_jobs(world: World) -> None:
     world.take(lease, [leader])
     coalesce_with(world, others, leader.id)
     with world.store.write() as connection:
-        batches.begin_cancel(connection, batch.id)
-        assert set(batches.cancel_waiting(world.store, connection, batch.id)) == {job.id for job in others}
+        cancelling.begin_cancel(connection, batch.id)
+        assert set(cancelling.cancel_waiting(world.store, connection, batch.id)) == {job.id for job in others}
     assert world.progress("b").cancelled == 2
 
 

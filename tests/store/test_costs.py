@@ -10,8 +10,7 @@ from tests.store.world import ESTIMATE, MODEL, OTHER_ROUTE, ROUTE, SUCCESS, WAIT
 from trivet_store.jobs.claiming import add_attempt
 from trivet_store.ledger import spending
 from trivet_store.reports import cost_savings, costs
-from trivet_store.reports.cost_groups import GROUPINGS
-from trivet_store.reports.costs import CostRow, Span
+from trivet_store.reports.costs import GROUPINGS, CostRow, Span
 from trivet_store.steps import CallTarget, End, Settlement, Transition
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.latency import Latency

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from sqlalchemy import Connection, text
-from tests.store.fixed_directory import dispatcher
+from tests.directories import dispatcher
 from tests.store.world import (
     MODEL,
     OTHER_ROUTE,
@@ -18,10 +18,10 @@ from tests.store.world import (
 )
 
 from trivet_store.cluster import health, leases
-from trivet_store.jobs import batches, dispatching, rescuing
+from trivet_store.jobs import batches, dispatching, rescuing, transitions, upkeep
 from trivet_store.jobs.dispatching import Outstanding
 from trivet_store.jobs.enqueue import DirectDispatch
-from trivet_store.ledger.used_output import used_output
+from trivet_store.reports.attempts import used_output
 from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
 
@@ -54,7 +54,7 @@ def test_a_job_no_longer_waiting_is_passed_over(world: World) -> None:
     one, two = world.add(*specs(2))
     world.dispatch(1)
     with world.store.write() as connection:
-        marked = dispatching.mark_dispatched(connection, [one.id, two.id, "nobody"], OTHER_ROUTE, 4e9)
+        marked = transitions.dispatch(connection, [one.id, two.id, "nobody"], OTHER_ROUTE, 4e9)
     assert [job.id for job in marked] == [two.id]
     assert (world.job(one.id).route, world.job(one.id).claim) == (ROUTE, 1)
 
@@ -77,8 +77,8 @@ def test_a_claim_passes_over_rows_that_another_holds(postgres_world: World) -> N
     accepted = world.add(*specs(10))
     ids = [entry.id for entry in accepted]
     with world.store.write() as one, world.store.write() as other:
-        first = dispatching.mark_dispatched(one, ids[:4], ROUTE, 4e9)
-        second = dispatching.mark_dispatched(other, ids[2:8], ROUTE, 4e9)
+        first = transitions.dispatch(one, ids[:4], ROUTE, 4e9)
+        second = transitions.dispatch(other, ids[2:8], ROUTE, 4e9)
     assert sorted(job.id for job in first) == ids[:4]
     assert sorted(job.id for job in second) == ids[4:8]
 
@@ -113,7 +113,7 @@ def test_credit_is_counted_by_one_dispatcher_at_a_time(postgres_world: World) ->
     with world.store.write() as connection:
         dispatching.lock(world.store, connection)
         ids = [head.id for head in world.heads(connection, 3)]
-        dispatching.mark_dispatched(connection, ids, ROUTE, 4e9)
+        transitions.dispatch(connection, ids, ROUTE, 4e9)
         other = InThread(count)
         until_blocked(world, other)
         assert not other.over
@@ -121,7 +121,7 @@ def test_credit_is_counted_by_one_dispatcher_at_a_time(postgres_world: World) ->
 
 
 def test_dispatched_and_running_jobs_are_outstanding(world: World) -> None:
-    """Those in the queue with the tokens that they are going to ask for."""
+    """Queued ones count with the tokens that they are going to ask for."""
     world.add(*[spec("x" * 10) for _ in range(10)])
     lease = world.lease()
     jobs = world.take(lease, world.dispatch(4))
@@ -158,7 +158,7 @@ def test_urgent_jobs_are_those_whose_deadline_is_near(world: World) -> None:
     ids = {name: world.add(spec(name, deadline_at=at))[0].id for name, at in terms.items()}
     world.add(spec("whenever"))
     with world.store.write() as connection:
-        dispatching.mark_dispatched(connection, [ids["running"]], ROUTE, 4e9)
+        transitions.dispatch(connection, [ids["running"]], ROUTE, 4e9)
     with world.store.write() as connection:
         urgent = dispatching.urgent(connection, now + 300, 10)
         assert [head.id for head in urgent] == [ids["sooner"], ids["soon"]]
@@ -183,7 +183,7 @@ def test_flows_say_what_their_jobs_need(world: World) -> None:
 
 def _retire(world: World, flow_id: int) -> None:
     with world.store.write() as connection:
-        dispatching.retire_if_empty(world.store, connection, flow_id)
+        upkeep.retire_if_empty(connection, flow_id)
 
 
 def _active(world: World) -> list[int]:
@@ -194,10 +194,10 @@ def test_flows_without_a_living_job_are_found(world: World) -> None:
     lease, (job,) = world.running(1)
     world.add(spec(latency=Latency.ASYNC))
     with world.store.read() as connection:
-        assert dispatching.empty_flows(connection, 10) == []
+        assert upkeep.empty_flows(connection, 10) == []
     world.end(lease, [job])
     with world.store.read() as connection:
-        assert dispatching.empty_flows(connection, 10) == [world.job(job.id).flow_id]
+        assert upkeep.empty_flows(connection, 10) == [world.job(job.id).flow_id]
 
 
 def test_a_flow_is_retired_when_all_its_jobs_have_ended(world: World) -> None:
@@ -287,8 +287,8 @@ def test_the_queries_of_the_loops_are_index_scans(sqlite_world: World) -> None:
     world.register(*(f"another {n}" for n in range(20)))
     flow = world.value("SELECT flow_id FROM jobs LIMIT 1")
     loops: dict[str, Callable[[Connection], object]] = {
-        "due": lambda c: rescuing.due(world.store, c),
-        "empty drained": lambda c: rescuing.empty_drained(world.store, c),
+        "due": lambda c: upkeep.due(world.store, c),
+        "empty drained": lambda c: upkeep.empty_drained(world.store, c),
         "under way": lambda c: health.under_way(c),
         "used lately": lambda c: health.used_lately(c, 4e9),
         "answers": lambda c: used_output(c, 0.0, 2_000),
@@ -296,12 +296,12 @@ def test_the_queries_of_the_loops_are_index_scans(sqlite_world: World) -> None:
         "outstanding": lambda c: dispatching.outstanding(c),
         "claim": lambda c: dispatching.heads(c, [flow], 200),
         "urgent": lambda c: dispatching.urgent(c, 4e9, 40),
-        "empty flows": lambda c: dispatching.empty_flows(c, 20),
-        "retire": lambda c: dispatching.retire_if_empty(world.store, c, flow),
-        "wake": lambda c: rescuing.wake_delayed(world.store, c),
-        "recall": lambda c: rescuing.recall_untaken(world.store, c),
+        "empty flows": lambda c: upkeep.empty_flows(c, 20),
+        "retire": lambda c: upkeep.retire_if_empty(c, flow),
+        "wake": lambda c: upkeep.wake_delayed(world.store, c),
+        "recall": lambda c: upkeep.recall_untaken(world.store, c),
         "rescue": lambda c: rescuing.rescue(world.store, c, "nobody"),
-        "expire": lambda c: rescuing.expire_late(world.store, c),
+        "expire": lambda c: upkeep.expire_late(world.store, c),
         "heartbeat": lambda c: leases.renew(world.store, c, lease, 1, None, 15),
         "progress": lambda c: batches.progress(c, "contracts"),
     }
@@ -342,7 +342,7 @@ def test_urgent_jobs_go_ahead_within_their_share(world: World) -> None:
     plain = world.add(*specs(60))
     now = world.now()
     urgent = [world.add(spec(f"urgent {n}", deadline_at=now + 200 - n))[0].id for n in range(20)]
-    with dispatcher(world, slots=10) as one:
+    with dispatcher(world.store, slots=10) as one:
         done = one.run_once()
     claimed = {row.id for row in world.sql("SELECT id FROM jobs WHERE state = 'dispatched'")}
     assert (done.dispatched, done.more) == (15, True), "ten places and half as much again"
@@ -354,7 +354,7 @@ def test_an_urgent_job_does_not_send_newcomers_to_the_end_of_the_line(sqlite_wor
     world = sqlite_world
     world.batch("old", *specs(200, tenant="old"))
     world.add(spec("urgent", tenant="old", deadline_at=world.now() + 100))
-    with dispatcher(world, slots=10) as one:
+    with dispatcher(world.store, slots=10) as one:
         one.run_once()
     new = world.batch("new", *specs(50, tenant="new"))
     claimed = [world.job(job.id).batch_id for job in world.dispatch(20)]
@@ -366,7 +366,7 @@ def test_many_schedulers_send_no_more_than_the_routes_can_take(world: World) -> 
     counts: list[int] = []
 
     def run() -> None:
-        with dispatcher(world, slots=10) as one:
+        with dispatcher(world.store, slots=10) as one:
             counts.extend(one.run_once().dispatched for _ in range(3))
 
     together(run, run, run)

@@ -10,6 +10,7 @@ from trivet_routing.limits import Limits
 from trivet_scheduler.housekeeping import Housekeeping
 from trivet_store.cluster import registry
 from trivet_store.database.engine import BULK_ROWS
+from trivet_store.jobs import upkeep
 from trivet_store.jobs.claiming import give_back
 from trivet_tasks.config.settings import LeaseSettings
 
@@ -80,7 +81,7 @@ def test_a_route_back_in_service_keeps_its_queue(two: World) -> None:
     assert world.states() == {"dispatched": 2}
 
 
-def test_housekeeping_empties_a_long_queue_in_groups(two: World) -> None:
+def test_housekeeping_empties_a_long_queue_in_groups(two: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world = two
     count = BULK_ROWS + 50
     for _ in range(2):
@@ -88,7 +89,9 @@ def test_housekeeping_empties_a_long_queue_in_groups(two: World) -> None:
     world.dispatch(count)
     probe = world.probe()
     _drain(world)
-    assert world.empty_drained(limit=20) == 20
+    with monkeypatch.context() as patch:
+        patch.setattr(upkeep, "BULK_ROWS", 20)
+        assert world.empty_drained() == 20
     told: list[object] = []
 
     def tell(ids: Sequence[str], batches: Sequence[int]) -> None:
@@ -102,7 +105,8 @@ def test_housekeeping_empties_a_long_queue_in_groups(two: World) -> None:
     assert told == [], "nothing ended"
 
 
-def test_many_schedulers_empty_a_queue_once(two: World) -> None:
+def test_many_schedulers_empty_a_queue_once(two: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upkeep, "BULK_ROWS", 20)
     world = two
     world.add(*specs(90))
     world.dispatch(90)
@@ -110,7 +114,7 @@ def test_many_schedulers_empty_a_queue_once(two: World) -> None:
     counts: list[int] = []
 
     def empty() -> None:
-        while done := world.empty_drained(limit=20):
+        while done := world.empty_drained():
             counts.append(done)
 
     together(empty, empty, empty)

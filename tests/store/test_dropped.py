@@ -2,13 +2,13 @@
 
 from tests.store.world import ROUTE, World
 
-from trivet_store.jobs import dropped
-from trivet_store.jobs.dropped import Drop
+from trivet_store import events
+from trivet_store.events import Drop
 
 
 def add(world: World, counts: dict[tuple[Drop, str], int]) -> None:
     with world.store.write() as connection:
-        dropped.add(world.store, connection, counts)
+        events.count_drops(world.store, connection, counts)
 
 
 def test_counts_of_several_processes_are_summed_by_kind_and_route(world: World) -> None:
@@ -18,7 +18,7 @@ def test_counts_of_several_processes_are_summed_by_kind_and_route(world: World) 
     between = world.now()
     add(world, {(Drop.FORGED, ROUTE): 3})
     with world.store.read() as connection:
-        forged, unreadable = dropped.read(connection)
+        forged, unreadable = events.drops(connection)
     assert (forged.kind, forged.route, forged.times) == (Drop.FORGED, ROUTE, 5)
     assert (unreadable.kind, unreadable.route, unreadable.times) == (Drop.UNREADABLE, "", 1)
     assert began - 0.01 <= forged.first_at <= between <= forged.last_at + 0.01

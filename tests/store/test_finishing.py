@@ -1,6 +1,7 @@
 """Finishing calls: the fence, the next steps of their jobs, counters and costs, many workers at once."""
 
 import threading
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -20,11 +21,11 @@ from tests.store.world import (
 )
 
 from trivet_store.cluster import health
-from trivet_store.jobs import batches, cancelling
+from trivet_store.jobs import cancelling
 from trivet_store.jobs.finishing import finish
 from trivet_store.reports import costs
 from trivet_store.reports.results import AttemptRow, JobRow, attempts_of, batch_page, jobs_by_id
-from trivet_store.steps import End, Next, Settlement, Transition, Wait
+from trivet_store.steps import End, JobRound, Next, Settlement, Transition, Wait
 from trivet_tasks.outcomes import Outcome, Usage
 from trivet_tasks.states import JobState, RouteState
 
@@ -83,7 +84,7 @@ def test_the_next_worker_goes_on_where_the_last_one_was(world: World) -> None:
     world.end(lease, [job], go_on())
     other = world.lease(worker="worker-2")
     (again,) = world.take(other, [DispatchedJob(job.id, 2, 1, 1)], route=OTHER_ROUTE)
-    assert (again.claim, again.tried, again.round_spent_s) == (2, (ROUTE,), 1.5)
+    assert (again.claim, again.round) == (2, JobRound(0, 1.5, (ROUTE,)))
     assert again.attempt_id != job.attempt_id
     world.end(other, [again])
     assert [a.outcome for a in _attempts(world, job.id)] == ["overloaded", "succeeded"]
@@ -103,7 +104,7 @@ def test_a_job_that_waits_for_a_route_keeps_its_place_in_line(world: World) -> N
 def test_backing_off_is_delayed_until_its_time(world: World) -> None:
     lease, (job,) = world.running(1)
     at = world.now() + 60
-    world.end(lease, [job], Wait(at, 1, (), 0.0, "bedrock", Outcome.OVERLOADED, "busy"))
+    world.end(lease, [job], Wait(at, JobRound(1, doubted_by="bedrock"), Outcome.OVERLOADED, "busy"))
     row = world.job(job.id)
     assert (row.state, row.round, row.tried, row.doubted_by) == ("delayed", 1, "", "bedrock")
     assert row.not_before == pytest.approx(at, abs=0.001)
@@ -113,7 +114,7 @@ def test_backing_off_is_delayed_until_its_time(world: World) -> None:
 
 def test_a_wait_without_a_word_keeps_the_last_one(world: World) -> None:
     lease, (job,) = world.running(1)
-    world.end(lease, [job], Wait(None, 0, (), 0.0, None, Outcome.TIMEOUT, "silent"))
+    world.end(lease, [job], Wait(None, JobRound(0), Outcome.TIMEOUT, "silent"))
     world.end(lease, world.take(lease, world.dispatch()), WAIT)
     assert (world.job(job.id).last_outcome, world.job(job.id).last_error) == ("timeout", "silent")
 
@@ -185,12 +186,12 @@ def test_words_that_a_provider_chose_fit_the_columns(world: World) -> None:
     bad = "a\x00b\ud800c"
     settlement = Settlement(jobs[0].attempt_id, Outcome.SERVER_ERROR, 0.5, request_id="r" * 500 + bad, message=bad)
     ends = End(JobState.FAILED, outcome=Outcome.SERVER_ERROR, error=bad)
-    waits = Wait(None, 0, (), 0.0, None, Outcome.SERVER_ERROR, bad)
+    waits = Wait(None, JobRound(0), Outcome.SERVER_ERROR, bad)
     on = go_on()
     world.finish(
         Transition(jobs[0], settlement, ends),
         finished(jobs[1], lease, waits),
-        finished(jobs[2], lease, type(on)(on.route, on.until, on.tried, 0.0, None, Outcome.SERVER_ERROR, bad)),
+        finished(jobs[2], lease, replace(on, outcome=Outcome.SERVER_ERROR, error=bad)),
     )
     clean = "ab\ufffdc"
     assert _result(world, jobs[0].id).error_message == clean
@@ -327,7 +328,7 @@ def test_a_finish_and_a_batch_cancel_do_not_lock_each_other_out(postgres_world: 
 
     def cancel() -> None:
         with world.store.write() as connection:
-            batches.begin_cancel(connection, batch.id)
+            cancelling.begin_cancel(connection, batch.id)
 
     with world.store.write() as connection:
         # the jobs' rows are held, the batch's is not yet
@@ -358,7 +359,7 @@ def test_a_job_claimed_at_the_moment_of_a_cancel_ends_with_its_call(world: World
     lease = world.lease()
     jobs = world.take(lease, world.dispatch())
     with world.store.write() as connection:
-        batches.begin_cancel(connection, batch.id)
+        cancelling.begin_cancel(connection, batch.id)
     world.sql("UPDATE jobs SET cancel_requested = false")
     world.end(lease, jobs, WAIT)
     assert world.states() == {"cancelled": 1}

@@ -10,10 +10,10 @@ from sqlalchemy import Row
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, InThread, World, finished, go_on, until_blocked
 from uuid_utils import uuid7
 
-from trivet_store.cluster import leases
+from trivet_store.jobs import rescuing
 from trivet_store.jobs.claiming import add_attempt
 from trivet_store.jobs.finishing import finish
-from trivet_store.jobs.lease_release import release
+from trivet_store.jobs.rescuing import release
 from trivet_store.steps import CallTarget, ClaimedJob, Transition
 from trivet_tasks.latency import Latency
 from trivet_tasks.outcomes import Outcome
@@ -92,7 +92,7 @@ def _claimed_again(world: World, lease_id: str, job: ClaimedJob) -> None:
 
 def _put_back(world: World, lease_id: str, job: ClaimedJob) -> None:
     with world.store.write() as connection:
-        leases.put_back(connection, lease_id, [job.id])
+        rescuing.put_back_strays(connection, lease_id, [job.id])
 
 
 @pytest.mark.parametrize("lose", [_ended, _gone_on, _rescued, _claimed_by_another, _claimed_again, _put_back])

@@ -6,7 +6,7 @@ from trivet_routing.route_directory import RouteSnapshot
 from trivet_store.cluster import leases
 from trivet_store.cluster.leases import Renewal
 from trivet_store.jobs import cancelling
-from trivet_store.jobs.lease_release import release
+from trivet_store.jobs.rescuing import release
 from trivet_worker.adapters.protocol import LocalCause
 
 

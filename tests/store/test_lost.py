@@ -2,9 +2,9 @@
 
 from tests.store.world import World
 
-from trivet_store.cluster import leases, lost
+from trivet_store.cluster import leases
 from trivet_store.cluster.leases import SCHEDULER
-from trivet_store.jobs import lease_release
+from trivet_store.jobs import rescuing
 
 TTL_S = 15.0
 
@@ -12,7 +12,7 @@ TTL_S = 15.0
 def silent(world: World) -> list[str]:
     with world.store.read() as connection:
         living = [*leases.living(world.store, connection), *leases.schedulers(world.store, connection)]
-        return [one.process for one in lost.silent(world.store, connection, living, TTL_S)]
+        return [one.process for one in leases.silent(world.store, connection, living, TTL_S)]
 
 
 def fall_silent(world: World, lease: str, *, for_s: float = 1.0) -> None:
@@ -66,7 +66,7 @@ def test_one_that_took_its_place_since_makes_it_forgotten(world: World) -> None:
 def covered(world: World) -> dict[str, bool]:
     with world.store.read() as connection:
         living = [*leases.living(world.store, connection), *leases.schedulers(world.store, connection)]
-        return {one.process: one.covered for one in lost.silent(world.store, connection, living, TTL_S)}
+        return {one.process: one.covered for one in leases.silent(world.store, connection, living, TTL_S)}
 
 
 def test_one_whose_jobs_are_rescued_and_whose_routes_others_serve_holds_nothing_up(world: World) -> None:
@@ -89,19 +89,19 @@ def test_one_whose_jobs_are_rescued_and_whose_routes_others_serve_holds_nothing_
 def test_it_is_forgotten_when_it_is_back_or_after_a_time(world: World) -> None:
     one, two = world.lease(worker="one"), world.lease(worker="two")
     fall_silent(world, one)
-    fall_silent(world, two, for_s=lost.REMEMBERED_S + 5)
+    fall_silent(world, two, for_s=leases.REMEMBERED_S + 5)
     assert silent(world) == ["one", "two"], "their leases are there"
     world.rescue()
     assert silent(world) == ["one"]
     with world.store.write() as connection:
-        lost.is_back(connection, "one")
+        leases.is_back(connection, "one")
     assert silent(world) == []
 
 
 def test_an_orderly_end_is_not_silence(world: World) -> None:
     lease = world.lease(worker="one")
     with world.store.write() as connection:
-        lease_release.release(world.store, connection, lease)
+        rescuing.release(world.store, connection, lease)
     isolated = world.lease(worker="isolated", lane=leases.ISOLATED)
     world.let_die(isolated)
     world.rescue()

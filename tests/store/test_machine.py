@@ -4,6 +4,7 @@ from collections import defaultdict
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import strategies as st
@@ -15,12 +16,12 @@ from tests.store.machines import StoreMachine, machine_settings
 from tests.store.world import MODEL, ROUTE, SUCCESS, finished, go_on, spec
 
 from trivet_store.cluster import registry
-from trivet_store.jobs import batches, cancelling, coalescing, quarantine, retrying
+from trivet_store.jobs import cancelling, coalescing, rescuing, retrying
 from trivet_store.jobs.answering import Answered, end_answered
 from trivet_store.jobs.enqueue import BatchRef
-from trivet_store.jobs.lease_release import release
+from trivet_store.jobs.rescuing import release
 from trivet_store.jobs.retrying import RETRIABLE
-from trivet_store.steps import ClaimedJob, End, Next, Wait
+from trivet_store.steps import ClaimedJob, End, JobRound, Next, Wait
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import DEFAULTS
@@ -33,9 +34,9 @@ STEPS: dict[str, Next] = {
     "fails": FAILURE,
     "goes on": go_on(ROUTE),
     "goes on, message lost": go_on(ROUTE, until=1.0),
-    "waits": Wait(None, 0, (ROUTE,), 0.5, None, Outcome.OVERLOADED, "busy"),
-    "backs off": Wait(4e9, 1, (), 0.0, None, Outcome.TIMEOUT, "silent"),
-    "is over its back-off": Wait(1.0, 1, (), 0.0, None, Outcome.TIMEOUT, "silent"),
+    "waits": Wait(None, JobRound(0, 0.5, (ROUTE,)), Outcome.OVERLOADED, "busy"),
+    "backs off": Wait(4e9, JobRound(1), Outcome.TIMEOUT, "silent"),
+    "is over its back-off": Wait(1.0, JobRound(1), Outcome.TIMEOUT, "silent"),
 }
 
 
@@ -183,7 +184,7 @@ class Life(StoreMachine):
         """Also late and doubled."""
         _, job = call
         with self.world.store.write() as connection:
-            quarantine.strike(self.world.store, connection, job.id, job.claim, hung=hung)
+            rescuing.strike(self.world.store, connection, job.id, job.claim, hung=hung)
 
     @rule()
     def rescue(self) -> None:
@@ -225,8 +226,8 @@ class Life(StoreMachine):
     @rule()
     def cancel_batch(self) -> None:
         with self.world.store.write() as connection:
-            batches.begin_cancel(connection, self.batches[1].id)
-            batches.cancel_waiting(self.world.store, connection, self.batches[1].id)
+            cancelling.begin_cancel(connection, self.batches[1].id)
+            cancelling.cancel_waiting(self.world.store, connection, self.batches[1].id)
 
     @rule(which=st.integers(0, 30))
     def retry_job(self, which: int) -> None:
@@ -265,7 +266,7 @@ class Life(StoreMachine):
             with self.world.store.read() as connection:
                 upto = retrying.begin_retry(connection, batch.id)
             for _ in range(groups):
-                with self.world.store.write() as connection:
+                with self.world.store.write() as connection, patch.object(retrying, "BULK_ROWS", 2):
                     group = retrying.retry_group(
                         self.world.store,
                         connection,
@@ -274,7 +275,6 @@ class Life(StoreMachine):
                         classes=DEFAULTS,
                         after=after,
                         upto=upto,
-                        limit=2,
                     )
                 if group is None:
                     whole = True

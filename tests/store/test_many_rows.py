@@ -11,7 +11,7 @@ from tests.store.world import WAIT, World, finished, go_on, spec, specs, stateme
 from trivet_store import schema
 from trivet_store.database.engine import Store
 from trivet_store.database.many_rows import RowsStatement, execute_rows
-from trivet_store.database.planner import plan_freely
+from trivet_store.database.postgres import plan_freely
 
 _ADD = RowsStatement(
     schema.batches,

@@ -14,7 +14,7 @@ from tests.store.world import MODEL, InThread, World, spec
 from tests.timing import until
 
 from trivet_store.database.engine import Store
-from trivet_store.migrations import run, schema_version, upgrading
+from trivet_store.migrations import schema_version
 from trivet_tasks.errors import SchemaMismatch, StoreUnavailable
 
 NOW, BETWEEN, NEXT = schema_version.NEWEST, "9001", "9002"
@@ -39,15 +39,15 @@ def upgrade() -> None:
 def next_schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world: World) -> None:
     """Makes this process one of a newer Trivet, once the world's database has today's schema."""
     scripts = tmp_path / "migrations"
-    shutil.copytree(run.SCRIPTS, scripts, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(schema_version.SCRIPTS, scripts, ignore=shutil.ignore_patterns("__pycache__"))
     before = NOW
     for revision, change in STEPS.items():
         step = STEP.format(revision=revision, before=before, change=change)
         (scripts / "versions" / f"{revision}_next.py").write_text(step)
         before = revision
-    monkeypatch.setattr(run, "SCRIPTS", scripts)
+    monkeypatch.setattr(schema_version, "SCRIPTS", scripts)
     monkeypatch.setattr(schema_version, "NEWEST", NEXT)
-    monkeypatch.setattr(upgrading, "PAUSE_S", (0.01, 0.05))
+    monkeypatch.setattr(schema_version, "PAUSE_S", (0.01, 0.05))
 
 
 @pytest.mark.usefixtures("next_schema")
@@ -151,7 +151,7 @@ def test_an_upgrade_does_not_hold_up_workers_behind_a_long_transaction(world: Wo
 def test_an_upgrade_that_never_gets_its_locks_names_who_holds_them(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upgrading, "GIVE_UP_S", 0.0)
+    monkeypatch.setattr(schema_version, "GIVE_UP_S", 0.0)
     with world.store.write() as connection:
         connection.execute(text("SET LOCAL application_name = 'nightly backup'"))
         connection.execute(text("SELECT count(*) FROM jobs"))

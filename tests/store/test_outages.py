@@ -13,7 +13,7 @@ from tests.command_line import Said, commands
 from tests.postgres import PostgresServer
 
 from trivet_store.database.engine import Store
-from trivet_store.database.outages import outage_of
+from trivet_store.database.postgres import outage_of
 from trivet_store.migrations.schema_version import upgrade
 from trivet_tasks.errors import StoreError, StoreUnavailable
 

@@ -4,11 +4,11 @@ import json
 from collections.abc import Sequence
 
 import pytest
-from tests.store.fixed_directory import dispatcher
+from tests.directories import dispatcher
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, go_on, spec, specs
 
-from trivet_store.jobs import dispatching
-from trivet_store.jobs.probing import INPUT_ESTIMATE
+from trivet_store.jobs import dispatching, upkeep
+from trivet_store.jobs.enqueue import PROBE_INPUT_ESTIMATE
 from trivet_store.steps import End
 from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
@@ -26,7 +26,7 @@ def _waiting_flows(world: World) -> Sequence[dispatching.Flow]:
 def test_a_probe_is_a_tiny_job_dispatched_to_its_route(world: World) -> None:
     before = world.now()
     claimed = world.probe(within_s=15)
-    assert claimed == DispatchedJob(claimed.id, 1, INPUT_ESTIMATE, 1)
+    assert claimed == DispatchedJob(claimed.id, 1, PROBE_INPUT_ESTIMATE, 1)
     job = world.job(claimed.id)
     assert (job.state, job.route, job.claim, job.max_tokens, job.batch_id) == ("dispatched", ROUTE, 1, 1, None)
     assert job.deadline_at == job.dispatched_until
@@ -64,8 +64,8 @@ def test_a_probe_ends_with_its_call_and_its_flow_with_it(world: World, then: End
     assert (written.refused, world.states()) == ((), {state: 1})
     flow = world.job(probes[0].id).flow_id
     with world.store.write() as connection:
-        assert dispatching.empty_flows(connection, 10) == [flow]
-        dispatching.retire_if_empty(world.store, connection, flow)
+        assert upkeep.empty_flows(connection, 10) == [flow]
+        upkeep.retire_if_empty(connection, flow)
     assert not world.value("SELECT active FROM flows")
     again = world.probe()
     assert world.job(again.id).flow_id == flow
@@ -84,7 +84,7 @@ def test_a_probe_that_no_worker_started_is_never_sent_elsewhere(world: World) ->
     assert world.states() == {"waiting": 3}
     (mine,) = world.add(spec(deadline_at=world.now() + 5))
     assert [flow.model for flow in _waiting_flows(world)] == [MODEL], "that of the job"
-    with dispatcher(world, slots=10) as one:
+    with dispatcher(world.store, slots=10) as one:
         assert one.run_once().dispatched == 1
     assert world.job(mine.id).state == "dispatched"
     assert {world.job(job.id).state for job in (given_back, died, untaken)} == {"waiting"}
@@ -98,7 +98,7 @@ def test_probes_do_not_keep_urgent_jobs_from_their_turn(world: World) -> None:
     world.give_back([world.probe() for _ in range(20)])
     world.add(*specs(60))
     urgent = [job.id for job in world.add(*specs(3, deadline_at=world.now() + 100))]
-    with dispatcher(world, slots=10) as one:
+    with dispatcher(world.store, slots=10) as one:
         one.run_once()
     assert {world.job(job_id).state for job_id in urgent} == {"dispatched"}
 

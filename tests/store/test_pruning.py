@@ -12,16 +12,16 @@ from sqlalchemy import text
 from tests.databases import orphans
 from tests.store.world import SUCCESS, InThread, World, finished, go_on, spec, specs, statements, together
 
+from trivet_store import events, retention
 from trivet_store.cluster import health
 from trivet_store.database import batched_scan
 from trivet_store.database.batched_scan import Candidate
 from trivet_store.database.engine import BULK_BYTES, BULK_ROWS
-from trivet_store.jobs import dispatching
+from trivet_store.jobs import upkeep
 from trivet_store.jobs.retrying import retry_job
 from trivet_store.reports import costs, results
-from trivet_store.reports.cost_groups import GROUPINGS
-from trivet_store.retention import pruning
-from trivet_store.retention.pruning import Terms
+from trivet_store.reports.costs import GROUPINGS
+from trivet_store.retention import Terms
 from trivet_store.steps import End
 from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import DEFAULTS
@@ -47,8 +47,8 @@ def prune(world: World, terms: Terms, *, dry_run: bool = False) -> dict[str, int
     """Run to the end; the kinds of which there was something."""
     pruned: Counter[str] = Counter()
     looked_at = 0
-    extent = pruning.extent(world.store, terms)
-    for step in pruning.prune(world.store, terms, dry_run=dry_run):
+    extent = retention.extent(world.store, terms)
+    for step in retention.prune(world.store, terms, dry_run=dry_run):
         pruned.update(step.pruned)
         looked_at += step.looked_at
     assert looked_at <= extent, "the bar runs over its end"
@@ -82,8 +82,8 @@ def end_batch(world: World, name: str, count: int, then: End = SUCCESS) -> list[
 
 def retire_flows(world: World) -> None:
     with world.store.write() as connection:
-        for flow_id in dispatching.empty_flows(connection, 100):
-            dispatching.retire_if_empty(world.store, connection, flow_id)
+        for flow_id in upkeep.empty_flows(connection, 100):
+            upkeep.retire_if_empty(connection, flow_id)
 
 
 def look(world: World, job_id: str) -> results.JobRow:
@@ -192,8 +192,8 @@ def test_what_is_forgotten_is_gone_whole(world: World) -> None:
     world.sql("UPDATE virtual_clock SET rank = 1e6")
     with world.store.write() as connection:
         health.note(connection, "r", "m", RouteState.OPEN, "timeout: silent", 1_000.0, 15.0)
-        health.note_operator(connection, "route drained", "r", "moved", 1_000.0)
-        health.note_operator(connection, "route drained", "r", "broken", 1_001.0)
+        events.note(connection, "route drained", "moved", 1_000.0, route="r")
+        events.note(connection, "route drained", "broken", 1_001.0, route="r")
     shares = world.value("SELECT count(*) FROM shares")
     terms = Terms(soon(world), forget_before=soon(world))
     expected = {
@@ -273,7 +273,7 @@ def test_a_broken_run_leaves_nothing_half_and_the_next_goes_on(world: World) -> 
     world.add(*specs(BULK_ROWS))
     world.add(*specs(50))
     world.end(lease, world.take(lease, world.dispatch(count)))
-    run: Iterator[object] = pruning.prune(world.store, Terms(soon(world)))
+    run: Iterator[object] = retention.prune(world.store, Terms(soon(world)))
     next(run)
     run.close()  # type: ignore[attr-defined]
     assert world.value("SELECT count(*) FROM job_requests") == 50
@@ -321,7 +321,7 @@ def test_a_job_that_began_again_since_it_was_read_keeps_its_body(world: World, m
         world.sql("UPDATE jobs SET state = 'waiting', ended_at = NULL WHERE id = :id", id=job_id)
         yield from real(candidates)
 
-    monkeypatch.setattr(pruning, "groups", meanwhile)
+    monkeypatch.setattr(retention, "groups", meanwhile)
     assert prune(world, Terms(soon(world))) == {}
     assert world.value("SELECT count(*) FROM job_requests") == 1
 

@@ -3,9 +3,9 @@
 import pytest
 from tests.store.world import ROUTE, InThread, World, specs, together, until_blocked
 
-from trivet_store.jobs import batches, dispatching, quarantine, rescuing
+from trivet_store.jobs import cancelling, dispatching, rescuing
 from trivet_store.jobs.dispatching import Outstanding
-from trivet_store.jobs.quarantine import ISOLATED_CRASHES, LONGEST_WAIT_S, PATIENT_AFTER
+from trivet_store.jobs.rescuing import ISOLATED_CRASHES, LONGEST_WAIT_S, PATIENT_AFTER
 from trivet_store.reports.results import attempts_of, jobs_by_id
 from trivet_store.steps import ClaimedJob
 from trivet_tasks.outcomes import Outcome
@@ -13,7 +13,7 @@ from trivet_tasks.outcomes import Outcome
 
 def _strike(world: World, job: ClaimedJob) -> tuple[str | None, int] | None:
     with world.store.write() as connection:
-        return quarantine.strike(world.store, connection, job.id, job.claim)
+        return rescuing.strike(world.store, connection, job.id, job.claim)
 
 
 def _died(world: World, count: int = 1, **how: object) -> list[ClaimedJob]:
@@ -145,8 +145,8 @@ def test_quarantined_jobs_of_a_cancelled_batch_are_cancelled(world: World) -> No
     world.let_die(lease)
     world.rescue()
     with world.store.write() as connection:
-        batches.begin_cancel(connection, batch.id)
-        assert len(batches.cancel_waiting(world.store, connection, batch.id)) == 3
+        cancelling.begin_cancel(connection, batch.id)
+        assert len(cancelling.cancel_waiting(world.store, connection, batch.id)) == 3
     assert world.states() == {"cancelled": 3}
     assert _flows(world) == {}
 
@@ -160,13 +160,13 @@ def test_a_rescue_and_the_cancelling_of_the_batch_do_not_lock_each_other_out(wor
 
         def cancel(batch_id: int = batch.id) -> None:
             with world.store.write() as connection:
-                batches.begin_cancel(connection, batch_id)
+                cancelling.begin_cancel(connection, batch_id)
 
         together(world.rescue, cancel, world.rescue)
         world.rescue()
     for row in world.sql("SELECT id FROM batches"):
         with world.store.write() as connection:
-            batches.cancel_waiting(world.store, connection, row.id)
+            cancelling.cancel_waiting(world.store, connection, row.id)
     assert world.states() == {"cancelled": 100}
 
 
@@ -179,11 +179,11 @@ def test_a_process_that_had_to_be_ended_counts_though_its_lease_ran_out_before(w
         world.let_die(lease)
         world.rescue()
         with world.store.write() as connection:
-            assert quarantine.strike(world.store, connection, job.id, job.claim) is None
-            assert quarantine.strike(world.store, connection, job.id, job.claim, hung=True) == (None, deaths)
+            assert rescuing.strike(world.store, connection, job.id, job.claim) is None
+            assert rescuing.strike(world.store, connection, job.id, job.claim, hung=True) == (None, deaths)
     assert world.job(job.id).state == "failed"
     with world.store.write() as connection:
-        assert quarantine.strike(world.store, connection, job.id, job.claim, hung=True) is None
+        assert rescuing.strike(world.store, connection, job.id, job.claim, hung=True) is None
 
 
 def test_an_isolated_flow_is_opened_with_its_batch(postgres_world: World) -> None:

@@ -15,13 +15,12 @@ from tests.command_line import Said
 from tests.store.counted import check_spend
 from tests.store.world import MODEL, ROUTE, SUCCESS, WAIT, World, finished, specs, together
 
-from trivet_store import repricing
+from trivet_store import repricing, retention
 from trivet_store.jobs.retrying import retry_job
 from trivet_store.reports.cost_savings import cache_savings
 from trivet_store.reports.costs import Span, summed
 from trivet_store.repricing import Extent, Tally
-from trivet_store.retention import pruning
-from trivet_store.retention.pruning import Terms
+from trivet_store.retention import Terms
 from trivet_store.schema import Usd
 from trivet_store.steps import ClaimedJob, End, Next, Settlement, Transition
 from trivet_tasks.latency import DEFAULTS
@@ -202,7 +201,7 @@ def test_the_sum_of_a_batch_is_right_also_where_results_were_pruned(world: World
     lease = world.lease()
     jobs = calls_of(world, lease, 3)
     world.finish(settled(jobs[0], "0.5"), settled(jobs[1], "0.5", FAILED), settled(jobs[2], "0.5", FAILED))
-    list(pruning.prune(world.store, Terms(world.now() + 60)))
+    list(retention.prune(world.store, Terms(world.now() + 60)))
     assert world.value("SELECT count(*) FROM job_results") == 0
     reprice(world, apply=True)
     assert check_sums(world, results=False) == 3 * RIGHT

@@ -13,10 +13,10 @@ from tests.store.world import (
 )
 
 from trivet_store.database.engine import BULK_ROWS
-from trivet_store.jobs import cancelling, rescuing
+from trivet_store.jobs import cancelling, upkeep
 from trivet_store.jobs.finishing import finish
 from trivet_store.reports.results import attempts_of, jobs_by_id
-from trivet_store.steps import Wait
+from trivet_store.steps import JobRound, Wait
 from trivet_tasks.outcomes import Outcome
 
 
@@ -30,11 +30,11 @@ def test_a_delayed_job_waits_again_when_its_time_has_come(world: World) -> None:
     assert [job.id for job in world.dispatch()] == [soon.id]
 
 
-def test_many_due_at_once_are_woken_by_groups(world: World) -> None:
+def test_many_due_at_once_are_woken_by_groups(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upkeep, "WOKEN_AT_ONCE", 150)
     world.add(*specs(200, not_before=world.now() + 60))
     world.sql("UPDATE jobs SET not_before = 1")
-    with world.store.write() as connection:
-        assert rescuing.wake_delayed(world.store, connection, limit=150) == 150
+    assert world.wake() == 150
     assert world.states() == {"waiting": 150, "delayed": 50}
     assert world.wake() == 50
 
@@ -183,7 +183,7 @@ def test_a_running_job_is_its_workers(world: World) -> None:
 
 def test_an_expired_job_says_its_last_word(world: World) -> None:
     lease, jobs = world.running(1)
-    world.end(lease, jobs, Wait(None, 1, (), 0.0, None, Outcome.OVERLOADED, f"{ROUTE}: overloaded: busy"))
+    world.end(lease, jobs, Wait(None, JobRound(1), Outcome.OVERLOADED, f"{ROUTE}: overloaded: busy"))
     world.sql("UPDATE jobs SET deadline_at = created_at + 2.5")
     world.sql("UPDATE jobs SET created_at = created_at - 10, deadline_at = deadline_at - 10")
     (late,), _ = world.expire()
@@ -200,12 +200,13 @@ def test_an_expired_job_is_not_claimed_by_its_message(world: World) -> None:
     assert world.take(world.lease(), claimed) == []
 
 
-def test_many_expire_at_once_each_once(world: World) -> None:
+def test_many_expire_at_once_each_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upkeep, "BULK_ROWS", 25)
     batch = world.batch("contracts", *specs(120, deadline_at=world.now() - 1))
     ids: list[str] = []
 
     def expire() -> None:
-        while got := world.expire(limit=25)[0]:
+        while got := world.expire()[0]:
             ids.extend(got)
 
     together(expire, expire, expire)

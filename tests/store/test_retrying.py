@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from tests.store.world import ROUTE, SUCCESS, InThread, World, finished, go_on, spec, specs, together, until_blocked
 
-from trivet_store.jobs import batches, retrying
-from trivet_store.jobs.dispatching import empty_flows, retire_if_empty
+from trivet_store.jobs import batches, cancelling, retrying
 from trivet_store.jobs.enqueue import BatchRef
+from trivet_store.jobs.upkeep import empty_flows, retire_if_empty
 from trivet_store.reports import results
 from trivet_store.steps import ClaimedJob, End
 from trivet_tasks.errors import InvalidRequest
@@ -29,13 +29,13 @@ def retry_group(world: World, batch: BatchRef, states: Collection[JobState] = FA
         )
 
 
-def retry(world: World, batch: BatchRef, states: Collection[JobState] = FAILED, limit: int = 200) -> list[str]:
+def retry(world: World, batch: BatchRef, states: Collection[JobState] = FAILED) -> list[str]:
     """As a client does it: group by group."""
     with world.store.read() as connection:
         upto = retrying.begin_retry(connection, batch.id)
     ids: list[str] = []
     after = 0
-    while (group := retry_group(world, batch, states, after=after, upto=upto, limit=limit)) is not None:
+    while (group := retry_group(world, batch, states, after=after, upto=upto)) is not None:
         ids += group.ids
         after = group.last
     return ids
@@ -183,7 +183,7 @@ def test_an_emptied_flow_is_looked_at_again(world: World) -> None:
     batch, *_ = filled(world, fail=2)
     with world.store.write() as connection:
         for flow in empty_flows(connection, 10):
-            retire_if_empty(world.store, connection, flow)
+            retire_if_empty(connection, flow)
     assert world.value("SELECT count(*) FROM flows WHERE active") == 0
     retry(world, batch)
     assert len(world.dispatch()) == 2
@@ -205,7 +205,7 @@ def test_a_batch_that_is_being_filled_is_held_still(world: World) -> None:
 def test_a_cancelled_batch_refuses_and_says_so(world: World) -> None:
     batch, _, failed, _ = filled(world, fail=1)
     with world.store.write() as connection:
-        batches.begin_cancel(connection, batch.id)
+        cancelling.begin_cancel(connection, batch.id)
     for ask in (lambda: retry(world, batch), lambda: retry_group(world, batch), lambda: retry_job(world, failed[0].id)):
         with pytest.raises(InvalidRequest, match="'contracts' was cancelled"):
             ask()
@@ -252,12 +252,13 @@ def test_a_cancel_that_came_too_late_does_not_stop_the_next_try(world: World) ->
     assert world.job(job.id).state == "dispatched"
 
 
-def test_what_fails_again_meanwhile_is_not_retried_for_ever(world: World) -> None:
+def test_what_fails_again_meanwhile_is_not_retried_for_ever(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retrying, "BULK_ROWS", 2)
     batch, lease, failed, _ = filled(world, fail=6)
     with world.store.read() as connection:
         upto = retrying.begin_retry(connection, batch.id)
     after, again = 0, []
-    while (group := retry_group(world, batch, after=after, upto=upto, limit=2)) is not None:
+    while (group := retry_group(world, batch, after=after, upto=upto)) is not None:
         again += group.ids
         after = group.last
         world.end(lease, world.take(lease, world.dispatch()), FAILURE)
@@ -265,17 +266,19 @@ def test_what_fails_again_meanwhile_is_not_retried_for_ever(world: World) -> Non
     assert sorted(row.batch_seq for row in world.sql("SELECT batch_seq FROM jobs")) == list(range(7, 13))
 
 
-def test_a_retry_that_broke_off_is_gone_on_with(world: World) -> None:
+def test_a_retry_that_broke_off_is_gone_on_with(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retrying, "BULK_ROWS", 3)
     batch, *_ = filled(world, fail=7)
-    assert len(retry_group(world, batch, limit=3).ids) == 3
+    assert len(retry_group(world, batch).ids) == 3
     assert len(retry(world, batch)) == 4
     assert world.states() == {"waiting": 7}
 
 
-def test_two_at_once_run_each_job_again_once(world: World) -> None:
+def test_two_at_once_run_each_job_again_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retrying, "BULK_ROWS", 5)
     batch, *_ = filled(world, fail=60)
     got: list[list[str]] = []
-    together(*[lambda: got.append(retry(world, batch, limit=5))] * 3)
+    together(*[lambda: got.append(retry(world, batch))] * 3)
     assert sum(len(ids) for ids in got) == len({job_id for ids in got for job_id in ids}) == 60
     progress = world.progress("contracts")
     assert (progress.failed, progress.ended, progress.waiting, progress.cost_usd) == (0, 0, 60, Decimal(0))
@@ -297,8 +300,12 @@ def test_two_at_one_group_do_not_count_it_twice(postgres_world: World) -> None:
     assert world.progress("contracts").waiting == 4
 
 
-def test_beside_workers_cancels_and_fillers_nothing_is_lost_or_locked_up(world: World) -> None:
+def test_beside_workers_cancels_and_fillers_nothing_is_lost_or_locked_up(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Jobs of several flows, because their rows are locked one after the other."""
+    monkeypatch.setattr(retrying, "BULK_ROWS", 20)
+    monkeypatch.setattr(cancelling, "BULK_ROWS", 20)
     models = ["claude-sonnet-5-5", "claude-haiku-4-5", "claude-opus-4-5"]
     kinds = [spec(f"d{n}", model=models[n % 3], latency=[Latency.BATCH, Latency.ASYNC][n % 2]) for n in range(90)]
     batch, other = world.batch("contracts", *kinds), world.batch("letters", *kinds)
@@ -313,7 +320,7 @@ def test_beside_workers_cancels_and_fillers_nothing_is_lost_or_locked_up(world: 
 
     def again() -> None:
         for _ in range(rounds):
-            retry(world, batch, limit=20)
+            retry(world, batch)
 
     def fill() -> None:
         for number in range(rounds):
@@ -326,10 +333,10 @@ def test_beside_workers_cancels_and_fillers_nothing_is_lost_or_locked_up(world: 
 
     def cancel() -> None:
         with world.store.write() as connection:
-            batches.begin_cancel(connection, other.id)
+            cancelling.begin_cancel(connection, other.id)
         while True:
             with world.store.write() as connection:
-                if not batches.cancel_waiting(world.store, connection, other.id, 20):
+                if not cancelling.cancel_waiting(world.store, connection, other.id):
                     return
 
     together(work, again, again, fill, cancel)

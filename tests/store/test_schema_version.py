@@ -16,7 +16,7 @@ from tests.postgres import PostgresServer
 from tests.store.world import World, specs, together
 
 from trivet_store.database.engine import Store
-from trivet_store.migrations import run, schema_version
+from trivet_store.migrations import schema_version
 from trivet_store.schema import metadata
 from trivet_tasks.errors import ConfigError, SchemaMismatch, StoreUnavailable
 
@@ -232,7 +232,7 @@ def test_a_full_disk_loses_nothing_that_was_accepted(sqlite_world: World) -> Non
 
 
 def test_what_is_committed_survives_a_power_cut(sqlite_world: World) -> None:
-    """As far as settings promise it: WAL with a sync at each commit."""
+    """The settings promise it: WAL with a sync at each commit."""
     with sqlite_world.store.read() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar_one() == "wal"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar_one() == 2
@@ -271,4 +271,4 @@ def test_the_password_of_a_url_is_never_shown() -> None:
 
 
 def test_the_version_we_work_with_is_the_last_migration() -> None:
-    assert run.steps(None)[-1] == schema_version.NEWEST
+    assert schema_version.steps(None)[-1] == schema_version.NEWEST

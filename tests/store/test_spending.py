@@ -18,10 +18,9 @@ from tests.store.world import (
     until_blocked,
 )
 
-from trivet_store.cluster.leases import put_back
-from trivet_store.jobs import quarantine
+from trivet_store.jobs import rescuing
 from trivet_store.jobs.finishing import finish
-from trivet_store.jobs.lease_release import release
+from trivet_store.jobs.rescuing import put_back_strays, release
 from trivet_store.ledger import spending
 from trivet_store.ledger.spending import DAY_S, KEPT_DAYS, Spent
 from trivet_tasks.jobs import DispatchedJob
@@ -89,7 +88,7 @@ def test_a_released_lease_and_an_isolated_crash_are_counted(world: World) -> Non
     (again,) = world.take(lease, world.dispatch())
     assert again.id == one.id
     with world.store.write() as connection:
-        quarantine.strike(world.store, connection, again.id, again.claim)
+        rescuing.strike(world.store, connection, again.id, again.claim)
     assert today(world) == {ROUTE: Spent(Decimal(0), Decimal("0.50"), 2, 0)}
     assert world.value("SELECT count(*) FROM attempts WHERE outcome IS NULL") == 0
 
@@ -138,7 +137,7 @@ def test_a_call_that_nobody_was_making_is_counted_at_the_most(world: World) -> N
     """Its job is put back while the worker lives; what it cost may be known late."""
     lease, (job,) = world.running()
     with world.store.write() as connection:
-        put_back(connection, lease, [job.id])
+        put_back_strays(connection, lease, [job.id])
     check_spend(world)
     assert today(world)[ROUTE].estimated_usd > 0
     world.end(lease, [job], SUCCESS, cost="0.01")

@@ -3,14 +3,14 @@
 from dataclasses import replace
 
 from tests.builders import breaker, route
-from tests.store.fixed_directory import dispatcher
+from tests.directories import dispatcher
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, finished, spec, together
 
 from trivet_routing.route_choice import Candidate
-from trivet_store.jobs import batches, retrying
+from trivet_store.jobs import cancelling, retrying
 from trivet_store.jobs.answering import Answered, end_answered
 from trivet_store.jobs.coalescing import CoalescedJob, coalesce
-from trivet_store.steps import End, Wait
+from trivet_store.steps import End, JobRound, Wait
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.jobs import DispatchedJob, JobSpec
 from trivet_tasks.latency import DEFAULTS, Latency
@@ -31,7 +31,7 @@ def two_routes(*shut: str) -> list[Candidate]:
 
 def dispatch(world: World, *shut: str) -> int:
     """One pass of a scheduler."""
-    with dispatcher(world, two_routes(*shut)) as one:
+    with dispatcher(world.store, two_routes(*shut)) as one:
         return one.run_once().dispatched
 
 
@@ -83,7 +83,7 @@ def test_when_it_goes_back_to_waiting_the_next_goes_first(world: World) -> None:
     world.give_back(dispatched(world))
     assert [dispatch(world), dispatch(world)] == [1, 0]
     (job,) = world.take(lease, dispatched(world))
-    later = Wait(world.now() + 100, 1, (), 0.0, None, Outcome.OVERLOADED, "busy")
+    later = Wait(world.now() + 100, JobRound(1), Outcome.OVERLOADED, "busy")
     world.finish(finished(job, lease, later, outcome=Outcome.OVERLOADED))
     assert world.job(job.id).state == "delayed"
     assert [dispatch(world), dispatch(world)] == [1, 0], "another one"
@@ -164,7 +164,7 @@ def test_a_batch_that_is_held_stays_held(world: World) -> None:
     dispatch(world)
     taken = world.take(lease, dispatched(world))
     with world.store.write() as connection:
-        batches.begin_cancel(connection, reference.id)
+        cancelling.begin_cancel(connection, reference.id)
     world.end(lease, taken)
     assert dispatch(world) == 0
     assert all(row.held for row in world.sql("SELECT held FROM flows"))
@@ -180,7 +180,7 @@ def test_of_many_schedulers_one_sends_the_first(world: World) -> None:
     world.batch("b", *alike(20), *alike(20, ANOTHER))
 
     def run() -> None:
-        with dispatcher(world, two_routes()) as one:
+        with dispatcher(world.store, two_routes()) as one:
             for _ in range(3):
                 one.run_once()
 

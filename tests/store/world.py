@@ -14,13 +14,12 @@ from uuid_utils import uuid7
 
 from trivet_store.cluster import leases, registry
 from trivet_store.database.engine import BULK_ROWS, Store
-from trivet_store.jobs import batches, dispatching, rescuing
+from trivet_store.jobs import batches, dispatching, rescuing, transitions, upkeep
 from trivet_store.jobs.claiming import ClaimResult, Unfit, claim, give_back
 from trivet_store.jobs.dispatching import Head
-from trivet_store.jobs.enqueue import Accepted, BatchRef, DirectDispatch, insert
+from trivet_store.jobs.enqueue import Accepted, BatchRef, DirectDispatch, insert, insert_probe
 from trivet_store.jobs.finishing import finish
-from trivet_store.jobs.probing import insert_probe
-from trivet_store.steps import CallTarget, ClaimedJob, End, GoOn, Next, Settlement, Transition, Wait, Written
+from trivet_store.steps import CallTarget, ClaimedJob, End, GoOn, JobRound, Next, Settlement, Transition, Wait, Written
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.jobs import DispatchedJob, JobSpec, Permit
 from trivet_tasks.latency import DEFAULTS, Latency
@@ -33,7 +32,7 @@ OTHER_ROUTE = "vertex-us-east5"
 MODEL = "claude-sonnet-5-5"
 ESTIMATE = Decimal("0.25")
 SUCCESS = End(JobState.SUCCEEDED, message=b'{"content":[]}', stop_reason="end_turn")
-WAIT = Wait(None, 0, (), 0.0, None, None, None)
+WAIT = Wait(None, JobRound(0), None, None)
 PERMIT = Permit("permit", 1, 1)
 _OF_MESSAGE = """
     SELECT j.route, f.model, f.latency, f.probe, f.isolated, j.input_estimate, j.max_tokens, j.cache_key
@@ -57,7 +56,7 @@ def route_settings(**terms: object) -> RouteSettings:
 
 
 def go_on(route: str = OTHER_ROUTE, *, until: float = 4e9, tried: tuple[str, ...] = (ROUTE,)) -> GoOn:
-    return GoOn(route, until, tried, 1.5, None, Outcome.OVERLOADED, f"{ROUTE}: overloaded: busy")
+    return GoOn(route, until, JobRound(0, 1.5, tried), Outcome.OVERLOADED, f"{ROUTE}: overloaded: busy")
 
 
 class World:
@@ -132,7 +131,7 @@ class World:
             if not heads:
                 return []
             until = self.store.now(connection) + within_s
-            marked = dispatching.mark_dispatched(connection, [head.id for head in heads], route, until)
+            marked = transitions.dispatch(connection, [head.id for head in heads], route, until)
             dispatching.advance_clock(connection, max(head.rank for head in heads))
         dispatched = {job.id: job for job in marked}
         return [dispatched[head.id] for head in heads if head.id in dispatched]
@@ -146,17 +145,17 @@ class World:
                     return rescued
                 rescued[lease] = rescuing.rescue(self.store, connection, lease).jobs
 
-    def recall(self, limit: int = BULK_ROWS) -> int:
+    def recall(self) -> int:
         with self.store.write() as connection:
-            return rescuing.recall_untaken(self.store, connection, limit)
+            return upkeep.recall_untaken(self.store, connection)
 
-    def empty_drained(self, limit: int = BULK_ROWS) -> int:
+    def empty_drained(self) -> int:
         with self.store.write() as connection:
-            return rescuing.empty_drained(self.store, connection, limit)
+            return upkeep.empty_drained(self.store, connection)
 
-    def due(self) -> rescuing.Due:
+    def due(self) -> upkeep.Due:
         with self.store.read() as connection:
-            return rescuing.due(self.store, connection)
+            return upkeep.due(self.store, connection)
 
     def probe(
         self, *, route: str = ROUTE, model: str = MODEL, latency: Latency = Latency.BATCH, within_s: float = 15.0
@@ -168,11 +167,11 @@ class World:
 
     def wake(self) -> int:
         with self.store.write() as connection:
-            return rescuing.wake_delayed(self.store, connection)
+            return upkeep.wake_delayed(self.store, connection)
 
-    def expire(self, limit: int = BULK_ROWS) -> tuple[list[str], tuple[int, ...]]:
+    def expire(self) -> tuple[list[str], tuple[int, ...]]:
         with self.store.write() as connection:
-            return rescuing.expire_late(self.store, connection, limit)
+            return upkeep.expire_late(self.store, connection)
 
     def register(self, *names: str, drained: bool = False) -> None:
         """Make routes known, as drained or not."""

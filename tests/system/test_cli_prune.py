@@ -10,9 +10,9 @@ from tests.command_line import Said
 
 from trivet.client.client import Client
 from trivet.testing import RunningTrivet
+from trivet_store import retention
 from trivet_store.database.batched_scan import Step
 from trivet_store.database.engine import Store
-from trivet_store.retention import pruning
 
 TERMS = {"model": "claude-sonnet-5-5", "max_tokens": 40}
 
@@ -102,13 +102,13 @@ def test_ctrl_c_says_what_was_done_until_then(
     with Client(settings=system.settings) as client:
         job = client.submit("hello", latency="batch", **TERMS)
         job.result(timeout=60)
-        prune = pruning.prune
+        prune = retention.prune
 
-        def broken_off(store: Store, terms: pruning.Terms, *, dry_run: bool) -> Iterator[Step]:
+        def broken_off(store: Store, terms: retention.Terms, *, dry_run: bool) -> Iterator[Step]:
             yield next(prune(store, terms, dry_run=dry_run))
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(pruning, "prune", broken_off)
+        monkeypatch.setattr(retention, "prune", broken_off)
         said = trivet("db", "prune", "--older-than", "0s", "--json")
         assert said.code == 130
         assert "the same command goes on" in said.err

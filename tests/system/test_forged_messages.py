@@ -26,7 +26,7 @@ from trivet.client.job import Job
 from trivet.client.result import Result
 from trivet.testing import QUICK, RunningTrivet, running_trivet
 from trivet_routing.response_cache import ANSWERS
-from trivet_store.jobs import dropped
+from trivet_store import events
 from trivet_tasks.celery_app import make_app
 from trivet_tasks.config.database_url import sqlite_path
 from trivet_tasks.jobs import DispatchedJob
@@ -66,7 +66,7 @@ def shared(system: RunningTrivet) -> Iterator[redis.Redis]:
 
 def drops(system: RunningTrivet) -> Counter[tuple[str, str]]:
     with database_of(system.settings) as store, store.read() as connection:
-        return Counter({(one.kind.value, one.route): one.times for one in dropped.read(connection)})
+        return Counter({(one.kind.value, one.route): one.times for one in events.drops(connection)})
 
 
 @contextlib.contextmanager

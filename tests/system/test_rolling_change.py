@@ -22,7 +22,8 @@ from trivet.local.local_trivet import LocalTrivet
 from trivet.testing import QUICK
 from trivet_simulator import Control
 from trivet_simulator.calls import Call
-from trivet_store.cluster import health, leases, registry
+from trivet_store import events
+from trivet_store.cluster import leases, registry
 from trivet_store.database.engine import Store
 from trivet_tasks.config.settings import CONFIG_VARIABLE, Settings, load_settings
 
@@ -68,7 +69,7 @@ class Fleet:
 
     def events(self, kind: str) -> list[str]:
         with self.store.read() as connection:
-            return [f"{one.route} {one.text}" for one in health.events(connection, since=0) if one.kind == kind]
+            return [f"{one.route} {one.text}" for one in events.latest(connection, since=0) if one.kind == kind]
 
     def most_at_once(self, since: float) -> dict[str, int]:
         """The most calls that each provider had in flight at any moment since then."""

@@ -13,7 +13,8 @@ from tests.command_line import Said, commands
 from tests.timing import until
 
 from trivet.testing import RunningTrivet
-from trivet_store.cluster import health, registry
+from trivet_store import events
+from trivet_store.cluster import registry
 from trivet_store.database.engine import Store
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import load_settings
@@ -100,7 +101,7 @@ def test_a_drain_empties_the_queue_within_two_seconds_and_nothing_new_begins_the
             queued = connection.execute(
                 text("SELECT count(*) FROM jobs WHERE state = 'dispatched' AND route = :route"), {"route": route}
             ).scalar_one()
-            return queued, store.now(connection), health.last_drains(connection)[route].at
+            return queued, store.now(connection), events.last_drains(connection)[route].at
 
     until(lambda: left()[0] == 0, "the drained route to be empty")
     _, emptied_at, drained_at = left()

@@ -12,7 +12,7 @@ from trivet_routing.limits import Limits
 from trivet_routing.response_cache import ANSWERS, AnswerSeal, CachedResult, Kept, LookedUp, LookUp, ResponseCache
 from trivet_routing.route_directory import RouteDirectory
 from trivet_store.database.engine import Store
-from trivet_store.jobs.dropped import Drop
+from trivet_store.events import Drop
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency

@@ -17,7 +17,7 @@ from trivet_routing.limits import FORGOTTEN
 from trivet_routing.permits import BreakerView
 from trivet_routing.route_choice import Candidate, Requirements, choose
 from trivet_store.cluster.leases import Lease
-from trivet_store.jobs.dropped import Drop, Dropped
+from trivet_store.events import Drop, Dropped
 from trivet_store.reports.backlog import ClassBacklog
 from trivet_tasks.config.route_windows import RouteWindow
 from trivet_tasks.config.settings import HealthSettings

@@ -5,10 +5,11 @@ from sqlalchemy import text
 
 from trivet.cli.routes_remarks import event_lines
 from trivet.client.result import to_result
+from trivet_store import events
 from trivet_store.cluster import health
-from trivet_store.cluster.health import Event
 from trivet_store.database.engine import Store
-from trivet_store.jobs.probing import insert_probe
+from trivet_store.events import Event
+from trivet_store.jobs.enqueue import insert_probe
 from trivet_store.reports import backlog, costs, results
 from trivet_store.reports.results import AttemptRow, JobRow
 from trivet_tasks.latency import Latency
@@ -43,22 +44,22 @@ def test_events_are_read_newest_last_by_time_and_route(store: Store) -> None:
         health.note(connection, "a", MODEL, RouteState.OPEN, "overloaded: x", now - 50, 5)
         health.note(connection, "b", MODEL, RouteState.LIMITED, "rate_limited: y", now - 40, 12.5)
         health.note(connection, "a", MODEL, RouteState.RECOVERING, "good probes", now - 30, 0, 0.1)
-        health.note_operator(connection, "route drained", "a", "by an operator: why", now - 20)
-        health.note_operator(connection, "route restored", "a", "by an operator", now - 10)
-        health.note_operator(connection, "route drained", "a", "by an operator: again", now)
+        events.note(connection, "route drained", "by an operator: why", now - 20, route="a")
+        events.note(connection, "route restored", "by an operator", now - 10, route="a")
+        events.note(connection, "route drained", "by an operator: again", now, route="a")
     with store.read() as connection:
-        assert [(e.kind, e.text) for e in health.events(connection, since=0, route="a")] == [
+        assert [(e.kind, e.text) for e in events.latest(connection, since=0, route="a")] == [
             ("route open", "overloaded: x"),
             ("route recovering", "10% of its work: good probes"),
             ("route drained", "by an operator: why"),
             ("route restored", "by an operator"),
             ("route drained", "by an operator: again"),
         ]
-        (limited,) = health.events(connection, since=now - 45, route="b")
+        (limited,) = events.latest(connection, since=now - 45, route="b")
         assert limited.text == "for 12.5 s: rate_limited: y"
-        assert [e.kind for e in health.events(connection, since=0, limit=2)] == ["route restored", "route drained"]
-        assert health.events(connection, since=now + 1) == []
-        assert {name: event.text for name, event in health.last_drains(connection).items()} == {
+        assert [e.kind for e in events.latest(connection, since=0, limit=2)] == ["route restored", "route drained"]
+        assert events.latest(connection, since=now + 1) == []
+        assert {name: event.text for name, event in events.last_drains(connection).items()} == {
             "a": "by an operator: again"
         }
 

@@ -13,7 +13,7 @@ from tests.builders import MODEL, breaker, pace, route
 from trivet_routing.route_choice import Candidate, Requirements, choose, load_of
 from trivet_routing.route_directory import ENOUGH_CALLS, USUAL_SHARE, AnswerLengths
 from trivet_store.database.engine import Store
-from trivet_store.ledger.used_output import UsedOutput
+from trivet_store.reports.attempts import UsedOutput
 from trivet_tasks.catalog import MODELS, Model
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.latency import DEFAULTS, Latency

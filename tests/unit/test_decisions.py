@@ -2,17 +2,15 @@
 
 import logging
 import math
-import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import redis
-from celery import Celery
-from sqlalchemy import Connection
 from tests.builders import MODEL, breaker, call, route
+from tests.directories import FixedDirectory, dispatcher
 from tests.store.world import World as StoreWorld
 from tests.store.world import spec, specs
 
@@ -20,17 +18,13 @@ from trivet_routing.liveness.process_impairments import ProcessImpairments
 from trivet_routing.permits import BreakerView
 from trivet_routing.retry_policy import longest_backoff_s
 from trivet_routing.route_choice import Candidate
-from trivet_routing.route_directory import AnswerLengths, RouteDirectory, RouteSnapshot
-from trivet_scheduler.dispatch import LOOK_FURTHER, Dispatcher
-from trivet_store.cluster.leases import Lease
-from trivet_store.cluster.registry import RegisteredRoute
+from trivet_scheduler.dispatch import LOOK_FURTHER
 from trivet_store.database.engine import Store
 from trivet_store.steps import ClaimedJob, End, GoOn, Next, Wait
 from trivet_tasks.catalog import known as catalogued
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.latency import DEFAULTS, Latency
 from trivet_tasks.outcomes import HealthSignal, Outcome, Scope, Usage
-from trivet_tasks.prices.cost_model import CostModel
 from trivet_tasks.states import JobState
 from trivet_worker.adapters.protocol import Answer, Failure, LocalCause
 from trivet_worker.run.calls import Call, CallResult, Race
@@ -49,37 +43,12 @@ LATE = Failure(Outcome.TIMEOUT, "no answer")
 PLACES = 10
 
 
-class Routes:
-    """Routes in the states that the test sets, each served by one worker with ten slots."""
-
-    def __init__(self, *candidates: Candidate) -> None:
-        self.candidates = list(candidates)
-        self.answers = True
-        self.lengths = AnswerLengths(cast("Store", None))
-        self.costs = CostModel()
-
-    def candidates_of(self, models: set[str]) -> dict[str, list[Candidate]]:
-        if not self.answers:
-            raise redis.ConnectionError("refused")
-        return dict.fromkeys(models, self.candidates)
-
-    def notice_workers(self, _connection: Connection) -> None:
-        """They stay."""
-
-    def known(self) -> RouteSnapshot:
-        routes = {one.name: RegisteredRoute(one.name, one.settings, False) for one in self.candidates}
-        return RouteSnapshot(routes, (Lease("lease", "w", "bulk", tuple(routes), PLACES, 0, None, 0.0),), 0.0)
-
-    def now(self) -> float:
-        return time.time()
-
-
 def decisions(*candidates: Candidate) -> Decisions:
-    return deciding_over(Routes(*candidates))
+    return deciding_over(FixedDirectory(candidates))
 
 
-def deciding_over(routes: Routes, origin: str = "", *, impaired: bool = False) -> Decisions:
-    """Decisions of a worker that is the only one, as the leases of `Routes` have it, unless it has another origin."""
+def deciding_over(routes: FixedDirectory, origin: str = "", *, impaired: bool = False) -> Decisions:
+    """Decisions of a worker that is the only one, as the leases of the directory have it, unless it has another origin."""
     impairments = RouteImpairments(logging.getLogger("test"))
     if impaired:
         impairments.begin(HERE, "network", "It gets no call out.")
@@ -147,7 +116,7 @@ def test_those_that_no_route_can_take_wait_in_the_same_round() -> None:
     assert routes_of(steps) == {ELSEWHERE: 2, "Wait": 3}
     waiting = steps[-1]
     assert isinstance(waiting, Wait)
-    assert (waiting.not_before, waiting.round, waiting.tried) == (None, 3, (HERE,))
+    assert (waiting.not_before, waiting.round.number, waiting.round.tried) == (None, 3, (HERE,))
 
 
 def test_answers_and_calls_that_decide_nothing_take_no_capacity() -> None:
@@ -167,11 +136,11 @@ def test_each_group_looks_anew() -> None:
 
 
 def test_while_the_routes_cannot_be_read_failed_jobs_wait_in_their_round() -> None:
-    routes = Routes(here(), route(ELSEWHERE))
-    routes.answers = False
-    (step,) = deciding_over(routes).next_steps([call_result(round=2, tried=("a",), round_spent_s=1.0)])
+    routes = FixedDirectory([here(), route(ELSEWHERE)])
+    routes.breakers_error = redis.ConnectionError("refused")
+    (step,) = deciding_over(routes).next_steps([call_result(round=2, tried=("a",), spent_s=1.0)])
     assert isinstance(step, Wait)
-    assert (step.not_before, step.round, step.tried) == (None, 2, ("a", HERE))
+    assert (step.not_before, step.round.number, step.round.tried) == (None, 2, ("a", HERE))
 
 
 # both calls of a job that had a hedge
@@ -184,7 +153,7 @@ def test_where_both_calls_failed_neither_route_is_asked_again_in_the_round() -> 
     candidates = [here(), route(ELSEWHERE), route(FAR, provider="vertex"), route(third)]
     (step,) = decisions(*candidates).next_steps([last])
     assert isinstance(step, GoOn)
-    assert (step.route, step.tried) == (third, (FAR, ELSEWHERE, HERE))
+    assert (step.route, step.round.tried) == (third, (FAR, ELSEWHERE, HERE))
 
 
 # what a call says of its route
@@ -214,15 +183,15 @@ def test_a_timeout_is_held_against_the_route_only_where_the_answer_could_have_co
     of_answer_s: float, timeout_s: float, signal: HealthSignal
 ) -> None:
     assert TERMS.attempt_timeout_s == 15
-    spent = release_of(CallResult(asked(tokens_in(of_answer_s), timeout_s), LATE, timeout_s), SETTINGS)
-    assert spent.signal is signal
-    assert spent.took_s == (TERMS.budget_s if signal is HealthSignal.FAILED else 0.0), "a short one is no sample"
-    assert (spent.used_input, spent.used_output) == (spent.permit.input_tokens, spent.permit.output_tokens)
+    release = release_of(CallResult(asked(tokens_in(of_answer_s), timeout_s), LATE, timeout_s), SETTINGS)
+    assert release.signal is signal
+    assert release.took_s == (TERMS.budget_s if signal is HealthSignal.FAILED else 0.0), "a short one is no sample"
+    assert (release.used_input, release.used_output) == (release.permit.input_tokens, release.permit.output_tokens)
 
 
 def test_a_call_that_was_cut_short_by_the_deadline_says_nothing_of_its_route() -> None:
-    spent = release_of(CallResult(asked(1, 2.0, full_time=False), LATE, 2.0), SETTINGS)
-    assert (spent.signal, spent.took_s) == (HealthSignal.NEUTRAL, 0.0)
+    release = release_of(CallResult(asked(1, 2.0, full_time=False), LATE, 2.0), SETTINGS)
+    assert (release.signal, release.took_s) == (HealthSignal.NEUTRAL, 0.0)
 
 
 @pytest.mark.parametrize("outcome", [Outcome.INVALID, Outcome.AMBIGUOUS])
@@ -246,8 +215,8 @@ def test_a_route_that_refuses_the_plainest_request_is_unusable_for_the_model(out
     ],
 )
 def test_a_probe_is_judged_but_no_sample_of_how_fast_jobs_are(result: Answer | Failure, signal: HealthSignal) -> None:
-    spent = release_of(CallResult(asked(1, 5.0, probe=True), result, 5.0), SETTINGS)
-    assert (spent.signal, spent.took_s) == (signal, 0.0)
+    release = release_of(CallResult(asked(1, 5.0, probe=True), result, 5.0), SETTINGS)
+    assert (release.signal, release.took_s) == (signal, 0.0)
 
 
 @pytest.mark.parametrize("outcome", [Outcome.OVERLOADED, Outcome.INVALID, Outcome.TIMEOUT])
@@ -260,8 +229,8 @@ def test_a_hedge_that_came_too_late_gives_its_permit_back_unused() -> None:
     late = CallResult(
         call(1), Failure(Outcome.CANCELLED, "another call had answered"), 0.0, called=False, decides=False
     )
-    spent = release_of(late, SETTINGS)
-    assert (spent.signal, spent.used_input, spent.used_output) == (HealthSignal.UNUSED, 0, 0)
+    release = release_of(late, SETTINGS)
+    assert (release.signal, release.used_input, release.used_output) == (HealthSignal.UNUSED, 0, 0)
 
 
 # and where dispatch sends them next
@@ -270,16 +239,14 @@ def test_a_hedge_that_came_too_late_gives_its_permit_back_unused() -> None:
 class Place:
     """A database, and what a worker and a scheduler do with its jobs while the routes are in the states that the test sets."""
 
-    def __init__(self, store: Store, app: Celery) -> None:
+    def __init__(self, store: Store) -> None:
         self.sql = StoreWorld(store)
-        self._app = app
         self._lease = self.sql.lease(routes=[HERE, ELSEWHERE])
 
     def dispatch(self, *candidates: Candidate) -> int:
         """One pass of a scheduler."""
-        routes = Routes(*candidates)
-        routes.lengths = AnswerLengths(self.sql.store)
-        return Dispatcher(self.sql.store, cast("RouteDirectory", routes), self._app, SETTINGS).run_once().dispatched
+        with dispatcher(self.sql.store, candidates, slots=PLACES, settings=SETTINGS) as one:
+            return one.run_once().dispatched
 
     def fail(self, job: ClaimedJob, *candidates: Candidate) -> Next:
         """The job's call on the first route fails."""
@@ -306,10 +273,8 @@ class Place:
 
 
 @pytest.fixture
-def place(store: Store) -> Iterator[Place]:
-    app = Celery("test", broker="memory://", set_as_current=False)
-    yield Place(store, app)
-    app.close()
+def place(store: Store) -> Place:
+    return Place(store)
 
 
 SOON, LONG = longest_backoff_s(TERMS, 0), 3_600.0
@@ -320,7 +285,7 @@ def test_a_job_whose_only_other_route_is_limited_for_long_asks_the_first_again_i
     candidates = here(), route(ELSEWHERE, at=limited(LONG))
     step = place.fail(job, *candidates)
     assert isinstance(step, Wait)
-    assert (step.round, step.tried) == (1, ())
+    assert (step.round.number, step.round.tried) == (1, ())
     assert step.not_before is not None
     assert place.sql.job(job.id).state == "delayed"
     assert place.dispatch(*candidates) == 0, "not before its pause is over"
@@ -335,7 +300,7 @@ def test_a_job_whose_other_route_is_limited_for_a_moment_waits_for_that(place: P
     candidates = here(), route(ELSEWHERE, at=limited(SOON))
     step = place.fail(job, *candidates)
     assert isinstance(step, Wait)
-    assert (step.not_before, step.round, step.tried) == (None, 0, (HERE,))
+    assert (step.not_before, step.round.number, step.round.tried) == (None, 0, (HERE,))
     assert place.dispatch(*candidates) == 0
     assert place.dispatch(here(), route(ELSEWHERE)) == 1
     assert place.at(ELSEWHERE) == {job.id}
@@ -392,14 +357,14 @@ def test_each_job_behind_the_blocked_ones_is_given_out_once(place: Place) -> Non
 
 def test_a_fault_of_trivets_own_says_nothing_of_the_route() -> None:
     failure = Failure(Outcome.SERVER_ERROR, "a fault of Trivet's own: KeyError", own_fault=True)
-    spent = release_of(CallResult(call(1), failure, 1.0), SETTINGS)
-    assert spent.signal is HealthSignal.NEUTRAL
-    assert spent.used_output == call(1).job.permit.output_tokens
+    release = release_of(CallResult(call(1), failure, 1.0), SETTINGS)
+    assert release.signal is HealthSignal.NEUTRAL
+    assert release.used_output == call(1).job.permit.output_tokens
 
 
 def test_an_answer_without_usage_takes_what_is_likely_from_the_limits() -> None:
-    spent = release_of(CallResult(call(1), Answer(b"{}", "end_turn", None, None), 1.0), SETTINGS)
-    assert (spent.signal, spent.used_input) == (HealthSignal.GOOD, call(1).job.input_estimate)
+    release = release_of(CallResult(call(1), Answer(b"{}", "end_turn", None, None), 1.0), SETTINGS)
+    assert (release.signal, release.used_input) == (HealthSignal.GOOD, call(1).job.input_estimate)
 
 
 # what is one worker's own fault
@@ -413,30 +378,30 @@ OWN = [CUT_OFF, KEYLESS, KEY_REFUSED]
 
 @pytest.mark.parametrize("failure", OWN)
 def test_what_is_this_workers_own_fault_sends_the_job_elsewhere_and_costs_it_nothing(failure: Failure) -> None:
-    deciding = deciding_over(Routes(here(), route(ELSEWHERE)), "bad")
-    (step,) = deciding.next_steps([call_result(failure, tried=(FAR,), round=2, round_spent_s=1.5)])
+    deciding = deciding_over(FixedDirectory([here(), route(ELSEWHERE)]), "bad")
+    (step,) = deciding.next_steps([call_result(failure, tried=(FAR,), round=2, spent_s=1.5)])
     assert isinstance(step, GoOn)
-    assert (step.route, step.tried, step.spent_s) == (ELSEWHERE, (FAR,), 1.5)
+    assert (step.route, step.round.tried, step.round.spent_s) == (ELSEWHERE, (FAR,), 1.5)
 
 
 @pytest.mark.parametrize("failure", OWN)
 def test_with_no_other_route_it_waits_for_another_worker_even_in_its_last_round(failure: Failure) -> None:
-    deciding = deciding_over(Routes(here(), route(ELSEWHERE, at=breaker(state="open", wait_s=9.0))), "bad")
-    (step,) = deciding.next_steps([call_result(failure, round=TERMS.max_rounds - 1, round_spent_s=1.5)])
+    deciding = deciding_over(FixedDirectory([here(), route(ELSEWHERE, at=breaker(state="open", wait_s=9.0))]), "bad")
+    (step,) = deciding.next_steps([call_result(failure, round=TERMS.max_rounds - 1, spent_s=1.5)])
     assert isinstance(step, Wait)
-    assert (step.round, step.tried, step.spent_s) == (TERMS.max_rounds - 1, (), 1.5)
+    assert (step.round.number, step.round.tried, step.round.spent_s) == (TERMS.max_rounds - 1, (), 1.5)
     assert step.not_before, "it runs in no tight loop"
     assert step.error == f"{HERE}: {failure.outcome}: {failure.message}"
 
 
 @pytest.mark.parametrize("failure", OWN)
 def test_once_it_takes_no_more_of_the_route_another_worker_gets_the_job_there(failure: Failure) -> None:
-    """So the order of the class holds: the other route is dearer."""
-    deciding = deciding_over(Routes(here(), route(ELSEWHERE, cost="9")), "bad", impaired=True)
-    (step,) = deciding.next_steps([call_result(failure, round_spent_s=1.5)])
+    """The order of the class holds: the other route is dearer."""
+    deciding = deciding_over(FixedDirectory([here(), route(ELSEWHERE, cost="9")]), "bad", impaired=True)
+    (step,) = deciding.next_steps([call_result(failure, spent_s=1.5)])
     assert isinstance(step, GoOn)
-    assert (step.route, step.tried, step.spent_s) == (HERE, (), 1.5)
-    deciding = deciding_over(Routes(here()), impaired=True)
+    assert (step.route, step.round.tried, step.round.spent_s) == (HERE, (), 1.5)
+    deciding = deciding_over(FixedDirectory([here()]), impaired=True)
     (step,) = deciding.next_steps([call_result(KEYLESS)])
     assert isinstance(step, Wait), "there is no other worker"
 
@@ -447,11 +412,11 @@ def test_of_the_only_worker_it_is_a_failure_as_any_other(failure: Failure) -> No
     assert isinstance(step, End)
     (step,) = decisions(here(), route(ELSEWHERE)).next_steps([call_result(failure)])
     assert isinstance(step, GoOn)
-    assert (step.tried, step.spent_s) == ((HERE,), 0.1)
+    assert (step.round.tried, step.round.spent_s) == ((HERE,), 0.1)
 
 
 def test_its_deadline_ends_a_job_whoever_is_at_fault() -> None:
-    deciding = deciding_over(Routes(here()), "bad")
+    deciding = deciding_over(FixedDirectory([here()]), "bad")
     (step,) = deciding.next_steps([call_result(CUT_OFF, deadline_at=1.0)])
     assert isinstance(step, End)
     assert step.state is JobState.EXPIRED

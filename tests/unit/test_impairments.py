@@ -7,8 +7,7 @@ import pytest
 
 from trivet.admin.impairments import Impairment, ImpairmentKind, Processes, impairments
 from trivet_routing.liveness.process_impairments import IS_STOPPING, Announced
-from trivet_store.cluster.leases import SCHEDULER, Lease
-from trivet_store.cluster.lost import Silent
+from trivet_store.cluster.leases import SCHEDULER, Lease, Silent
 
 NOW = 1_800_000_000.0
 BOTH = ("realtime", "bulk")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.builders import MODEL
 
-from trivet_store.jobs.dropped import Drop
+from trivet_store.events import Drop
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Lane, Latency

@@ -16,7 +16,7 @@ from trivet_scheduler import probing as probing_module
 from trivet_scheduler.probing import SETTLED_WITHIN_S, Prober
 from trivet_store.cluster import registry
 from trivet_store.database.engine import Store
-from trivet_store.jobs.probing import insert_probe
+from trivet_store.jobs.enqueue import insert_probe
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import StoreUnavailable

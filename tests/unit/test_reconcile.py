@@ -8,9 +8,11 @@ from tests.unit.breakers_world import HEALTH, MODEL, NEIGHBOUR, ROUTE, WHOLE_ROU
 from trivet_routing.limits import Limits
 from trivet_routing.permits import Quota
 from trivet_scheduler.restoring import Restorer
+from trivet_store import events
 from trivet_store.cluster import health
-from trivet_store.cluster.health import Event, HealthRow
+from trivet_store.cluster.health import HealthRow
 from trivet_store.database.engine import Store
+from trivet_store.events import Event
 from trivet_tasks.outcomes import HealthSignal
 
 
@@ -27,7 +29,7 @@ class Books:
         return Breaker(self.backends.world.client, self._limits, model, quota)
 
     def open(self, model: str = MODEL) -> None:
-        """And nobody writes it down."""
+        """Open the breaker without writing it down."""
         (change,) = self.breaker(model).calls(HEALTH.open_after_failures, HealthSignal.FAILED)
         assert change.state == "open"
 
@@ -46,7 +48,7 @@ class Books:
 
     def events(self) -> list[Event]:
         with self.backends.store.read() as connection:
-            return health.events(connection, since=0)
+            return events.latest(connection, since=0)
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """Consequences of an outcome, for the route and for the job."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,21 +10,20 @@ from tests.builders import MODEL, breaker, route
 from trivet_routing.retry_policy import (
     LOCAL_MOST_S,
     Failed,
-    JobRound,
     backoff_s,
     doubted_after,
     next_step,
     tried_after,
 )
 from trivet_routing.route_choice import Candidate, Choice, Refusal, Requirements, Why, choose
-from trivet_store.steps import End, GoOn, Next, Wait
+from trivet_store.steps import End, GoOn, JobRound, Next, Wait
 from trivet_tasks.latency import DEFAULTS, ClassSettings, Latency
 from trivet_tasks.outcomes import RULES, HealthSignal, Outcome, Scope, signal_of
 from trivet_tasks.states import JobState
 
 NOW = 1_000_000.0
 TERMS = DEFAULTS[Latency.BATCH]
-FRESH = JobRound(round=0, spent_s=1.0, tried=(), doubted_by=None, deadline_at=None)
+FRESH = JobRound(0, spent_s=1.0)
 
 NOBODY = Choice((), (), ())
 OPEN = Choice((), (), (Refusal("b", Why.UNFIT, "open", 5.0),))
@@ -43,13 +44,29 @@ def step(
     *,
     terms: ClassSettings = TERMS,
     provider: str = "bedrock",
+    deadline_at: float | None = None,
 ) -> Next:
     failed = Failed("a", provider, outcome, "the provider's words")
-    return next_step(job_round, failed, choice, terms, now=NOW, taken_within_s=15)
+    return after(failed, choice, job_round, terms, deadline_at=deadline_at)
 
 
-def at(**terms: object) -> JobRound:
-    return JobRound(**{"round": 0, "spent_s": 1.0, "tried": (), "doubted_by": None, "deadline_at": None, **terms})  # type: ignore[arg-type]
+def after(
+    failed: Failed,
+    choice: Choice,
+    job_round: JobRound = FRESH,
+    terms: ClassSettings = TERMS,
+    *,
+    now: float = NOW,
+    deadline_at: float | None = None,
+    claims: int = 1,
+) -> Next:
+    return next_step(
+        job_round, failed, choice, terms, now=now, deadline_at=deadline_at, claims=claims, taken_within_s=15
+    )
+
+
+def at(**terms: Any) -> JobRound:
+    return FRESH._replace(**terms)
 
 
 COUNTED = [Outcome.OVERLOADED, Outcome.SERVER_ERROR, Outcome.TIMEOUT, Outcome.CONNECTION, Outcome.INCOMPLETE]
@@ -91,9 +108,9 @@ def test_every_outcome_has_its_rules() -> None:
 def test_the_next_route_at_once(outcome: Outcome) -> None:
     got = step(outcome, able("b", "c"))
     assert isinstance(got, GoOn)
-    assert (got.route, got.until, got.spent_s, got.outcome) == ("b", NOW + 15, 1.0, outcome)
-    assert got.tried == (() if outcome is Outcome.RATE_LIMITED else ("a",))
-    assert got.doubted_by == ("bedrock" if outcome is Outcome.AMBIGUOUS else None)
+    assert (got.route, got.until, got.round.spent_s, got.outcome) == ("b", NOW + 15, 1.0, outcome)
+    assert got.round.tried == (() if outcome is Outcome.RATE_LIMITED else ("a",))
+    assert got.round.doubted_by == ("bedrock" if outcome is Outcome.AMBIGUOUS else None)
     assert got.error == f"a: {outcome}: the provider's words"
 
 
@@ -102,51 +119,53 @@ def test_a_job_that_only_an_impaired_worker_takes_waits_ever_longer(latency: Lat
     terms = DEFAULTS[latency]
     failed = Failed("a", "bedrock", Outcome.CONNECTION, "no connection", local=True)
     for claims, most in ((1, 0.1), (2, 0.2), (5, 1.6), (500, LOCAL_MOST_S)):
-        got = next_step(at(claims=claims), failed, NOBODY, terms, now=NOW, taken_within_s=15)
+        got = after(failed, NOBODY, FRESH, terms, claims=claims)
         assert isinstance(got, Wait)
         assert got.not_before is not None
         pause_s = got.not_before - NOW
         assert min(most, terms.backoff_max_s) * 0.49 < pause_s <= min(most, terms.backoff_max_s) + 0.01
-        assert (got.round, got.tried) == (0, ())
+        assert (got.round.number, got.round.tried) == (0, ())
 
 
 @pytest.mark.parametrize("outcome", [*COUNTED, Outcome.UNUSABLE])
 def test_others_that_are_limited_are_waited_for_as_long_as_a_backoff(outcome: Outcome) -> None:
-    got = step(outcome, LIMITED, at(round=2, tried=("z",)))
+    got = step(outcome, LIMITED, at(number=2, tried=("z",)))
     assert isinstance(got, Wait)
-    assert (got.not_before, got.round, got.spent_s, got.tried) == (None, 2, 1.0, ("z", "a"))
-    early = step(outcome, LIMITED, at(round=0, tried=("z",)))
+    assert (got.not_before, got.round.number, got.round.spent_s, got.round.tried) == (None, 2, 1.0, ("z", "a"))
+    early = step(outcome, LIMITED, at(number=0, tried=("z",)))
     assert isinstance(early, Wait)
-    assert (early.round, early.tried) == (1, ()), "five seconds are longer than the first backoff of a batch job"
+    assert (early.round.number, early.round.tried) == (1, ()), (
+        "five seconds are longer than the first backoff of a batch job"
+    )
     assert early.not_before is not None
 
 
 def test_a_job_that_failed_once_does_not_wait_for_ever_for_one_that_is_limited_again_and_again() -> None:
-    got = step(Outcome.RATE_LIMITED, LIMITED, at(round=2, tried=("z",)))
+    got = step(Outcome.RATE_LIMITED, LIMITED, at(number=2, tried=("z",)))
     assert isinstance(got, Wait)
-    assert (got.round, got.tried) == (3, ()), "the first route is asked again"
+    assert (got.round.number, got.round.tried) == (3, ()), "the first route is asked again"
 
 
 def test_a_provider_that_failed_in_this_round_has_not_agreed_to_a_doubt() -> None:
     tried = Choice((), (), (Refusal("b", Why.TRIED, "asked in this round"), Refusal("c", Why.NEVER, "its provider")))
     got = step(Outcome.AMBIGUOUS, tried, at(tried=("b",)))
     assert isinstance(got, Wait)
-    assert (got.round, got.doubted_by) == (1, "bedrock")
+    assert (got.round.number, got.round.doubted_by) == (1, "bedrock")
 
 
 @pytest.mark.parametrize("outcome", [*COUNTED, Outcome.UNUSABLE])
 @pytest.mark.parametrize("choice", [NOBODY, OPEN, LIMITED_LONG, HOPELESS])
 def test_with_nobody_left_the_next_round_begins_after_a_pause(outcome: Outcome, choice: Choice) -> None:
-    got = step(outcome, choice, at(round=3, tried=("y", "z"), spent_s=9.0))
+    got = step(outcome, choice, at(number=3, tried=("y", "z"), spent_s=9.0))
     assert isinstance(got, Wait)
-    assert (got.round, got.tried, got.spent_s, got.outcome) == (4, (), 0.0, outcome)
+    assert (got.round.number, got.round.tried, got.round.spent_s, got.outcome) == (4, (), 0.0, outcome)
     assert got.not_before is not None
     assert NOW <= got.not_before <= NOW + min(TERMS.backoff_max_s, TERMS.backoff_base_s * 2**4)
 
 
 @pytest.mark.parametrize("outcome", [*COUNTED, Outcome.UNUSABLE])
 def test_after_the_last_round_it_has_failed_with_its_last_word(outcome: Outcome) -> None:
-    got = step(outcome, NOBODY, at(round=TERMS.max_rounds - 1))
+    got = step(outcome, NOBODY, at(number=TERMS.max_rounds - 1))
     assert isinstance(got, End)
     assert (got.state, got.outcome) == (JobState.FAILED, outcome)
     assert got.error == f"No route answered in 8 rounds. Last word: a: {outcome}: the provider's words"
@@ -165,7 +184,7 @@ def test_the_last_error_names_the_other_routes_and_why_none_took_it() -> None:
         route("f", at=breaker(state="limited", cause="429: slow down", wait_s=70)),
     ]
     choice = choose(Requirements(MODEL, Latency.BATCH, tried=("c", "a")), others, TERMS)
-    got = step(Outcome.TIMEOUT, choice, at(round=TERMS.max_rounds - 1, tried=("c",)))
+    got = step(Outcome.TIMEOUT, choice, at(number=TERMS.max_rounds - 1, tried=("c",)))
     assert isinstance(got, End)
     assert got.error == (
         "No route answered in 8 rounds. Last word: a: timeout: the provider's words (b: open (timeout: 504), next probe"
@@ -196,7 +215,7 @@ def test_a_shared_state_that_does_not_answer_is_no_route_of_that_name() -> None:
 def test_a_spent_budget_ends_the_round(choice: Choice) -> None:
     got = step(Outcome.TIMEOUT, choice, at(spent_s=30.0))
     assert isinstance(got, Wait)
-    assert (got.round, got.tried, got.spent_s) == (1, (), 0.0)
+    assert (got.round.number, got.round.tried, got.round.spent_s) == (1, (), 0.0)
     assert got.not_before is not None
 
 
@@ -225,13 +244,13 @@ def test_an_ambiguous_answer_is_final_where_nobody_else_can_be_asked(choice: Cho
 def test_an_ambiguous_answer_waits_for_another_provider(choice: Choice) -> None:
     got = step(Outcome.AMBIGUOUS, choice)
     assert isinstance(got, Wait)
-    assert got.doubted_by == "bedrock"
+    assert got.round.doubted_by == "bedrock"
 
 
 def test_doubt_is_kept_while_others_fail_otherwise() -> None:
     got = step(Outcome.TIMEOUT, able("c"), at(doubted_by="anthropic"))
     assert isinstance(got, GoOn)
-    assert got.doubted_by == "anthropic"
+    assert got.round.doubted_by == "anthropic"
 
 
 def test_one_provider_doubting_twice_is_one_word() -> None:
@@ -241,34 +260,34 @@ def test_one_provider_doubting_twice_is_one_word() -> None:
 
 @pytest.mark.parametrize("choice", [able("b"), NOBODY, LIMITED])
 def test_a_call_dropped_on_our_side_was_none(choice: Choice) -> None:
-    got = step(Outcome.CANCELLED, choice, at(round=7, tried=("z",)))
-    assert got == Wait(None, 7, ("z",), 1.0, None, None, None)
+    got = step(Outcome.CANCELLED, choice, at(number=7, tried=("z",)))
+    assert got == Wait(None, JobRound(7, 1.0, ("z",)), None, None)
 
 
 @pytest.mark.parametrize("choice", [able("b"), NOBODY, LIMITED, OPEN])
 @pytest.mark.parametrize("outcome", [*COUNTED, Outcome.RATE_LIMITED, Outcome.CANCELLED, Outcome.AMBIGUOUS])
 def test_nothing_begins_after_the_deadline(choice: Choice, outcome: Outcome) -> None:
-    got = step(outcome, choice, at(deadline_at=NOW))
+    got = step(outcome, choice, deadline_at=NOW)
     assert isinstance(got, End)
     assert (got.state, got.outcome) == (JobState.EXPIRED, outcome)
     others = f" ({choice.reasons()})" if choice.refusals else ""
     assert got.error == f"The deadline passed. Last word: a: {outcome}: the provider's words{others}"
-    later = step(outcome, able("b"), at(deadline_at=NOW + 1))
+    later = step(outcome, able("b"), deadline_at=NOW + 1)
     assert not isinstance(later, End)
 
 
 @pytest.mark.parametrize("choice", [LIMITED, LIMITED_LONG, OPEN, NOBODY])
 def test_being_limited_burns_no_round(choice: Choice) -> None:
     """No other route was asked; with every route limited, however long, jobs wait and then complete."""
-    got = step(Outcome.RATE_LIMITED, choice, at(round=TERMS.max_rounds - 1, spent_s=0.0))
+    got = step(Outcome.RATE_LIMITED, choice, at(number=TERMS.max_rounds - 1, spent_s=0.0))
     assert isinstance(got, Wait)
-    assert (got.not_before, got.round, got.tried) == (None, TERMS.max_rounds - 1, ())
+    assert (got.not_before, got.round.number, got.round.tried) == (None, TERMS.max_rounds - 1, ())
 
 
 def test_a_round_in_which_others_failed_is_over_when_the_last_is_limited_for_hours() -> None:
     got = step(Outcome.RATE_LIMITED, LIMITED_LONG, at(tried=("y", "z")))
     assert isinstance(got, Wait)
-    assert (got.round, got.tried) == (1, ())
+    assert (got.round.number, got.round.tried) == (1, ())
     assert got.not_before is not None
 
 
@@ -323,18 +342,12 @@ def test_however_calls_fail(
 ) -> None:
     """Rounds never exceed their number, nothing goes on after the deadline, only rounds that were spent count."""
     terms = DEFAULTS[latency]
-    now, job_round = 0.0, at(spent_s=0.0, deadline_at=deadline)
+    now, job_round = 0.0, at(spent_s=0.0)
     for outcome, provider, choice, took in calls:
         now += took
         counted = 0.0 if outcome is Outcome.RATE_LIMITED else took
-        job_round = at(
-            round=job_round.round,
-            spent_s=job_round.spent_s + counted,
-            tried=job_round.tried,
-            doubted_by=job_round.doubted_by,
-            deadline_at=deadline,
-        )
-        got = next_step(job_round, Failed("a", provider, outcome, "x"), choice, terms, now=now, taken_within_s=15)
+        job_round = job_round._replace(spent_s=job_round.spent_s + counted)
+        got = after(Failed("a", provider, outcome, "x"), choice, job_round, terms, now=now, deadline_at=deadline)
         if deadline is not None and now >= deadline:
             assert isinstance(got, End)
         if outcome in (Outcome.INVALID,):
@@ -349,23 +362,13 @@ def test_however_calls_fail(
             case GoOn():
                 assert job_round.spent_s < terms.budget_s
                 assert got.route not in job_round.tried or got.route == "b"
-                job_round = at(
-                    round=job_round.round,
-                    spent_s=got.spent_s,
-                    tried=got.tried,
-                    doubted_by=got.doubted_by,
-                )
+                job_round = got.round
             case Wait():
-                assert got.round in (job_round.round, job_round.round + 1)
-                assert got.round < terms.max_rounds
-                assert got.not_before is not None or got.round == job_round.round
+                assert got.round.number in (job_round.number, job_round.number + 1)
+                assert got.round.number < terms.max_rounds
+                assert got.not_before is not None or got.round.number == job_round.number
                 if outcome is not Outcome.PROXY_ERROR:  # after which a job may wait without its round being over
-                    assert (got.not_before is None) == (got.round == job_round.round)
-                if got.round > job_round.round:
-                    assert (got.tried, got.spent_s) == ((), 0.0)
-                job_round = at(
-                    round=got.round,
-                    spent_s=got.spent_s,
-                    tried=got.tried,
-                    doubted_by=got.doubted_by,
-                )
+                    assert (got.not_before is None) == (got.round.number == job_round.number)
+                if got.round.number > job_round.number:
+                    assert (got.round.tried, got.round.spent_s) == ((), 0.0)
+                job_round = got.round

@@ -12,8 +12,8 @@ from sqlalchemy import String
 
 from trivet_routing.permits import Denial
 from trivet_store import schema
+from trivet_store.events import Drop
 from trivet_store.jobs.batches import Progress
-from trivet_store.jobs.dropped import Drop
 from trivet_store.reports.backlog import ClassBacklog, RouteBacklog
 from trivet_tasks.latency import Lane, Latency
 from trivet_tasks.outcomes import HealthSignal, Outcome
@@ -87,6 +87,27 @@ def _sql_states() -> Iterator[str]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 yield from _SQL_STATE.findall(node.value)
+
+
+def test_only_transitions_changes_jobs() -> None:
+    changing = {
+        path.stem
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if (isinstance(node, ast.Constant) and re.search(r"\b(UPDATE|INTO) jobs\b", str(node.value)))
+        or (isinstance(node, ast.Call) and re.fullmatch(r"(insert|update)\(.*\bjobs\)", ast.unparse(node)))
+    }
+    assert changing == {"transitions"}
+
+
+def test_only_events_writes_events() -> None:
+    writing = {path.stem for path in SOURCES if re.search(r"\bINTO events\b", path.read_text(encoding="utf-8"))}
+    assert writing == {"events"}
+
+
+def test_only_locking_says_how_rows_are_locked() -> None:
+    locks = re.compile(r"(?<!\{)\bFOR (KEY |NO KEY )?(UPDATE|SHARE)\b")
+    assert [path.stem for path in SOURCES if locks.search(path.read_text(encoding="utf-8"))] == []
 
 
 def test_a_job_waits_is_at_a_route_or_has_ended() -> None:

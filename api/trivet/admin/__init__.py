@@ -27,11 +27,10 @@ if TYPE_CHECKING:
     from trivet_routing.liveness.process_impairments import Announced
     from trivet_routing.permits import BreakerView, Pace, RouteUse
     from trivet_routing.response_cache import CacheStats
-    from trivet_store.cluster.health import Event
     from trivet_store.cluster.leases import Lease
     from trivet_store.cluster.registry import Applied, Redefinition
+    from trivet_store.events import Drop, Dropped, Event
     from trivet_store.jobs.batches import Progress
-    from trivet_store.jobs.dropped import Drop, Dropped
     from trivet_store.reports.attempts import AttemptFate, JobCount, RouteAttempts
     from trivet_store.reports.backlog import BatchBacklog, ClassBacklog, RouteBacklog
     from trivet_store.reports.cost_savings import AnswerSaving, CacheSaving
@@ -62,11 +61,10 @@ _MODULES = {
     "trivet_routing.liveness.process_impairments": ("Announced",),
     "trivet_routing.permits": ("BreakerView", "Pace", "RouteUse"),
     "trivet_routing.response_cache": ("CacheStats",),
-    "trivet_store.cluster.health": ("Event",),
     "trivet_store.cluster.leases": ("Lease",),
     "trivet_store.cluster.registry": ("Applied", "Redefinition"),
     "trivet_store.jobs.batches": ("Progress",),
-    "trivet_store.jobs.dropped": ("Drop", "Dropped"),
+    "trivet_store.events": ("Drop", "Dropped", "Event"),
     "trivet_store.reports.attempts": ("AttemptFate", "JobCount", "RouteAttempts"),
     "trivet_store.reports.backlog": ("BatchBacklog", "ClassBacklog", "RouteBacklog"),
     "trivet_store.reports.cost_savings": ("AnswerSaving", "CacheSaving"),

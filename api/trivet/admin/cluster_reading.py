@@ -15,9 +15,10 @@ from trivet.client.connections import Connections
 from trivet_routing.liveness.process_impairments import Announced, announced
 from trivet_routing.permits import BreakerView, Quota, RouteUse
 from trivet_routing.route_directory import RouteSnapshot
+from trivet_store import events
 from trivet_store.cluster import health
-from trivet_store.cluster.health import Event, HealthRow, LimitRow
-from trivet_store.jobs import dropped
+from trivet_store.cluster.health import HealthRow, LimitRow
+from trivet_store.events import Event
 from trivet_store.ledger import spending
 from trivet_store.ledger.spending import Spent
 from trivet_store.reports import backlog
@@ -155,11 +156,11 @@ def read_cluster(connections: Connections) -> ClusterStatus:
         budgets = statuses(connection, known.routes, now, connections.directory.costs) if known.budgets else ()
         spent = spending.by_route(connection, now)
         processes = read_processes(store, connection, settings.leases.ttl_s)
-        drops = tuple(dropped.read(connection))
+        drops = tuple(events.drops(connection))
         noted = _Noted(
             {(row.route, row.model): row for row in health.noted(connection)},
             {(row.route, row.models): row for row in health.closed(connection, now)},
-            health.last_drains(connection) if any(route.drained for route in known.routes.values()) else {},
+            events.last_drains(connection) if any(route.drained for route in known.routes.values()) else {},
         )
     shared = _read_shared_state(connections, known, models, lines)
     reading = _Reading(known, processes, settings.worker.lanes, outstanding, spent, noted, shared, now)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from trivet.admin.group import Group
 from trivet_store.database.engine import Connection
-from trivet_store.database.planner import plan_freely
+from trivet_store.database.postgres import plan_freely
 from trivet_store.reports.cost_savings import ANSWERED_BY, AnswerSaving, CacheSaving, answer_savings, cache_savings
 from trivet_store.reports.costs import CostRow, Span, Unpriced, summed, unpriced
 from trivet_tasks.errors import InvalidRequest

@@ -8,9 +8,10 @@ from trivet.admin.group import Group, known_route
 from trivet.admin.impairments import Impairment, read_impairments
 from trivet.client.connections import Connections
 from trivet_routing.liveness.process_impairments import Announced, announced
+from trivet_store import events
 from trivet_store.cluster import health, leases, registry
-from trivet_store.cluster.health import Event
 from trivet_store.cluster.leases import Lease
+from trivet_store.events import Event
 from trivet_store.ledger import spending
 from trivet_store.ledger.spending import Spent
 from trivet_store.reports import backlog
@@ -153,7 +154,7 @@ class Events(Group):
         if route is not None:
             known_route(self._connections, route)
         with self._connections.store.read() as connection:
-            return tuple(health.events(connection, since=since, route=route, limit=limit))
+            return tuple(events.latest(connection, since=since, route=route, limit=limit))
 
 
 def _read_backlog(connections: Connections, batches: int) -> Backlog:

@@ -12,9 +12,8 @@ import redis
 
 from trivet.times import ago
 from trivet_routing.liveness.process_impairments import IS_STOPPING, Announced, announced
-from trivet_store.cluster import leases, lost, registry
-from trivet_store.cluster.leases import SCHEDULER, Lease
-from trivet_store.cluster.lost import Silent
+from trivet_store.cluster import leases, registry
+from trivet_store.cluster.leases import SCHEDULER, Lease, Silent
 from trivet_store.database.engine import Connection, Store
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.latency import Lane
@@ -91,7 +90,7 @@ def read_processes(store: Store, connection: Connection, ttl_s: float) -> Proces
         ttl_s: seconds that a lease lasts: `[leases] ttl_s`.
     """
     workers, schedulers = leases.living(store, connection), leases.schedulers(store, connection)
-    silent = lost.silent(store, connection, [*workers, *schedulers], ttl_s)
+    silent = leases.silent(store, connection, [*workers, *schedulers], ttl_s)
     return Processes(tuple(workers), tuple(schedulers), tuple(silent))
 
 

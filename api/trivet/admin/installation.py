@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 from trivet.admin.group import Group, current_operator
 from trivet.times import ago
+from trivet_store import retention
 from trivet_store.cluster import registry
 from trivet_store.cluster.registry import Applied
 from trivet_store.database.engine import Store
 from trivet_store.migrations import schema_version
-from trivet_store.retention import pruning
 from trivet_tasks.errors import InvalidRequest, StoreUnavailable
 
 
@@ -116,7 +116,7 @@ class Pruning(NamedTuple):
     @property
     def contents(self) -> tuple[str, ...]:
         """Return the kinds that `ended_before` is about; the others are deleted with their jobs."""
-        return pruning.KINDS[:1] if self.keep_results else pruning.KINDS[:2]
+        return retention.KINDS[:1] if self.keep_results else retention.KINDS[:2]
 
 
 class Database(Group):
@@ -187,17 +187,17 @@ class Database(Group):
         store = self._connections.store
         with store.read() as connection:
             now = store.now(connection)
-        terms = pruning.Terms(
+        terms = retention.Terms(
             ended_before=max(0.0, now - older_than_s),
             forget_before=None if attempts_older_than_s is None else max(0.0, now - attempts_older_than_s),
             keep_results=keep_results,
         )
 
         def run() -> Iterator[Pruning]:
-            looked_at, rows = 0, Counter(dict.fromkeys(pruning.KINDS, 0))
-            of = (terms.ended_before, terms.forget_before, keep_results, dry_run, pruning.extent(store, terms))
+            looked_at, rows = 0, Counter(dict.fromkeys(retention.KINDS, 0))
+            of = (terms.ended_before, terms.forget_before, keep_results, dry_run, retention.extent(store, terms))
             yield Pruning(*of, looked_at, dict(rows))
-            for step in pruning.prune(store, terms, dry_run=dry_run):
+            for step in retention.prune(store, terms, dry_run=dry_run):
                 rows.update(step.pruned)
                 looked_at += step.looked_at
                 yield Pruning(*of, looked_at, dict(rows))

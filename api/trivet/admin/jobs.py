@@ -11,7 +11,7 @@ from trivet.admin.group import Group
 from trivet.client.batch import find_newest_batches
 from trivet.client.connections import Connections
 from trivet.client.job import find_by_id, find_by_key, find_newest
-from trivet_store.jobs import batches, bodies, coalescing
+from trivet_store.jobs import batches, coalescing
 from trivet_store.jobs.batches import Progress
 from trivet_store.reports import backlog, results
 from trivet_store.reports.attempts import (
@@ -94,7 +94,7 @@ class Jobs(Group):
         with store.read() as connection:
             attempts = results.attempts_of(connection, [job.id])[job.id]
             retries = results.retries_of(connection, job.id)
-            body = bodies.request_body(connection, job.id) if request else None
+            body = results.request_body(connection, job.id) if request else None
             leader = coalescing.leader_of(connection, job.id) if job.state == JobState.COALESCED else None
             now = store.now(connection)
         blocked = blocked_waiting_job(self._connections, job)

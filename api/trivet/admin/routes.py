@@ -12,6 +12,7 @@ from trivet.admin.route_probe import ProbeResult, probe_now
 from trivet.client.connections import Connections
 from trivet.times import moment
 from trivet_routing.permits import BreakerView, RouteUse
+from trivet_store import events
 from trivet_store.cluster import health, leases, registry, route_overrides
 from trivet_store.cluster.registry import RegisteredRoute
 from trivet_store.database.engine import Connection, Store
@@ -113,7 +114,7 @@ class Routes(Group):
             registry.set_drained(connection, name, True)
             if not before or why:
                 said = f"by an operator: {why}" if why else "by an operator"
-                health.note_operator(connection, "route drained", name, said, store.now(connection))
+                events.note(connection, "route drained", said, store.now(connection), route=name)
         self._connections.tell_work()
         return DrainedRoute(name, before, sum(row.dispatched for row in rows), sum(row.running for row in rows))
 
@@ -134,7 +135,7 @@ class Routes(Group):
             before = name in registry.drained(connection)
             now = connections.store.now(connection)
             registry.set_drained(connection, name, False)
-            health.note_operator(connection, "route restored", name, "by an operator", now)
+            events.note(connection, "route restored", "by an operator", now, route=name)
             health.forget(connection, name, now)
         connections.tell_work()
         return RestoredRoute(name, before)

@@ -5,7 +5,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from trivet.client.result import Result, to_result
-from trivet_store.jobs import batches, retrying
+from trivet_store.jobs import batches, cancelling, retrying
 from trivet_store.jobs.batches import Progress
 from trivet_store.reports import results
 from trivet_tasks.states import END_STATES, JobState
@@ -87,11 +87,11 @@ class Batch:
         """
         store = self._connections.store
         with store.write() as connection:
-            batches.begin_cancel(connection, self._id)
+            cancelling.begin_cancel(connection, self._id)
         ended = 0
         while True:
             with store.write() as connection:
-                ids = batches.cancel_waiting(store, connection, self._id)
+                ids = cancelling.cancel_waiting(store, connection, self._id)
             if not ids:
                 return ended
             ended += len(ids)

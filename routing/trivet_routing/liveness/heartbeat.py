@@ -12,9 +12,9 @@ from sqlalchemy import Connection
 from uuid_utils import uuid7
 
 from trivet_routing.liveness.process_impairments import DATABASE, ProcessImpairments
-from trivet_store.cluster import leases, lost
+from trivet_store.cluster import leases
 from trivet_store.database.engine import Store
-from trivet_store.jobs import lease_release
+from trivet_store.jobs import rescuing
 from trivet_tasks.config.settings import LeaseSettings
 from trivet_tasks.errors import StoreUnavailable, place_of
 
@@ -93,13 +93,13 @@ class Heartbeat:
             return 0
         with self._renewing, self._store.write() as connection:
             self._write_also(connection)
-            return lease_release.release(self._store, connection, self.id)
+            return rescuing.release(self._store, connection, self.id)
 
     def _open(self) -> None:
         lease_id = uuid7().hex
         holder = self._holder
         with self._store.write() as connection:
-            lost.is_back(connection, holder.process)
+            leases.is_back(connection, holder.process)
             leases.open_lease(
                 self._store,
                 connection,

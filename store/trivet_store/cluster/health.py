@@ -1,11 +1,11 @@
-"""The last known health and limits of every route and the changes that led there, kept for people and for restarts."""
+"""The last known health and limits of every route, kept for people and for restarts."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
-from trivet_tasks.config.route_settings import WHOLE_ROUTE
+from trivet_store import events
 from trivet_tasks.foreign_text import clean
 from trivet_tasks.states import RouteState
 
@@ -32,20 +32,6 @@ class LimitRow(NamedTuple):
     since: float
 
 
-class Event(NamedTuple):
-    """Something that happened to a route. `at` is seconds since the epoch."""
-
-    at: float
-    kind: str
-    """`route open`, `route probing`, `route recovering`, `route healthy`, `route limited`; of operators and files `route
-    drained`, `route restored`, `route changed`, `route redefined`, `route override`, `route override over`, `route removed`."""
-    route: str | None
-    model: str | None
-    """`*` or None: the whole route; of `route limited` a model or the name of a group of models."""
-    text: str
-    """Its cause, for a person."""
-
-
 class CallRow(NamedTuple):
     """A call that a living worker is making now."""
 
@@ -69,16 +55,6 @@ _CLOSE = text(
     INSERT INTO route_limits (route, models, closed_until, cause, since)
     VALUES (:route, :model, :closed_until, :cause, :now)
     ON CONFLICT (route, models) DO UPDATE SET closed_until = :closed_until, cause = :cause, since = :now
-    """
-)
-_EVENT = text("INSERT INTO events (at, kind, route, model, text) VALUES (:now, :kind, :route, :model, :text)")
-_EVENTS = """
-    SELECT at, kind, route, model, text FROM events WHERE at >= :since {of_route} ORDER BY at DESC, id DESC LIMIT :limit
-"""
-_LAST_DRAINS = text(
-    """
-    SELECT at, kind, route, model, text FROM events
-     WHERE id IN (SELECT max(id) FROM events WHERE kind = 'route drained' GROUP BY route)
     """
 )
 _ALL = text("SELECT route, model, state, cause, since, closed_until FROM route_health ORDER BY route, model")
@@ -121,7 +97,7 @@ def note(
         said = f"{share:.0%} of its work: {cause}"
     elif state == RouteState.LIMITED:
         said = f"for {seconds:.3g} s: {cause}"
-    connection.execute(_EVENT, {"now": now, "kind": f"route {state}", "route": route, "model": model, "text": said})
+    events.note(connection, f"route {state}", said, now, route=route, model=model)
 
 
 def noted(connection: Connection) -> list[HealthRow]:
@@ -153,25 +129,3 @@ def forget(connection: Connection, route: str, now: float) -> None:
         if row.route == route and row.state != RouteState.HEALTHY:
             note(connection, route, row.model, RouteState.HEALTHY, "restored by an operator", now, 0)
     connection.execute(_LIFT, {"route": route})
-
-
-def note_operator(
-    connection: Connection, kind: str, route: str, said: str, now: float, *, model: str = WHOLE_ROUTE
-) -> None:
-    """Note what a person or a file did to a route, and why: `route drained`, `route changed`, …."""
-    row = {"now": now, "kind": kind, "route": route, "model": model, "text": clean(said, 500) or ""}
-    connection.execute(_EVENT, row)
-
-
-def events(connection: Connection, *, since: float, route: str | None = None, limit: int = 1_000) -> list[Event]:
-    """Return the latest events since a time, of one route or of all, the newest last."""
-    statement = text(_EVENTS.format(of_route="" if route is None else "AND route = :route"))
-    parameters: dict[str, object] = {"since": since, "limit": limit}
-    if route is not None:
-        parameters["route"] = route
-    return [Event(*row) for row in connection.execute(statement, parameters)][::-1]
-
-
-def last_drains(connection: Connection) -> dict[str, Event]:
-    """Return each route's last drain: when and why. Some were restored since."""
-    return {str(row.route): Event(*row) for row in connection.execute(_LAST_DRAINS)}

@@ -1,15 +1,19 @@
-"""The lease of each living process: workers hold jobs under theirs, schedulers only show that they are alive."""
+"""The lease of each living process: workers hold jobs under theirs, schedulers only show that they are alive.
 
-from collections.abc import Mapping, Sequence
+A process is silent when its lease ran out without an orderly end. A stopped process (SIGSTOP), a killed one and one that is
+cut off from the database look alike from here. Each is remembered until it renews its lease, another takes its place, or
+`REMEMBERED_S` have passed.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import Connection, Row, TextClause, bindparam, text
+from sqlalchemy import Connection, Row, TextClause, text
 
 from trivet_store.database.engine import Store
-from trivet_store.ledger import spending
 
 ISOLATED = "isolated"
 """The lane of a process that a worker starts for quarantined jobs: nobody dispatches to it."""
@@ -17,6 +21,8 @@ ELSEWHERE = "definition"
 """Kind of impairment: the worker's file has another place for the route than the one that is registered."""
 WORKER = "worker"
 SCHEDULER = "scheduler"
+REMEMBERED_S = 600.0
+"""Seconds for which a process that never came back is reported."""
 
 
 class Lease(NamedTuple):
@@ -42,6 +48,20 @@ class Lease(NamedTuple):
     def takes(self, route: str) -> bool:
         """Return whether it takes work of the route now."""
         return route in self.routes and not self.impairment and route not in self.impaired
+
+
+class Silent(NamedTuple):
+    """A process whose lease ran out."""
+
+    process: str
+    part: str
+    """`worker` or `scheduler`."""
+    lane: str
+    routes: tuple[str, ...]
+    expired_at: float
+    """Seconds since the epoch, by the database's clock."""
+    covered: bool = False
+    """Its jobs have been rescued, and other processes do its work: it blocks nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,25 +91,29 @@ _RENEW = text(
 # SQLite uses a partial index only where the statement repeats its condition word for word
 _HELD = "state IN ('dispatched', 'running') AND state = 'running' AND lease_id = :id"
 _RUNNING = text(f"SELECT id, cancel_requested FROM jobs WHERE {_HELD}")
-_PUT_BACK = text(
-    """
-    UPDATE jobs SET state = 'waiting', lease_id = NULL, route = NULL, dispatched_until = NULL
-     WHERE id IN :ids AND state = 'running' AND lease_id = :id
-    """
-).bindparams(bindparam("ids", expanding=True))
-_UNKNOWN = text(
-    """
-    UPDATE attempts SET outcome = 'unknown', estimated = true
-     WHERE job_id IN :ids AND lease_id = :id AND outcome IS NULL
-    RETURNING id
-    """
-).bindparams(bindparam("ids", expanding=True))
 _SERVES = f"expires_at >= :now AND part = '{WORKER}' AND lane <> '{ISOLATED}'"
 _TAKING = text(f"SELECT id, impaired FROM leases WHERE {_SERVES} AND impairment IS NULL")
 _COLUMNS = "id, worker, lane, routes, slots, in_flight, impairment, started_at, impaired, origin, part"
 _LIVING = text(f"SELECT {_COLUMNS} FROM leases WHERE {_SERVES} ORDER BY worker")
 _NOT_DROPPED = text(f"SELECT {_COLUMNS} FROM leases WHERE part = '{WORKER}' AND lane <> '{ISOLATED}' ORDER BY worker")
 _SCHEDULERS = text(f"SELECT {_COLUMNS} FROM leases WHERE expires_at >= :now AND part = '{SCHEDULER}' ORDER BY worker")
+_REMEMBER = text(
+    f"""
+    INSERT INTO lost_processes (lease_id, process, part, lane, routes, expired_at)
+    SELECT id, worker, part, lane, routes, expires_at FROM leases WHERE id = :lease_id AND lane <> '{ISOLATED}'
+    """
+)
+_FORGET_OLD = text("DELETE FROM lost_processes WHERE expired_at < :before")
+_FORGET = text("DELETE FROM lost_processes WHERE process = :process")
+# a lease that ran out is kept until a scheduler has rescued its jobs
+_SILENT = text(
+    f"""
+    SELECT worker AS process, part, lane, routes, expires_at AS expired_at, 0 AS rescued FROM leases
+     WHERE expires_at < :now AND lane <> '{ISOLATED}'
+    UNION ALL
+    SELECT process, part, lane, routes, expired_at, 1 AS rescued FROM lost_processes WHERE expired_at >= :since
+    """
+)
 
 
 def open_lease(
@@ -155,13 +179,6 @@ def renew(
     return Renewal(True, tuple(row.id for row in rows if row.cancel_requested), tuple(row.id for row in rows))
 
 
-def put_back(connection: Connection, lease_id: str, ids: Sequence[str]) -> None:
-    """Jobs that run under the lease by name only wait again; whether their calls were made is unknown."""
-    connection.execute(_PUT_BACK, {"id": lease_id, "ids": list(ids)})
-    lost = connection.execute(_UNKNOWN, {"id": lease_id, "ids": list(ids)}).scalars().all()
-    spending.book_lost(connection, lost)
-
-
 def taking_work(store: Store, connection: Connection) -> dict[str, frozenset[str]]:
     """Return the leases of workers that are alive, serve queues and take work, each with its impaired routes."""
     rows = connection.execute(_TAKING, {"now": store.now(connection)})
@@ -187,6 +204,33 @@ def schedulers(store: Store, connection: Connection) -> list[Lease]:
     return _leases(connection, _SCHEDULERS, store.now(connection))
 
 
+def remember(store: Store, connection: Connection, lease_id: str) -> None:
+    """Remember the process of a lease that ran out and is about to be dropped; forget those of long ago."""
+    connection.execute(_FORGET_OLD, {"before": store.now(connection) - REMEMBERED_S})
+    connection.execute(_REMEMBER, {"lease_id": lease_id})
+
+
+def is_back(connection: Connection, process: str) -> None:
+    """Forget a process that lives again."""
+    connection.execute(_FORGET, {"process": process})
+
+
+def silent(store: Store, connection: Connection, living: Iterable[Lease], ttl_s: float) -> list[Silent]:
+    """Return the processes that fell silent and were not replaced, by name.
+
+    Args:
+        living: workers and schedulers that are alive.
+        ttl_s: seconds that a lease lasts: its holder gave its last sign of life that long before the lease ran out.
+    """
+    now = store.now(connection)
+    alive = list(living)
+    found = []
+    for row in connection.execute(_SILENT, {"now": now, "since": now - REMEMBERED_S}):
+        one = Silent(row.process, row.part, row.lane, tuple(orjson.loads(row.routes)), row.expired_at)
+        found.append(one._replace(covered=bool(row.rescued) and _is_covered(one, alive)))
+    return _not_replaced(found, alive, ttl_s) if found else []
+
+
 def _leases(connection: Connection, statement: TextClause, now: float | None = None) -> list[Lease]:
     return [_lease(row) for row in connection.execute(statement, {} if now is None else {"now": now})]
 
@@ -207,3 +251,26 @@ def _lease(row: Row[Any]) -> Lease:
         row.part,
         tuple(route for route, kinds in impaired.items() if ELSEWHERE in kinds),
     )
+
+
+def _is_covered(one: Silent, living: Iterable[Lease]) -> bool:
+    """Return whether others take the work of all its routes in its lane; of a scheduler, whether another one works."""
+    peers = [lease for lease in living if (lease.part, lease.lane) == (one.part, one.lane) and not lease.impairment]
+    return bool(peers) and all(any(lease.takes(route) for lease in peers) for route in one.routes)
+
+
+def _not_replaced(found: Sequence[Silent], living: list[Lease], ttl_s: float) -> list[Silent]:
+    """Leave out each that was replaced: another of its kind has been started since its last sign of life."""
+    left = []
+    for one in sorted(found, key=lambda one: one.expired_at):
+        kind = (one.part, one.lane, set(one.routes))
+        heard_at = one.expired_at - ttl_s
+        for lease in living:
+            if lease.worker == one.process or (
+                (lease.part, lease.lane, set(lease.routes)) == kind and lease.started_at > heard_at
+            ):
+                living.remove(lease)
+                break
+        else:
+            left.append(one)
+    return sorted(left)

@@ -10,11 +10,13 @@ from enum import Enum, auto
 from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import Connection, Row, bindparam, text
+from sqlalchemy import Connection, Row, text
 
-from trivet_store.cluster import health, route_overrides, route_versions
+from trivet_store import events
+from trivet_store.cluster import route_overrides, route_versions
 from trivet_store.cluster.leases import not_dropped
 from trivet_store.database.engine import Store
+from trivet_store.database.locking import select_locked
 from trivet_tasks.config.route_overrides import Override, overridden, with_clashes
 from trivet_tasks.config.route_settings import PLACE, RouteSettings
 from trivet_tasks.errors import NotFound
@@ -87,7 +89,7 @@ _DEFINE = text(
     """
 )
 _COLUMNS = "name, definition, operating, drained, place, version, version_at, version_by"
-_HOLD = f"SELECT {_COLUMNS} FROM routes WHERE name IN :names ORDER BY name"
+_HOLD = f"SELECT {_COLUMNS} FROM routes WHERE name IN :names ORDER BY name {{FOR UPDATE}}"
 _SET_DRAINED = text("UPDATE routes SET drained = :drained WHERE name = :name")
 _REMOVED = text("SELECT removed_by FROM removed_routes WHERE name = :name")
 _NOT_REMOVED = text("DELETE FROM removed_routes WHERE name = :name")
@@ -129,7 +131,7 @@ def register(
         lease_id: the process's own, where it has one.
     """
     now = store.now(connection)
-    held = _hold(store, connection, routes, now)
+    held = _hold(connection, routes, now)
     serving = _serving(connection, lease_id) if held else {}
     found: list[Finding] = []
     for name, settings in routes.items():
@@ -159,7 +161,7 @@ def apply(
     """
     now = store.now(connection)
     known = {row.name: row for row in connection.execute(_ALL)}
-    held = known if dry_run else _hold(store, connection, routes, now)
+    held = known if dry_run else _hold(connection, routes, now)
     applied = Applied({}, {})
     for name, settings in routes.items():
         before = known.get(name)
@@ -203,14 +205,14 @@ def remove(connection: Connection, name: str, by: str, now: float) -> None:
     connection.execute(_NOTE_REMOVED, {"name": name, "by": by, "now": now})
     for statement in _REMOVE:
         connection.execute(statement, {"name": name})
-    health.note_operator(connection, "route removed", name, f"by {by}", now)
+    events.note(connection, "route removed", f"by {by}", now, route=name)
 
 
 def _take_back_removal(connection: Connection, row: Row[Any], by: str, now: float) -> None:
     """Put a route back into service that is drained because it was removed."""
     if connection.execute(_NOT_REMOVED, {"name": row.name}).rowcount and row.drained:
         connection.execute(_SET_DRAINED, {"name": row.name, "drained": False})
-        health.note_operator(connection, "route restored", row.name, f"by {by}", now)
+        events.note(connection, "route restored", f"by {by}", now, route=row.name)
 
 
 def _changes(row: Row[Any] | None, settings: RouteSettings, *, places: bool) -> list[str]:
@@ -222,14 +224,13 @@ def _changes(row: Row[Any] | None, settings: RouteSettings, *, places: bool) -> 
     return fields + route_versions.changes(orjson.loads(row.operating or "{}"), settings)
 
 
-def _hold(store: Store, connection: Connection, routes: Mapping[str, RouteSettings], now: float) -> dict[str, Row[Any]]:
+def _hold(connection: Connection, routes: Mapping[str, RouteSettings], now: float) -> dict[str, Row[Any]]:
     """Add the rows that are missing, in one order, and hold all of them until the commit."""
     if not routes:
         return {}
     for name in sorted(routes):
         connection.execute(_ADD, {"name": name, "provider": routes[name].provider, "now": now})
-    hold = text(_HOLD + store.for_update).bindparams(bindparam("names", expanding=True))
-    return {row.name: row for row in connection.execute(hold, {"names": list(routes)})}
+    return {row.name: row for row in select_locked(connection, _HOLD, names=list(routes))}
 
 
 def _serving(connection: Connection, lease_id: str) -> dict[str, str]:
@@ -280,14 +281,14 @@ def _define(connection: Connection, row: Row[Any], settings: RouteSettings, by: 
     if row.place is None and (removed_by := connection.execute(_REMOVED, {"name": row.name}).scalar()):
         connection.execute(_SET_DRAINED, {"name": row.name, "drained": True})
         said = f"it was removed by {removed_by}, and registered again by {by}"
-        health.note_operator(connection, "route drained", row.name, said, now)
+        events.note(connection, "route drained", said, now, route=row.name)
     definition = orjson.dumps(settings.place(), option=orjson.OPT_SORT_KEYS).decode()
     place = {"name": row.name, "provider": settings.provider, "definition": definition, "now": now}
     connection.execute(_DEFINE, {**place, "place": settings.place_digest})
     if row.place is None:
         return ""
     fields = ", ".join(_differing(row, settings))
-    health.note_operator(connection, "route redefined", row.name, f"{fields}; by {by}", now)
+    events.note(connection, "route redefined", f"{fields}; by {by}", now, route=row.name)
     return f"[routes.{row.name}] {fields}: redefined by {by}."
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from sqlalchemy import Connection, text
 
-from trivet_store.cluster import health
+from trivet_store import events
 from trivet_store.database.engine import Store
 from trivet_tasks.config.route_overrides import Override
 
@@ -55,7 +55,7 @@ def put(
         row = {"route": route, "models": models, "figure": figure, "value": value, "by": by, "now": now, "until": until}
         connection.execute(_SET, row)
     said = ", ".join(f"{figure} {value}" for figure, value in figures.items())
-    _note(connection, "route override", route, models, f"{said}; by {by}", now)
+    events.note(connection, "route override", f"{said}; by {by}", now, route=route, model=models)
 
 
 def reset(store: Store, connection: Connection, route: str, models: str | None, *, by: str) -> list[Override]:
@@ -87,8 +87,4 @@ def _note_ended(connection: Connection, ended: list[Override], why: str, now: fl
     for one in sorted(ended, key=lambda one: one.figure):
         of.setdefault((one.route, one.models), []).append(one.figure)
     for (route, models), figures in of.items():
-        _note(connection, "route override over", route, models, f"{', '.join(figures)}: {why}", now)
-
-
-def _note(connection: Connection, kind: str, route: str, models: str, said: str, now: float) -> None:
-    health.note_operator(connection, kind, route, said, now, model=models)
+        events.note(connection, "route override over", f"{', '.join(figures)}: {why}", now, route=route, model=models)

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, Row, text
 
-from trivet_store.cluster import health
+from trivet_store import events
 from trivet_tasks.config.route_settings import OPERATIONAL, RouteSettings
 
 _SEEN = text("SELECT 1 FROM route_versions WHERE route = :route AND digest = :digest")
@@ -54,7 +54,7 @@ def put_in_force(connection: Connection, row: Row[Any], settings: RouteSettings,
     before = orjson.loads(row.operating or "{}")
     made = changes(before, settings) if row.version or before else []
     if made:
-        health.note_operator(connection, "route changed", row.name, f"{', '.join(made)}; by {by}", now)
+        events.note(connection, "route changed", f"{', '.join(made)}; by {by}", now, route=row.name)
     return made
 
 

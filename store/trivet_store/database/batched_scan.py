@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, TextClause, bindparam, text
+from sqlalchemy import Connection, Row, TextClause
 
 from trivet_store.database.engine import BULK_BYTES, BULK_ROWS, Store
 
@@ -35,11 +35,6 @@ class Candidate(NamedTuple):
 def job_id_at(moment: float) -> str:
     """Return the prefix of the ids of jobs submitted at this moment (seconds since the epoch): earlier ids are less."""
     return f"{max(0, int(moment * 1000)):012x}"
-
-
-def of_ids(statement: str) -> TextClause:
-    """A statement with `IN :ids` in it."""
-    return text(statement).bindparams(bindparam("ids", expanding=True))
 
 
 def delete(connection: Connection, statement: TextClause, ids: Sequence[Any]) -> int:

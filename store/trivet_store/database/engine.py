@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from sqlalchemy import Connection as Connection
 from sqlalchemy import Engine, create_engine, event
@@ -18,14 +18,11 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceEr
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from trivet_store.database.clock import Clock
-from trivet_store.database.outages import outage_of, reason_of
+from trivet_store.database.postgres import Postgres, outage_of, reason_of
 from trivet_tasks.config.database_url import sqlite_path
 from trivet_tasks.config.server_urls import masked
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import ConfigError, StoreUnavailable
-
-if TYPE_CHECKING:
-    from trivet_store.database.postgres import Postgres
 
 BUSY_TIMEOUT_S = 30
 POOL_SIZE = 8
@@ -122,16 +119,6 @@ class Store:
         """The time every process agrees on, in seconds since the epoch."""
         return self.clock.now(connection)
 
-    @property
-    def skip_locked(self) -> str:
-        """The end of a SELECT of rows to be changed: on PostgreSQL a lock that skips rows others hold."""
-        return "" if self.sqlite else " FOR UPDATE SKIP LOCKED"
-
-    @property
-    def for_update(self) -> str:
-        """The end of a SELECT of rows to be changed that waits for the locks of others."""
-        return "" if self.sqlite else " FOR UPDATE"
-
     def close(self) -> None:
         """Give back every connection."""
         self._engine.dispose()
@@ -145,8 +132,6 @@ class Store:
         if self.path is not None:
             return self._open_sqlite(self.path, pool_size, max_overflow)
         try:
-            from trivet_store.database.postgres import Postgres  # with psycopg, which SQLite does not need
-
             self._postgres = Postgres(
                 self.url, pool_size=pool_size, max_overflow=max_overflow, prepared_statements=prepared_statements
             )

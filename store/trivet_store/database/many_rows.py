@@ -6,7 +6,7 @@ A statement takes its values from `r` and is written once for both databases:
     UPDATE t SET b = r.b FROM {rows} WHERE t.a = r.a
     SELECT … FROM t WHERE t.a IN (SELECT r.a FROM {rows}) ORDER BY t.a {FOR UPDATE}
 
-`{FOR …}` locks rows on PostgreSQL; on SQLite a transaction that writes has the whole database.
+`{FOR …}` locks rows (`locking.py`).
 
 Those whose answer is wanted (`query_rows`) get all rows as one JSON text, on either database: its text does not change with the
 number of rows, and so is compiled and planned once. Of the others (`execute_rows`), SQLite's driver runs it once for each row, each `r.a` being a parameter, and no `FROM` (measured on 32 rows of `attempts`: 9 us
@@ -23,12 +23,25 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import Connection, CursorResult, Dialect, LargeBinary, Table, TextualSelect, TypeDecorator, text
+from sqlalchemy import (
+    Connection,
+    CursorResult,
+    Dialect,
+    LargeBinary,
+    String,
+    Table,
+    TextClause,
+    TextualSelect,
+    TypeDecorator,
+    bindparam,
+    text,
+)
 from sqlalchemy.types import TypeEngine
+
+from trivet_store.database.locking import with_locks
 
 _VALUE = re.compile(r"\br\.(\w+)")
 _FROM = re.compile(r"\bFROM \{rows\}")
-_LOCK = re.compile(r"\{(FOR [\w ]+)\}")
 
 
 class _Ready(NamedTuple):
@@ -87,9 +100,14 @@ def query_rows(
     query = statement._query.get(dialect)
     if query is None:
         source = _of_json(statement, connection.dialect, ":rows")
-        locking = _LOCK.sub("" if dialect == "sqlite" else r"\1", statement.sql)
+        locking = with_locks(statement.sql, dialect)
         query = statement._query[dialect] = text(locking.replace("{rows}", source)).columns(**statement.found)
     return connection.execute(query, {"rows": _as_json(statement, rows), **parameters})
+
+
+def of_ids(statement: str, of: type[TypeEngine[Any]] = String) -> TextClause:
+    """Return a statement with `IN :ids` in it."""
+    return text(statement).bindparams(bindparam("ids", expanding=True, type_=of()))
 
 
 def _as_json(statement: RowsStatement, rows: Sequence[Mapping[str, Any]]) -> str:

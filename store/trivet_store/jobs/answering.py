@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
-from sqlalchemy import Connection, Integer, bindparam, text
+from sqlalchemy import Connection
 
 from trivet_store import schema
 from trivet_store.database.engine import Store
 from trivet_store.database.many_rows import RowsStatement, query_rows
-from trivet_store.jobs.ending import end_jobs
+from trivet_store.jobs.ending import cancelled_batches, end_jobs
 from trivet_store.steps import End, Ended, Hit
 from trivet_tasks.states import JobState
 
@@ -21,9 +21,6 @@ _HELD = RowsStatement(
       FROM jobs j JOIN flows f ON f.id = j.flow_id
      WHERE j.id IN (SELECT r.id FROM {rows}) ORDER BY j.id {FOR UPDATE OF j}
     """,
-)
-_CANCELLED = text("SELECT id FROM batches WHERE id IN :ids AND state = 'cancelled'").bindparams(
-    bindparam("ids", expanding=True, type_=Integer())
 )
 
 
@@ -74,7 +71,7 @@ def end_answered(
     found = query_rows(connection, _HELD, [{"id": job.id} for job in group])
     held = {row.id: row for row in found}
     batch_ids = {row.batch_id for row in held.values() if row.batch_id is not None}
-    cancelled = {row.id for row in connection.execute(_CANCELLED, {"ids": sorted(batch_ids)})} if batch_ids else set()
+    cancelled = cancelled_batches(connection, batch_ids)
     ended: list[Ended] = []
     forged: list[str] = []
     missed: list[str] = []

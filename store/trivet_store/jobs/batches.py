@@ -1,4 +1,4 @@
-"""Batches: filling them (an interrupted fill can be resumed), their progress, their cancelling."""
+"""Batches: filling them (an interrupted fill can be resumed) and their progress."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -6,15 +6,13 @@ from decimal import Decimal
 from hashlib import blake2b
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, text
+from sqlalchemy import Connection, Row, text
 
-from trivet_store.database.engine import BULK_ROWS, Store
+from trivet_store.database.engine import Store
 from trivet_store.database.locking import lock_flows
-from trivet_store.jobs.ending import end_jobs
 from trivet_store.schema import Usd
-from trivet_store.steps import End, Ended
 from trivet_tasks.errors import InvalidRequest, NotFound
-from trivet_tasks.states import BatchState, JobState
+from trivet_tasks.states import BatchState
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +69,7 @@ _ADVANCE = text(
     """
 )
 _STATE = text("UPDATE batches SET state = :state, error = :error WHERE id = :id AND state <> 'cancelled'")
-_CANCELLED = text("SELECT id FROM batches WHERE state = 'cancelled' AND ended < total ORDER BY id LIMIT :limit")
 _HOLD = text("UPDATE flows SET held = :held WHERE batch_id = :id")
-_ASK = text("UPDATE jobs SET cancel_requested = true WHERE id IN :ids").bindparams(bindparam("ids", expanding=True))
 _RUNNING = text(
     "SELECT count(*) FROM jobs WHERE state IN ('dispatched', 'running') AND route IS NOT NULL AND batch_id = :id"
 )
@@ -137,10 +133,7 @@ def progress(connection: Connection, name: str) -> Progress:
     Raises:
         NotFound: there is no batch of this name.
     """
-    row = connection.execute(_BY_NAME, {"name": name}).one_or_none()
-    if row is None:
-        raise NotFound(f"No batch is called {name!r}.", hint="`trivet batch list` shows the latest.")
-    return _progress(connection, row)
+    return _progress(connection, _named(connection, name))
 
 
 def latest(connection: Connection, limit: int) -> list[Progress]:
@@ -150,56 +143,14 @@ def latest(connection: Connection, limit: int) -> list[Progress]:
 
 def id_of(connection: Connection, name: str) -> int:
     """Return the batch's row id. NotFound when there is none."""
+    return int(_named(connection, name).id)
+
+
+def _named(connection: Connection, name: str) -> Row[Any]:
     row = connection.execute(_BY_NAME, {"name": name}).one_or_none()
     if row is None:
         raise NotFound(f"No batch is called {name!r}.", hint="`trivet batch list` shows the latest.")
-    return int(row.id)
-
-
-def begin_cancel(connection: Connection, batch_id: int) -> None:
-    """Stop the batch: none of its jobs is dispatched any more, and running ones are asked to stop."""
-    lock_flows(connection, batch_id)
-    connection.execute(_HOLD, {"id": batch_id, "held": True})
-    _ask_outstanding(connection, batch_id)
-    connection.execute(_STATE, {"id": batch_id, "state": BatchState.CANCELLED, "error": None})
-
-
-def cancelled_unended(connection: Connection, limit: int) -> list[int]:
-    """Return cancelled batches with jobs that have not ended, e.g. because the cancelling process died half way."""
-    return [row.id for row in connection.execute(_CANCELLED, {"limit": limit})]
-
-
-def cancel_waiting(store: Store, connection: Connection, batch_id: int, limit: int = BULK_ROWS) -> list[str]:
-    """End a group of the batch's jobs that no worker holds. Call until it returns none: those that run are asked then.
-
-    Some may have been claimed at the moment of the cancel, when they were not seen to be under way.
-    """
-    living = """
-        SELECT id, created_at FROM jobs
-         WHERE flow_id IN (SELECT id FROM flows WHERE batch_id = :id) AND ended_at IS NULL AND state <> 'running'
-         LIMIT :limit
-    """
-    rows = connection.execute(text(living + store.skip_locked), {"id": batch_id, "limit": limit}).all()
-    if not rows:  # no free row: a dispatcher may have locked the last of them, and would leave them waiting
-        rows = connection.execute(text(living + store.for_update), {"id": batch_id, "limit": 1}).all()
-    if not rows:
-        _ask_outstanding(connection, batch_id)
-    ended = [Ended(row.id, batch_id, row.created_at, End(JobState.CANCELLED), None) for row in rows]
-    end_jobs(connection, ended, store.now(connection))
-    return [row.id for row in rows]
-
-
-def _ask_outstanding(connection: Connection, batch_id: int) -> None:
-    lock = " FOR UPDATE" if connection.dialect.name == "postgresql" else ""
-    outstanding = text(
-        f"""
-        SELECT id FROM jobs
-         WHERE state IN ('dispatched', 'running') AND batch_id = :id AND NOT cancel_requested ORDER BY id{lock}
-        """
-    )
-    ids = [row.id for row in connection.execute(outstanding, {"id": batch_id})]
-    for at in range(0, len(ids), BULK_ROWS):
-        connection.execute(_ASK, {"ids": ids[at : at + BULK_ROWS]})
+    return row
 
 
 def _progress(connection: Connection, row: Row[Any]) -> Progress:

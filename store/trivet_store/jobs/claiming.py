@@ -7,16 +7,18 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal
 from functools import lru_cache
 from operator import attrgetter
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import orjson
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, Row
 
 from trivet_store import schema
+from trivet_store.database.locking import select_locked
 from trivet_store.database.many_rows import RowsStatement, execute_rows, query_rows
-from trivet_store.steps import CallTarget, ClaimedJob, Prompt
+from trivet_store.jobs import transitions
+from trivet_store.steps import CallTarget, ClaimedJob, JobRound, Prompt
 from trivet_tasks.jobs import DispatchedJob, Permit, proxy_errors_of, tried_of, tried_text
-from trivet_tasks.states import AttemptPurpose, JobState
+from trivet_tasks.states import AttemptPurpose
 
 MISFIT_AGAIN_S = 10.0
 """Seconds a job waits that came back to a worker whose configuration does not allow it there."""
@@ -42,28 +44,8 @@ Unfit: TypeAlias = Callable[[tuple[str, ...], tuple[str, ...], tuple[str, ...]],
 """Returns why a route does not take a job of this residency, compliance and these features; empty when it does."""
 
 
-_LIVING_LEASE = "SELECT id FROM leases WHERE id = :lease_id AND expires_at >= :now"
-_AS_THE_MESSAGE_SAYS: Final = """
-       jobs.route = :route AND jobs.input_estimate = r.input_estimate AND jobs.max_tokens = r.max_tokens
-       AND coalesce(jobs.cache_key, '') = coalesce(r.cache_key, '')
-       AND EXISTS (SELECT 1 FROM flows
-                    WHERE flows.id = jobs.flow_id AND flows.model = :model AND flows.latency = :latency
-                      AND flows.probe = :probe AND flows.isolated = :isolated)
-"""
-# `|| ''` keeps PostgreSQL from reading all dispatched jobs by the index of the outstanding ones, of which it expects few
-_CLAIM = RowsStatement(
-    schema.jobs,
-    f"""
-    UPDATE jobs SET state = 'running', lease_id = :lease_id, attempts = attempts + 1
-      FROM {{rows}}
-     WHERE jobs.id = r.id AND jobs.claim = r.claim AND state || '' = 'dispatched'
-       AND (deadline_at IS NULL OR deadline_at > :now)
-       AND {_AS_THE_MESSAGE_SAYS}
-    RETURNING jobs.id, jobs.claim, batch_id, deadline_at, round, round_spent_s, tried, doubted_by, proxy_errors,
-              jobs.input_estimate, jobs.max_tokens, tenant, jobs.cache_key
-    """,
-)
-# asked after `_CLAIM`, of the jobs it left: these have the message's claim number and contradict it in something else
+_LIVING_LEASE = "SELECT id FROM leases WHERE id = :lease_id AND expires_at >= :now {FOR KEY SHARE}"
+# asked after the start, of the jobs it left: these have the message's claim number and contradict it in something else
 _FORGED = RowsStatement(
     schema.jobs,
     """
@@ -71,17 +53,9 @@ _FORGED = RowsStatement(
      WHERE jobs.state || '' = 'dispatched' AND (jobs.deadline_at IS NULL OR jobs.deadline_at > :now)
     """,
 )
-_MISFIT = RowsStatement(
-    schema.jobs,
-    """
-    UPDATE jobs SET state = r.state, not_before = r.not_before, tried = r.tried, last_error = r.last_error,
-                    lease_id = NULL, route = NULL, dispatched_until = NULL, attempts = jobs.attempts - 1
-      FROM {rows}
-     WHERE jobs.id = r.id
-    """,
-)
-_HELD = "SELECT id FROM jobs WHERE id = :id AND claim = :claim AND lease_id = :lease_id AND state = 'running'"
-_COUNT_ATTEMPT = text("UPDATE jobs SET attempts = attempts + 1 WHERE id = :id")
+_HELD = """
+    SELECT id FROM jobs WHERE id = :id AND claim = :claim AND lease_id = :lease_id AND state = 'running' {FOR UPDATE}
+"""
 _REQUESTS = RowsStatement(
     schema.jobs,
     """
@@ -97,14 +71,6 @@ _ADD_ATTEMPTS = RowsStatement(
     SELECT r.id, r.job_id, r.claim, r.round, r.lease_id, r.route, r.provider, r.model, r.wire_model, r.latency,
            r.started_at, r.cost_usd, true, r.purpose
       FROM {rows}
-    """,
-)
-_GIVE_BACK = RowsStatement(
-    schema.jobs,
-    """
-    UPDATE jobs SET state = 'waiting', route = NULL, dispatched_until = NULL, last_error = coalesce(last_error, :why)
-      FROM {rows}
-     WHERE jobs.id = r.id AND jobs.claim = r.claim AND state || '' = 'dispatched' AND jobs.route = :route
     """,
 )
 
@@ -135,19 +101,20 @@ def claim(
     Nothing is claimed under a lease that has run out: nobody would rescue it.
     """
     # held until the commit, so that no rescuer drops the lease in between; heartbeats go on beside it
-    hold = " FOR KEY SHARE" if connection.dialect.name == "postgresql" else ""
-    living = connection.execute(text(_LIVING_LEASE + hold), {"lease_id": target.lease_id, "now": now})
-    if living.one_or_none() is None:
+    if not select_locked(connection, _LIVING_LEASE, lease_id=target.lease_id, now=now):
         return ClaimResult([])
-    message = {
-        "route": target.route,
-        "model": target.model,
-        "latency": target.latency.value,
-        "probe": target.probe,
-        "isolated": target.isolated,
-    }
     in_order = [job._asdict() for job in sorted(dispatched, key=_id)]
-    rows = query_rows(connection, _CLAIM, in_order, lease_id=target.lease_id, now=now, **message).all()
+    rows = transitions.start(
+        connection,
+        in_order,
+        lease_id=target.lease_id,
+        now=now,
+        route=target.route,
+        model=target.model,
+        latency=target.latency.value,
+        probe=target.probe,
+        isolated=target.isolated,
+    )
     forged: tuple[str, ...] = ()
     if len(rows) < len(dispatched):
         held = {row.id for row in rows}
@@ -172,7 +139,7 @@ def claim(
             misfits.append(_misfit(row.id, tried_of(row.tried), target.route, reasons[listed], now))
         else:
             claimed.append(_claimed(row, target, *attempt_of[row.id], bytes(request.body), requirements))
-    execute_rows(connection, _MISFIT, misfits)
+    transitions.put_back(connection, target.lease_id, misfits)
     purpose = AttemptPurpose.PROBE if target.probe else AttemptPurpose.JOB
     execute_rows(connection, _ADD_ATTEMPTS, [_row(job, now, estimate_of[job.id], purpose) for job in claimed])
     return ClaimResult(claimed, forged, tuple(Misfit(str(row["id"]), str(row["last_error"])) for row in misfits))
@@ -196,11 +163,9 @@ def _claimed(
         prompt=Prompt(body),
         batch_id=row.batch_id,
         deadline_at=row.deadline_at,
-        round=row.round,
-        round_spent_s=row.round_spent_s,
-        tried=tried_of(row.tried),
-        doubted_by=row.doubted_by,
-        proxy_errors=proxy_errors_of(row.proxy_errors),
+        round=JobRound(
+            row.round, row.round_spent_s, tried_of(row.tried), row.doubted_by, proxy_errors_of(row.proxy_errors)
+        ),
         input_estimate=row.input_estimate,
         max_tokens=row.max_tokens,
         tenant=row.tenant,
@@ -216,10 +181,10 @@ def _misfit(job_id: str, tried: tuple[str, ...], route: str, reason: str, now: f
     again = route in tried
     return {
         "id": job_id,
-        "state": (JobState.DELAYED if again else JobState.WAITING).value,
         "not_before": now + MISFIT_AGAIN_S if again else None,
         "tried": tried_text(tried if again else (*tried, route)),
         "last_error": f"{route}: the configuration of its worker does not allow this job: it {reason}",
+        "attempts": 1,  # counted at the start, and not made
     }
 
 
@@ -227,12 +192,10 @@ def add_attempt(
     connection: Connection, job: ClaimedJob, *, now: float, estimate: Decimal | None, purpose: AttemptPurpose
 ) -> bool:
     """Write the row of a further attempt of a job that this worker holds. False when it no longer holds it."""
-    hold = " FOR UPDATE" if connection.dialect.name == "postgresql" else ""
-    token = {"id": job.id, "claim": job.claim, "lease_id": job.target.lease_id}
-    if connection.execute(text(_HELD + hold), token).one_or_none() is None:
+    if not select_locked(connection, _HELD, id=job.id, claim=job.claim, lease_id=job.target.lease_id):
         return False
     execute_rows(connection, _ADD_ATTEMPTS, [_row(job, now, estimate, purpose)])
-    connection.execute(_COUNT_ATTEMPT, {"id": job.id})
+    transitions.count_attempt(connection, job.id)
     return True
 
 
@@ -242,7 +205,7 @@ def _row(job: ClaimedJob, now: float, estimate: Decimal | None, purpose: Attempt
         "id": job.attempt_id,
         "job_id": job.id,
         "claim": job.claim,
-        "round": job.round,
+        "round": job.round.number,
         "lease_id": target.lease_id,
         "route": target.route,
         "provider": target.provider,
@@ -262,8 +225,8 @@ def give_back(connection: Connection, route: str, jobs: Sequence[DispatchedJob],
         why: the error of a job that ends before it has another one.
     """
     # by id, as jobs are locked everywhere
-    rows = [{"id": job.id, "claim": job.claim} for job in sorted(jobs, key=_id)]
-    query_rows(connection, _GIVE_BACK, rows, route=route, why=why)
+    rows = [{"id": job.id, "claim": job.claim, "route": route, "last_error": why} for job in sorted(jobs, key=_id)]
+    transitions.recall(connection, rows)
 
 
 _id = attrgetter("id")

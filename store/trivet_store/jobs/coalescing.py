@@ -8,11 +8,13 @@ has a time at which a scheduler looks at it again.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, String, bindparam, text
+from sqlalchemy import Connection, text
 
 from trivet_store import schema
 from trivet_store.database.engine import BULK_ROWS, Store
-from trivet_store.database.many_rows import RowsStatement, execute_rows, query_rows
+from trivet_store.database.locking import select_locked
+from trivet_store.database.many_rows import RowsStatement, execute_rows, of_ids, query_rows
+from trivet_store.jobs import transitions
 from trivet_tasks.states import OUTSTANDING_STATES, JobState
 
 FREED_AT_ONCE = BULK_ROWS
@@ -20,18 +22,9 @@ FREED_AT_ONCE = BULK_ROWS
 LOOK_AGAIN_S = 10.0
 """Seconds between two looks at the leader of a coalesced job."""
 
-_IDS = bindparam("ids", expanding=True, type_=String())
 _HELD = RowsStatement(
     schema.jobs,
     "SELECT id, claim, state FROM jobs WHERE id IN (SELECT r.id FROM {rows}) ORDER BY id {FOR UPDATE}",
-)
-_COALESCE = RowsStatement(
-    schema.jobs,
-    """
-    UPDATE jobs SET state = 'coalesced', route = NULL, dispatched_until = NULL,
-                    last_error = coalesce(last_error, 'it waits for the answer to an equal request')
-      FROM {rows} WHERE jobs.id = r.id
-    """,
 )
 _NOTE = RowsStatement(
     schema.coalesced_jobs,
@@ -48,20 +41,18 @@ _OF_LEADERS = RowsStatement(
        {FOR UPDATE OF j SKIP LOCKED}
     """,
 )
-_FREE = text("UPDATE jobs SET state = 'waiting' WHERE id IN :ids AND state = 'coalesced'").bindparams(_IDS)
-_FORGET = text("DELETE FROM coalesced_jobs WHERE job_id IN :ids").bindparams(_IDS)
+_FORGET = of_ids("DELETE FROM coalesced_jobs WHERE job_id IN :ids")
 _OVERDUE = text(
     """
     SELECT f.job_id, j.id IS NULL AS gone FROM coalesced_jobs f LEFT JOIN jobs j ON j.id = f.job_id
      WHERE f.until <= :now ORDER BY f.until LIMIT :limit
     """
 )
-_HOLD = "SELECT id FROM jobs WHERE id IN :ids ORDER BY id"
-_STILL = text("SELECT job_id, leader FROM coalesced_jobs WHERE job_id IN :ids AND until <= :now").bindparams(_IDS)
-_UNDER_WAY = text("SELECT id FROM jobs WHERE id IN :ids AND state IN :states").bindparams(
-    _IDS, bindparam("states", expanding=True, value=sorted(OUTSTANDING_STATES))
-)
-_LONGER = text("UPDATE coalesced_jobs SET until = :until WHERE job_id IN :ids").bindparams(_IDS)
+# jobs before their notes, as everywhere
+_HOLD = "SELECT id FROM jobs WHERE id IN :ids ORDER BY id {FOR UPDATE SKIP LOCKED}"
+_STILL = of_ids("SELECT job_id, leader FROM coalesced_jobs WHERE job_id IN :ids AND until <= :now")
+_UNDER_WAY = of_ids("SELECT id FROM jobs WHERE id IN :ids AND state IN ('dispatched', 'running')")
+_LONGER = of_ids("UPDATE coalesced_jobs SET until = :until WHERE job_id IN :ids")
 _LEADER = text("SELECT leader FROM coalesced_jobs WHERE job_id = :id")
 
 
@@ -105,7 +96,7 @@ def coalesce(
             leading.add(job.leader)
             over.add(job.id)
     until = store.now(connection) + look_again_s
-    execute_rows(connection, _COALESCE, [{"id": job.id} for job in coalesced])
+    transitions.coalesce(connection, [job.id for job in coalesced])
     execute_rows(connection, _NOTE, [{"job_id": job.id, "leader": job.leader, "until": until} for job in coalesced])
     coalesced_ids = {job.id for job in coalesced}
     return Coalesced(tuple(coalesced_ids), tuple(job for job in ours if job.id not in coalesced_ids))
@@ -119,19 +110,17 @@ def free_coalesced(connection: Connection, leaders: Sequence[str]) -> int:
     return len(ids)
 
 
-def look_after(store: Store, connection: Connection, limit: int = BULK_ROWS) -> int:
+def look_after(store: Store, connection: Connection) -> int:
     """Look again at coalesced jobs that have waited long; put those whose leader is not outstanding back to waiting.
 
     Returns:
         The number of jobs looked at.
     """
     now = store.now(connection)
-    found = connection.execute(_OVERDUE, {"now": now, "limit": limit}).all()
+    found = connection.execute(_OVERDUE, {"now": now, "limit": BULK_ROWS}).all()
     if not found:
         return 0
-    # lock jobs before their notes, in the order that all transactions use
-    hold = text(_HOLD + store.skip_locked).bindparams(_IDS)
-    held = [row.id for row in connection.execute(hold, {"ids": [row.job_id for row in found]})]
+    held = [row.id for row in select_locked(connection, _HOLD, ids=[row.job_id for row in found])]
     overdue = connection.execute(_STILL, {"ids": held, "now": now}).all()
     leaders = sorted({row.leader for row in overdue})
     under_way = {row.id for row in connection.execute(_UNDER_WAY, {"ids": leaders})}
@@ -149,5 +138,5 @@ def leader_of(connection: Connection, job_id: str) -> str | None:
 
 def _free(connection: Connection, ids: Sequence[str]) -> None:
     if ids:
-        connection.execute(_FREE, {"ids": ids})
+        transitions.wake(connection, ids)
         connection.execute(_FORGET, {"ids": ids})

@@ -1,16 +1,17 @@
-"""Statements of a dispatcher: active flows, jobs outstanding at each route, the heads of the line, the claim."""
+"""Reads of a dispatcher: active flows, jobs outstanding at each route, the heads of the line; its locks."""
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import Connection, Row, TextClause, bindparam, text
+from sqlalchemy import Connection, Row, TextClause, text
 
 from trivet_store import schema
 from trivet_store.database.engine import Store
+from trivet_store.database.locking import select_locked
 from trivet_store.database.many_rows import RowsStatement, query_rows
-from trivet_tasks.jobs import DispatchedJob, tried_of
+from trivet_tasks.jobs import tried_of
 from trivet_tasks.latency import Latency
 from trivet_tasks.requests.prompt_cache import CacheWrite
 from trivet_tasks.states import BACKLOG_STATES, OUTSTANDING_STATES, JobState
@@ -85,7 +86,7 @@ _FLOWS = text(
        AND EXISTS (SELECT 1 FROM jobs WHERE flow_id = f.id AND state = 'waiting' AND ended_at IS NULL)
     """
 )
-_LOCK_FLOWS = "SELECT id FROM flows WHERE id IN :ids ORDER BY signature"
+_LOCK_FLOWS = "SELECT id FROM flows WHERE id IN :ids ORDER BY signature {FOR UPDATE}"
 _ELECT = text(
     """
     UPDATE flows SET warmer = :warmer, warming_until = :until
@@ -116,65 +117,78 @@ _URGENT = RowsStatement(
      ORDER BY deadline_at LIMIT :limit
     """,
 )
-# locked rows (being cancelled or expired) are skipped: only free rows are locked, all at once
-_MARK = RowsStatement(
-    schema.jobs,
+_JOB_WITH_FLOW = """
+    SELECT f.*, j.id AS job_id, j.rank, j.tried, j.doubted_by, j.input_estimate, j.max_tokens
+"""
+_WAITING_JOB = text(
+    f"{_JOB_WITH_FLOW} FROM jobs j JOIN flows f ON f.id = j.flow_id WHERE j.id = :id AND j.state = 'waiting'"
+)
+_NEXT_OF_BATCH = text(
+    f"""
+    {_JOB_WITH_FLOW} FROM batches b
+      JOIN flows f ON f.batch_id = b.id AND f.active AND NOT f.held
+      JOIN jobs j ON j.flow_id = f.id AND j.state = 'waiting' AND j.ended_at IS NULL
+     WHERE b.name = :name ORDER BY j.rank LIMIT 1
     """
-    WITH free AS MATERIALIZED (
-        SELECT id FROM jobs
-         WHERE id IN (SELECT r.id FROM {rows}) AND state || '' = 'waiting' {FOR UPDATE SKIP LOCKED}
-    )
-    UPDATE jobs SET state = 'dispatched', route = :route, dispatched_until = :until, claim = claim + 1
-     WHERE id IN (SELECT id FROM free)
-    RETURNING id, claim, input_estimate, max_tokens, cache_key
-    """,
 )
 _ADVANCE_CLOCK = text("UPDATE virtual_clock SET rank = :rank WHERE id = 1 AND rank < :rank")
-_LOCK_FLOW = "SELECT id FROM flows WHERE id = :id"
-_EMPTY_FLOWS = text(
-    """
-    SELECT id FROM flows
-     WHERE active AND NOT EXISTS (SELECT 1 FROM jobs WHERE flow_id = flows.id AND ended_at IS NULL) LIMIT :limit
-    """
-)
-_RETIRE_FLOW = text(
-    """
-    UPDATE flows SET active = false
-     WHERE id = :id AND NOT EXISTS (SELECT 1 FROM jobs WHERE flow_id = :id AND ended_at IS NULL)
-    """
-)
 
 
 def flows_with_waiting(connection: Connection, now: float) -> list[Flow]:
     """Return the flows with jobs to dispatch, without those whose jobs wait until the first has warmed a cache."""
     return [
-        Flow(
-            row.id,
-            Latency(row.latency),
-            row.model,
-            tuple(orjson.loads(row.residency)),
-            tuple(orjson.loads(row.compliance)),
-            tuple(orjson.loads(row.features)),
-            bool(row.isolated),
-            row.batch_id,
-            row.labels,
-            row.cache_write,
-            *(_warmth(row) if row.prefix else ()),
-        )
+        _flow(row, **(_warmth(row) if row.prefix else {}))
         for row in connection.execute(_FLOWS)
         if row.warmer is None or row.warmer_state not in OUTSTANDING_STATES or row.warming_until <= now
     ]
 
 
-def _warmth(row: Row[Any]) -> tuple[str | None, bool, str | None, bool]:
-    """Return (warmer, cold, warm route, answered); a warmer that waits again, or is gone, has warmed nothing."""
-    answered = row.warmer_state == JobState.SUCCEEDED and not row.warmer_calls  # by the response cache
-    cold = answered or row.warmer_state is None or row.warmer_state in BACKLOG_STATES
-    warm_route = row.warmer_route if row.warmer_state == JobState.SUCCEEDED and not answered else None
-    return row.warmer, cold, warm_route, answered
+def waiting_job(connection: Connection, job_id: str) -> tuple[Flow, Head] | None:
+    """Return a job that waits, as a dispatcher sees it; None when there is none of this id, or it does not wait."""
+    return _with_flow(connection.execute(_WAITING_JOB, {"id": job_id}).one_or_none())
 
 
-def elect(store: Store, connection: Connection, warmers: Mapping[int, tuple[str | None, str, float]]) -> set[int]:
+def next_of_batch(connection: Connection, name: str) -> tuple[Flow, Head] | None:
+    """Return the job of a batch that is next in line; None when none waits."""
+    return _with_flow(connection.execute(_NEXT_OF_BATCH, {"name": name}).one_or_none())
+
+
+def _with_flow(row: Row[Any] | None) -> tuple[Flow, Head] | None:
+    if row is None:
+        return None
+    head = (row.job_id, row.id, row.rank, row.tried, row.doubted_by, row.input_estimate, row.max_tokens)
+    return _flow(row), _head(*head)
+
+
+def _flow(row: Row[Any], **warmth: Any) -> Flow:
+    return Flow(
+        id=row.id,
+        latency=Latency(row.latency),
+        model=row.model,
+        residency=tuple(orjson.loads(row.residency)),
+        compliance=tuple(orjson.loads(row.compliance)),
+        features=tuple(orjson.loads(row.features)),
+        isolated=bool(row.isolated),
+        batch_id=row.batch_id,
+        labels=row.labels,
+        cache_write=row.cache_write,
+        **warmth,
+    )
+
+
+def _warmth(row: Row[Any]) -> dict[str, Any]:
+    """Return how warm the provider's cache is; a warmer that waits again, or is gone, has warmed nothing."""
+    succeeded = row.warmer_state == JobState.SUCCEEDED
+    answered = succeeded and not row.warmer_calls  # by the response cache
+    return {
+        "warmer": row.warmer,
+        "cold": answered or row.warmer_state is None or row.warmer_state in BACKLOG_STATES,
+        "warm_route": row.warmer_route if succeeded and not answered else None,
+        "answered": answered,
+    }
+
+
+def elect(connection: Connection, warmers: Mapping[int, tuple[str | None, str, float]]) -> set[int]:
     """Let one job of each of these flows go first. Returns the flows for which no other scheduler was quicker.
 
     Args:
@@ -182,8 +196,7 @@ def elect(store: Store, connection: Connection, warmers: Mapping[int, tuple[str 
     """
     if not warmers:
         return set()
-    lock = text(_LOCK_FLOWS + store.for_update).bindparams(bindparam("ids", expanding=True))
-    connection.execute(lock, {"ids": list(warmers)})  # before any job, as everywhere
+    select_locked(connection, _LOCK_FLOWS, ids=list(warmers))  # before any job, as everywhere
     return {
         flow_id
         for flow_id, (before, warmer, until) in warmers.items()
@@ -245,24 +258,6 @@ def urgent(connection: Connection, before: float, limit: int, without: Collectio
     return [_head(*row) for row in query_rows(connection, _URGENT, rows, before=before, limit=limit)]
 
 
-def mark_dispatched(connection: Connection, ids: Sequence[str], route: str, until: float) -> list[DispatchedJob]:
-    """Dispatch jobs to a route; each gets a new claim number. Jobs that no longer wait are passed over."""
-    rows = [{"id": job_id} for job_id in ids]
-    return [DispatchedJob(*row) for row in query_rows(connection, _MARK, rows, route=route, until=until)]
-
-
 def advance_clock(connection: Connection, rank: float) -> None:
     """Note the highest rank dispatched, from which newcomers start."""
     connection.execute(_ADVANCE_CLOCK, {"rank": rank})
-
-
-def empty_flows(connection: Connection, limit: int) -> list[int]:
-    """Return active flows without a living job."""
-    return [row.id for row in connection.execute(_EMPTY_FLOWS, {"limit": limit})]
-
-
-def retire_if_empty(store: Store, connection: Connection, flow_id: int) -> None:
-    """Deactivate a flow without living jobs, so that no pass reads it. A new job makes it active again."""
-    # the row lock waits for inserts under way; only a statement begun after it sees them
-    connection.execute(text(_LOCK_FLOW + store.for_update), {"id": flow_id})
-    connection.execute(_RETIRE_FLOW, {"id": flow_id})

@@ -1,29 +1,21 @@
 """The end of jobs: their rows, results and costs, and the counters of their batches."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
-from sqlalchemy import Connection, bindparam, text
+from sqlalchemy import Connection, Integer, bindparam, text
 
 from trivet_store import schema
-from trivet_store.database.many_rows import RowsStatement, execute_rows, query_rows
+from trivet_store.database.many_rows import RowsStatement, execute_rows, of_ids, query_rows
+from trivet_store.jobs import transitions
 from trivet_store.jobs.coalescing import FREED_AT_ONCE, free_coalesced
-from trivet_store.ledger.savings import note_hits
+from trivet_store.ledger.spending import note_hits
 from trivet_store.schema import Usd
 from trivet_store.steps import Ended
 from trivet_tasks.foreign_text import clean
 from trivet_tasks.states import JobState
 
-_END = RowsStatement(
-    schema.jobs,
-    """
-    UPDATE jobs SET state = r.state, ended_at = r.ended_at, batch_seq = r.batch_seq, lease_id = NULL,
-                    dispatched_until = NULL, not_before = NULL, last_outcome = coalesce(r.last_outcome, jobs.last_outcome)
-      FROM {rows}
-     WHERE jobs.id = r.id
-    """,
-)
 _ADD_RESULTS = RowsStatement(
     schema.job_results,
     """
@@ -57,6 +49,7 @@ _COUNT = text(
     RETURNING seq, name
     """
 ).bindparams(bindparam("cost", type_=Usd()))
+_CANCELLED = of_ids("SELECT id FROM batches WHERE id IN :ids AND state = 'cancelled'", Integer)
 
 
 class Cost(NamedTuple):
@@ -99,9 +92,8 @@ def end_jobs(connection: Connection, ended: Sequence[Ended], now: float) -> Endi
     costs = costs_of(connection, [e.job_id for e in ended])
     sequence, names = _count(connection, ended, costs)
     note_hits(connection, ended, names, now)
-    execute_rows(
+    transitions.end(
         connection,
-        _END,
         [
             {
                 "id": e.job_id,
@@ -154,6 +146,11 @@ def book_again(connection: Connection, batch_of: Mapping[str, int | None], befor
             more[batch_id] = more.get(batch_id, Decimal(0)) + cost.known - was.known
     for batch_id, amount in sorted(more.items()):
         connection.execute(_BOOK_BATCH, {"id": batch_id, "more": amount})
+
+
+def cancelled_batches(connection: Connection, ids: Collection[int]) -> set[int]:
+    """Return which of these batches were cancelled."""
+    return {row.id for row in connection.execute(_CANCELLED, {"ids": sorted(ids)})} if ids else set()
 
 
 def costs_of(connection: Connection, ids: Sequence[str]) -> dict[str, Cost]:

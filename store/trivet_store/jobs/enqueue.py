@@ -13,10 +13,10 @@ from trivet_store import schema
 from trivet_store.database.engine import Store
 from trivet_store.database.locking import lock_flows
 from trivet_store.database.many_rows import RowsStatement, execute_rows, query_rows
-from trivet_store.jobs.ranking import places
+from trivet_store.jobs import transitions
 from trivet_tasks.config.budgets import Labels, labels_of
 from trivet_tasks.errors import KeyConflict
-from trivet_tasks.jobs import JobSpec
+from trivet_tasks.jobs import DispatchedJob, JobSpec
 from trivet_tasks.latency import ClassSettings, Latency
 from trivet_tasks.requests.prompt_cache import CacheWrite, cache_write_of
 from trivet_tasks.states import JobState
@@ -55,9 +55,9 @@ class DirectDispatch:
 _OPEN_FLOW = text(
     """
     INSERT INTO flows (signature, batch_id, latency, model, residency, compliance, features, prefix, labels, cache_write,
-                       held, active)
+                       held, active, probe)
     VALUES (:signature, :batch_id, :latency, :model, :residency, :compliance, :features, :prefix, :labels, :cache_write,
-            :held, true)
+            :held, true, :probe)
     ON CONFLICT (signature) DO UPDATE SET active = true
     RETURNING id
     """
@@ -65,27 +65,26 @@ _OPEN_FLOW = text(
 _BY_KEY = RowsStatement(
     schema.jobs, "SELECT key, tenant, id, fingerprint FROM jobs WHERE key IN (SELECT r.key FROM {rows})"
 )
-_INSERT_JOBS = RowsStatement(
-    schema.jobs,
-    """
-    INSERT INTO jobs (id, batch_id, flow_id, key, fingerprint, state, rank, created_at, not_before, deadline_at,
-                      input_estimate, max_tokens, claim, route, dispatched_until, tenant, last_error, tags, cache_key)
-    SELECT r.id, r.batch_id, r.flow_id, r.key, r.fingerprint, r.state, r.rank, r.created_at, r.not_before, r.deadline_at,
-           r.input_estimate, r.max_tokens, r.claim, r.route, r.dispatched_until, r.tenant, r.last_error, r.tags,
-           r.cache_key
-      FROM {rows}
-     WHERE true
-    ON CONFLICT (key, coalesce(tenant, '')) WHERE key IS NOT NULL DO NOTHING
-    """,
-)
 _Key: TypeAlias = tuple[str, str | None]
 """A key and the tenant that it belongs to: the same word is another's own."""
 _UNSENT = {"claim": 0, "route": None, "dispatched_until": None}
-_FIX = "Use another key, or send the same request."
 _INSERT_REQUESTS = RowsStatement(
     schema.job_requests, "INSERT INTO job_requests (job_id, body) SELECT r.job_id, r.body FROM {rows}"
 )
+_VIRTUAL_NOW = text("SELECT rank FROM virtual_clock WHERE id = 1")
+_ADVANCE_SHARE = text(
+    """
+    INSERT INTO shares (key, finish) VALUES (:key, :now + :span)
+    ON CONFLICT (key) DO UPDATE
+       SET finish = CASE WHEN shares.finish > :now THEN shares.finish ELSE :now END + :span
+    RETURNING finish
+    """
+)
 _COUNT_IN = text("UPDATE batches SET total = total + :jobs WHERE id = :batch_id")
+
+PROBE_REQUEST = {"messages": [{"role": "user", "content": "ping"}], "max_tokens": 1}
+"""The cheapest complete call: about ten tokens in, one out."""
+PROBE_INPUT_ESTIMATE = 10
 
 
 def insert(
@@ -123,7 +122,7 @@ def insert(
     # a job that is dispatched directly takes no place in line
     name = batch.name if batch else None
     lines = [(spec.latency, spec.tenant, name) for spec in specs]
-    ranks = [0.0] * len(specs) if direct else places(connection, lines, classes)
+    ranks = [0.0] * len(specs) if direct else ranks_of(connection, lines, classes)
     terms = [_flow_terms(spec, labels) for spec in specs]
     flows = _flows(connection, terms, batch)
     # the columns that nearly all rows have in common
@@ -144,11 +143,13 @@ def insert(
     for index, (spec, rank) in enumerate(zip(specs, ranks, strict=True)):
         key = _key_of(spec)
         if key in known:
-            accepted.append(Accepted(_same_request(spec, *known[key], index, first), existed=True))
+            job_id, fingerprint = known[key]
+            _same_request(spec, fingerprint, f"job {job_id}, whose request", index, first)
+            accepted.append(Accepted(job_id, existed=True))
             continue
         if key in first_with:
             earlier = first_with[key]
-            _same_as_earlier(spec, specs[earlier], earlier, index, first)
+            _same_request(spec, specs[earlier].fingerprint, f"request {(first or 0) + earlier}, which", index, first)
             accepted.append(Accepted(accepted[earlier].id, existed=True))
             continue
         job_id = uuid7().hex
@@ -179,13 +180,85 @@ def insert(
         prepared()
         # in one order everywhere, so that two groups with the same keys wait for each other instead of locking up
         in_order = sorted(rows, key=lambda row: (row["key"] or "", row["tenant"] or "")) if first_with else rows
-        execute_rows(connection, _INSERT_JOBS, in_order)
+        transitions.insert(connection, in_order)
         rows, accepted = _drop_lost_races(connection, specs, rows, accepted, first)
     if rows:
         execute_rows(connection, _INSERT_REQUESTS, rows)
         if batch:
             connection.execute(_COUNT_IN, {"jobs": len(rows), "batch_id": batch.id})
     return accepted
+
+
+def insert_probe(
+    store: Store, connection: Connection, *, route: str, model: str, latency: Latency, taken_within_s: float
+) -> DispatchedJob:
+    """Insert a probe as dispatched to its route; the caller sends the message.
+
+    A probe is a tiny job of Trivet's own for one route, fenced, settled and priced like any other. Its flow is held, so
+    that no dispatcher looks at it: it is never tried elsewhere.
+
+    Args:
+        latency: decides the queue and so the kind of worker.
+        taken_within_s: a probe that no worker claimed within this time is given up.
+    """
+    now = store.now(connection)
+    signature = blake2b(f"probe {latency} {model}".encode(), digest_size=16).hexdigest()
+    terms: _FlowTerms = (latency, model, ((), (), ()), None, "{}", "")
+    job_id = uuid7().hex
+    row: dict[str, Any] = {
+        **dict.fromkeys(("batch_id", "key", "not_before", "tenant", "last_error", "tags", "cache_key")),
+        "id": job_id,
+        "flow_id": _open_flow(connection, terms, signature, held=True, probe=True),
+        "fingerprint": "",
+        "state": JobState.DISPATCHED.value,
+        "rank": 0.0,
+        "created_at": now,
+        "deadline_at": now + taken_within_s,
+        "input_estimate": PROBE_INPUT_ESTIMATE,
+        "max_tokens": 1,
+        "claim": 1,
+        "route": route,
+        "dispatched_until": now + taken_within_s,
+    }
+    transitions.insert(connection, [row])
+    execute_rows(connection, _INSERT_REQUESTS, [{"job_id": job_id, "body": orjson.dumps(PROBE_REQUEST)}])
+    return DispatchedJob(job_id, 1, PROBE_INPUT_ESTIMATE, 1)
+
+
+def ranks_of(
+    connection: Connection,
+    jobs: Sequence[tuple[Latency, str | None, str | None]],
+    classes: Mapping[Latency, ClassSettings],
+) -> list[float]:
+    """Return the rank of each of these jobs, in order, behind those of the same owner.
+
+    A rank is a place in the one order that all waiting jobs share: start-time fair queueing over tenants, or batches
+    where there is no tenant, each with the weight of its class. A job starts when its owner's last one finished, but
+    never in the past.
+
+    The owners' rows stay locked until the commit, in one order everywhere; they come before flows, jobs and batches.
+
+    Args:
+        jobs: the latency class, the tenant and the name of the batch of each.
+    """
+    now = connection.execute(_VIRTUAL_NOW).scalar() or 0.0
+    by_line: dict[tuple[Latency, str | None, str | None], list[int]] = {}
+    for index, line in enumerate(jobs):
+        by_line.setdefault(line, []).append(index)
+    by_share: dict[tuple[str, Latency], list[int]] = {}
+    for (latency, tenant, batch), indexes in by_line.items():
+        owner = f"tenant {tenant}" if tenant else f"batch {batch}" if batch else ""
+        by_share.setdefault((owner, latency), []).extend(indexes)
+    ranks = [0.0] * len(jobs)
+    for (owner, latency), indexes in sorted(by_share.items()):
+        step = 1.0 / classes[latency].share
+        span = step * len(indexes)
+        finish = connection.execute(
+            _ADVANCE_SHARE, {"key": f"{latency} {owner}", "now": now, "span": span}
+        ).scalar_one()
+        for position, index in enumerate(indexes):
+            ranks[index] = finish - span + step * position
+    return ranks
 
 
 def _key_of(spec: JobSpec) -> _Key | None:
@@ -199,29 +272,12 @@ def _known_keys(connection: Connection, keys: Sequence[str]) -> dict[_Key | None
     return {(key, tenant): (job_id, fingerprint) for key, tenant, job_id, fingerprint in rows}
 
 
-def _same_request(spec: JobSpec, job_id: str, fingerprint: str, index: int, first: int | None) -> str:
+def _same_request(spec: JobSpec, fingerprint: str, other: str, index: int, first: int | None) -> None:
+    """Raise unless the request is the one that has taken its key."""
     if fingerprint != spec.fingerprint:
-        raise KeyConflict(
-            f"{_of_request(spec, index, first)} is taken by job {job_id}, whose request is a different one.",
-            index=index,
-            hint=_FIX,
-        )
-    return job_id
-
-
-def _same_as_earlier(spec: JobSpec, other: JobSpec, earlier: int, index: int, first: int | None) -> None:
-    if other.fingerprint != spec.fingerprint:
-        raise KeyConflict(
-            f"{_of_request(spec, index, first)} is taken by request {(first or 0) + earlier}, which is a different one.",
-            index=index,
-            hint=_FIX,
-        )
-
-
-def _of_request(spec: JobSpec, index: int, first: int | None) -> str:
-    return (
-        f"key: {spec.key!r}" if first is None and index == 0 else f"key: {spec.key!r} of request {(first or 0) + index}"
-    )
+        of = "" if first is None and index == 0 else f" of request {(first or 0) + index}"
+        taken = f"key: {spec.key!r}{of} is taken by {other} is a different one."
+        raise KeyConflict(taken, index=index, hint="Use another key, or send the same request.")
 
 
 def _flows(connection: Connection, jobs: Sequence[_FlowTerms], batch: BatchRef | None) -> dict[_FlowTerms, int]:
@@ -231,20 +287,23 @@ def _flows(connection: Connection, jobs: Sequence[_FlowTerms], batch: BatchRef |
     batch_id = batch.id if batch else None
     by_signature = {_signature(terms, batch_id): terms for terms in set(jobs)}
     return {
-        terms: connection.execute(
-            _OPEN_FLOW,
-            {
-                **_columns(terms),
-                "prefix": terms[3],
-                "labels": terms[4],
-                "cache_write": terms[5],
-                "batch_id": batch_id,
-                "signature": signature,
-                "held": batch is not None,
-            },
-        ).scalar_one()
+        terms: _open_flow(connection, terms, signature, batch_id=batch_id, held=batch is not None)
         for signature, terms in sorted(by_signature.items())
     }
+
+
+def _open_flow(
+    connection: Connection,
+    terms: _FlowTerms,
+    signature: str,
+    *,
+    batch_id: int | None = None,
+    held: bool,
+    probe: bool = False,
+) -> int:
+    given = {"prefix": terms[3], "labels": terms[4], "cache_write": terms[5], "batch_id": batch_id, "held": held}
+    flow = {**_columns(terms), **given, "probe": probe, "signature": signature}
+    return int(connection.execute(_OPEN_FLOW, flow).scalar_one())
 
 
 def _flow_terms(spec: JobSpec, asked: Labels) -> _FlowTerms:
@@ -280,10 +339,10 @@ def _drop_lost_races(
         return rows, accepted
     owners = _known_keys(connection, keys)
     ours = {row["id"] for row in rows if not row["key"] or owners[row["key"], row["tenant"]][0] == row["id"]}
-    settled = [
-        entry
-        if _key_of(spec) not in owners or entry.id == owners[_key_of(spec)][0]
-        else Accepted(_same_request(spec, *owners[_key_of(spec)], index, first), existed=True)
-        for index, (spec, entry) in enumerate(zip(specs, accepted, strict=True))
-    ]
+    settled = []
+    for index, (spec, entry) in enumerate(zip(specs, accepted, strict=True)):
+        owner, fingerprint = owners.get(_key_of(spec), (entry.id, spec.fingerprint))
+        if owner != entry.id:
+            _same_request(spec, fingerprint, f"job {owner}, whose request", index, first)
+        settled.append(entry if owner == entry.id else Accepted(owner, existed=True))
     return [row for row in rows if row["id"] in ours], settled

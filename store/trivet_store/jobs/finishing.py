@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Integer, bindparam, text
+from sqlalchemy import Connection
 
 from trivet_store import schema
 from trivet_store.database.engine import Store
+from trivet_store.database.locking import select_locked
 from trivet_store.database.many_rows import RowsStatement, execute_rows, query_rows
-from trivet_store.jobs.ending import book_again, costs_of, end_jobs
+from trivet_store.jobs import transitions
+from trivet_store.jobs.ending import book_again, cancelled_batches, costs_of, end_jobs
 from trivet_store.ledger import spending
-from trivet_store.steps import End, Ended, GoOn, Next, Settlement, Transition, Wait, Written
+from trivet_store.steps import End, Ended, GoOn, JobRound, Next, Settlement, Transition, Wait, Written
 from trivet_tasks.foreign_text import clean
 from trivet_tasks.jobs import proxy_errors_text, tried_text
 from trivet_tasks.outcomes import Usage
@@ -21,28 +23,6 @@ _FENCE = RowsStatement(
     """
     SELECT id, claim, lease_id, state, batch_id, created_at, route, cancel_requested, cache_key FROM jobs
      WHERE id IN (SELECT r.id FROM {rows}) ORDER BY id {FOR UPDATE}
-    """,
-)
-_GO_ON = RowsStatement(
-    schema.jobs,
-    """
-    UPDATE jobs SET state = 'dispatched', lease_id = NULL, route = r.route, dispatched_until = r.dispatched_until,
-                    claim = jobs.claim + 1, tried = r.tried, round_spent_s = r.round_spent_s,
-                    doubted_by = r.doubted_by, proxy_errors = r.proxy_errors,
-                    last_outcome = r.last_outcome, last_error = r.last_error
-      FROM {rows}
-     WHERE jobs.id = r.id
-    """,
-)
-_WAIT = RowsStatement(
-    schema.jobs,
-    """
-    UPDATE jobs SET state = r.state, lease_id = NULL, route = NULL, dispatched_until = NULL, not_before = r.not_before,
-                    round = r.round, tried = r.tried, round_spent_s = r.round_spent_s, doubted_by = r.doubted_by,
-                    proxy_errors = r.proxy_errors, last_outcome = coalesce(r.last_outcome, jobs.last_outcome),
-                    last_error = coalesce(r.last_error, jobs.last_error)
-      FROM {rows}
-     WHERE jobs.id = r.id
     """,
 )
 _SETTLE = RowsStatement(
@@ -58,11 +38,7 @@ _SETTLE = RowsStatement(
      WHERE attempts.id = r.id
     """,
 )
-_HOLD_BATCHES = "SELECT id FROM batches WHERE id IN :ids ORDER BY id"
-_IDS = bindparam("ids", expanding=True, type_=Integer())
-_CANCELLED_BATCHES = text("SELECT id FROM batches WHERE id IN :ids AND state = 'cancelled'").bindparams(
-    bindparam("ids", expanding=True)
-)
+_HOLD_BATCHES = "SELECT id FROM batches WHERE id IN :ids ORDER BY id {FOR UPDATE}"
 
 
 def finish(store: Store, connection: Connection, group: Sequence[Transition]) -> Written:
@@ -78,9 +54,11 @@ def finish(store: Store, connection: Connection, group: Sequence[Transition]) ->
     if late:
         # all batches at once, by id, as below they are counted: not these first and the others then
         ids = {row.batch_id for row in current.values() if row.batch_id is not None}
-        connection.execute(text(_HOLD_BATCHES + store.for_update).bindparams(_IDS), {"ids": sorted(ids)})
+        if ids:
+            select_locked(connection, _HOLD_BATCHES, ids=sorted(ids))
         book_again(connection, late, before)
-    cancelled = _cancelled_batches(connection, {row.batch_id for row in current.values() if row.batch_id is not None})
+    # one claimed at the moment of the cancel was not asked, and nobody would claim it again
+    cancelled = cancelled_batches(connection, {row.batch_id for row in current.values() if row.batch_id is not None})
     ended: list[Ended] = []
     gone_on: list[Transition] = []
     waits: list[dict[str, object]] = []
@@ -109,19 +87,15 @@ def finish(store: Store, connection: Connection, group: Sequence[Transition]) ->
                 waits.append(
                     {
                         "id": row.id,
-                        "state": (JobState.WAITING if step.not_before is None else JobState.DELAYED).value,
                         "not_before": step.not_before,
-                        "round": step.round,
-                        "tried": tried_text(step.tried),
-                        "round_spent_s": step.spent_s,
-                        "doubted_by": step.doubted_by,
-                        "proxy_errors": proxy_errors_text(step.proxy_errors),
+                        "round": step.round.number,
+                        **_round_columns(step.round),
                         "last_outcome": step.outcome,
                         "last_error": clean(step.error, 2_000),
                     }
                 )
-    execute_rows(connection, _GO_ON, [_go_on_row(transition) for transition in gone_on])
-    execute_rows(connection, _WAIT, waits)
+    transitions.fail_over(connection, [_go_on_row(transition) for transition in gone_on])
+    transitions.wait(connection, waits)
     ending = end_jobs(connection, ended, now)
     spending.book_settled(connection, counted, (transition.settlement for transition in group))
     return Written(
@@ -134,11 +108,6 @@ def settle(connection: Connection, settlements: Sequence[Settlement]) -> None:
     execute_rows(connection, _SETTLE, [_settled_row(settlement) for settlement in settlements])
 
 
-def _cancelled_batches(connection: Connection, ids: set[int]) -> set[int]:
-    """End cancelled jobs: one claimed at the moment of the cancel was not asked, and nobody would claim it again."""
-    return {row.id for row in connection.execute(_CANCELLED_BATCHES, {"ids": sorted(ids)})} if ids else set()
-
-
 def _go_on_row(transition: Transition) -> dict[str, object]:
     step = transition.next
     assert isinstance(step, GoOn)
@@ -146,12 +115,18 @@ def _go_on_row(transition: Transition) -> dict[str, object]:
         "id": transition.job.id,
         "route": step.route,
         "dispatched_until": step.until,
-        "tried": tried_text(step.tried),
-        "round_spent_s": step.spent_s,
-        "doubted_by": step.doubted_by,
-        "proxy_errors": proxy_errors_text(step.proxy_errors),
+        **_round_columns(step.round),
         "last_outcome": step.outcome.value,
         "last_error": clean(step.error, 2_000),
+    }
+
+
+def _round_columns(so_far: JobRound) -> dict[str, object]:
+    return {
+        "round_spent_s": so_far.spent_s,
+        "tried": tried_text(so_far.tried),
+        "doubted_by": so_far.doubted_by,
+        "proxy_errors": proxy_errors_text(so_far.proxy_errors),
     }
 
 

@@ -4,12 +4,15 @@ from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, bindparam, delete, insert, text
+from sqlalchemy import Connection, Integer, Row, bindparam, text
 
 from trivet_store.database.engine import BULK_ROWS, Store
+from trivet_store.database.locking import select_locked
+from trivet_store.database.many_rows import of_ids
+from trivet_store.jobs import transitions
 from trivet_store.jobs.ending import costs_of
-from trivet_store.jobs.ranking import places
-from trivet_store.schema import Usd, job_results, retries
+from trivet_store.jobs.enqueue import ranks_of
+from trivet_store.schema import Usd
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.latency import ClassSettings, Latency
 from trivet_tasks.states import BatchState, JobState
@@ -40,30 +43,25 @@ _PICK_IN_BATCH = text(
 _PICK_JOB = text(_PICKED + " WHERE j.id = :id AND NOT f.probe")
 _JOB = text("SELECT state FROM jobs WHERE id = :id")
 _BATCH = text("SELECT name, state, seq FROM batches WHERE id = :id")
-_LOCK_FLOWS = "SELECT id FROM flows WHERE id IN :ids ORDER BY signature"
-_LOCK_JOBS = "SELECT id, state, batch_seq, created_at, deadline_at, ended_at FROM jobs WHERE id IN :ids ORDER BY id"
-_WAKE_FLOWS = text("UPDATE flows SET active = true, warmer = NULL WHERE id IN :ids").bindparams(
-    bindparam("ids", expanding=True)
-)
-_BEGUN = text("SELECT job_id, max(at) AS at FROM retries WHERE job_id IN :ids GROUP BY job_id").bindparams(
-    bindparam("ids", expanding=True)
-)
-# those that were not pruned
-_RESULTS = text(
+_LOCK_FLOWS = "SELECT id FROM flows WHERE id IN :ids ORDER BY signature {FOR UPDATE}"
+_LOCK_JOBS = """
+    SELECT id, state, batch_seq, created_at, deadline_at FROM jobs WHERE id IN :ids ORDER BY id {FOR UPDATE}
+"""
+_WAKE_FLOWS = of_ids("UPDATE flows SET active = true, warmer = NULL WHERE id IN :ids", Integer)
+_BEGUN = of_ids("SELECT job_id, max(at) AS at FROM retries WHERE job_id IN :ids GROUP BY job_id")
+_NOT_PRUNED = of_ids(
     """
-    SELECT r.job_id, r.error_outcome, r.error_message
-      FROM job_results r JOIN job_requests q ON q.job_id = r.job_id WHERE r.job_id IN :ids
-    """
-).bindparams(bindparam("ids", expanding=True))
-_AGAIN = text(
-    """
-    UPDATE jobs SET state = 'waiting', rank = :rank, not_before = NULL, deadline_at = :deadline_at, ended_at = NULL,
-                    batch_seq = NULL, lease_id = NULL, route = NULL, dispatched_until = NULL, round = 0,
-                    round_spent_s = 0, tried = '', doubted_by = NULL, proxy_errors = '', isolated_crashes = 0,
-                    cancel_requested = false, last_outcome = NULL, last_error = NULL
-     WHERE id = :id
+    SELECT r.job_id FROM job_results r JOIN job_requests q ON q.job_id = r.job_id WHERE r.job_id IN :ids
     """
 )
+_KEEP_ENDS = of_ids(
+    """
+    INSERT INTO retries (job_id, at, ended_at, state, error_outcome, error_message)
+    SELECT j.id, :now, j.ended_at, j.state, r.error_outcome, r.error_message
+      FROM jobs j JOIN job_results r ON r.job_id = j.id WHERE j.id IN :ids ORDER BY j.id
+    """
+)
+_DELETE_RESULTS = of_ids("DELETE FROM job_results WHERE job_id IN :ids")
 # `seq` stays: a number is given once, so that a reader who goes on finds the new result behind the old one
 _COUNT_BACK = text(
     """
@@ -94,7 +92,6 @@ def retry_group(
     classes: Mapping[Latency, ClassSettings],
     after: int,
     upto: int,
-    limit: int = BULK_ROWS,
 ) -> Group | None:
     """Put a group of the batch's jobs that ended in one of these states back to waiting.
 
@@ -109,7 +106,7 @@ def retry_group(
     Raises:
         InvalidRequest: the batch was cancelled.
     """
-    span = {"batch_id": batch_id, "after": after, "upto": upto, "limit": limit}
+    span = {"batch_id": batch_id, "after": after, "upto": upto, "limit": BULK_ROWS}
     picked = connection.execute(_PICK_IN_BATCH, {**span, "states": sorted(states)}).all()
     if not picked:
         return None
@@ -145,39 +142,26 @@ def _run_again(
 ) -> tuple[str, ...]:
     """Put jobs of one batch, or of none, back to waiting. Those that another retry has put back are left out."""
     # locked in the order that `locking` tells
-    ranks = places(connection, [(Latency(job.latency), job.tenant, job.batch) for job in picked], classes)
+    ranks = ranks_of(connection, [(Latency(job.latency), job.tenant, job.batch) for job in picked], classes)
     flows = sorted({job.flow_id for job in picked})
-    connection.execute(_with_ids(_LOCK_FLOWS + store.for_update), {"ids": flows})
+    select_locked(connection, _LOCK_FLOWS, ids=flows)
     batch_id = picked[0].batch_id
     if batch_id is not None:
         _living(connection, batch_id)
     rank_of = {(job.id, job.batch_seq): rank for job, rank in zip(picked, ranks, strict=True)}
-    locked = connection.execute(_with_ids(_LOCK_JOBS + store.for_update), {"ids": [job.id for job in picked]}).all()
-    results = {row.job_id: row for row in connection.execute(_RESULTS, {"ids": [job.id for job in locked]})}
-    jobs = [job for job in locked if job.state in states and (job.id, job.batch_seq) in rank_of and job.id in results]
+    locked = select_locked(connection, _LOCK_JOBS, ids=[job.id for job in picked])
+    kept = set(connection.execute(_NOT_PRUNED, {"ids": [job.id for job in locked]}).scalars())
+    jobs = [job for job in locked if job.state in states and (job.id, job.batch_seq) in rank_of and job.id in kept]
     if not jobs:
         return ()
     connection.execute(_WAKE_FLOWS, {"ids": flows})
     ids = [job.id for job in jobs]
     now = store.now(connection)
     begun = {row.job_id: row.at for row in connection.execute(_BEGUN, {"ids": ids})}
-    connection.execute(
-        insert(retries),
-        [
-            {
-                "job_id": job.id,
-                "at": now,
-                "ended_at": job.ended_at,
-                "state": job.state,
-                "error_outcome": results[job.id].error_outcome,
-                "error_message": results[job.id].error_message,
-            }
-            for job in jobs
-        ],
-    )
-    connection.execute(delete(job_results).where(job_results.c.job_id.in_(ids)))
-    connection.execute(
-        _AGAIN,
+    connection.execute(_KEEP_ENDS, {"ids": ids, "now": now})
+    connection.execute(_DELETE_RESULTS, {"ids": ids})
+    transitions.run_again(
+        connection,
         [
             {
                 "id": job.id,
@@ -212,7 +196,3 @@ def _same_time_again(job: Row[Any], begun_at: float | None, now: float) -> float
     if job.deadline_at is None:
         return None
     return float(now + job.deadline_at - (job.created_at if begun_at is None else begun_at))
-
-
-def _with_ids(statement: str) -> Any:
-    return text(statement).bindparams(bindparam("ids", expanding=True))

@@ -4,6 +4,8 @@ So a budget on all jobs, a tag or a route reads no more rows where there are mor
 calls or price them again keep the counters, so they equal the sums over `attempts` at every moment, to the last digit:
 a call counts from the moment it has an outcome, on the day (UTC) on which it began. Deleted attempts stay counted.
 
+What answers from the response cache saved is counted by the hour: those sums, too, stay when jobs are pruned.
+
 The rows of `spend` are the last that a transaction locks, all at once and in one order: they stay locked no longer
 than a commit takes.
 """
@@ -15,17 +17,18 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, bindparam, text
 
 from trivet_store import schema
 from trivet_store.database.engine import BULK_ROWS
 from trivet_store.database.many_rows import RowsStatement, execute_rows, query_rows
 from trivet_store.schema import Usd, usd_sum
-from trivet_store.steps import Settlement
+from trivet_store.steps import Ended, Settlement
 
 DAY_S = 86_400
 PARTS = 8
 """Rows into which each counter is split on PostgreSQL, by process: a worker would wait for another's commit at every group."""
+HOUR_S = 3_600
 KEPT_DAYS = 400
 """About thirteen months: this month, and the twelve before it."""
 NO_LABELS = "{}"
@@ -103,6 +106,15 @@ _BOOK = RowsStatement(
            calls = spend.calls + excluded.calls, unpriced = spend.unpriced + excluded.unpriced
     """,
 )
+_ADD_SAVINGS = text(
+    """
+    INSERT INTO cache_savings (hour, latency, model, batch, hits, unpriced, saved_usd)
+    VALUES (:hour, :latency, :model, :batch, :hits, :unpriced, :saved_usd)
+    ON CONFLICT (hour, latency, model, batch) DO UPDATE
+       SET hits = cache_savings.hits + excluded.hits, unpriced = cache_savings.unpriced + excluded.unpriced,
+           saved_usd = cache_savings.saved_usd + excluded.saved_usd
+    """
+).bindparams(bindparam("saved_usd", type_=Usd()))
 _FORGET = text("DELETE FROM spend WHERE day < :day")
 
 
@@ -168,6 +180,32 @@ def book_lost(connection: Connection, ids: Sequence[str]) -> None:
         now = calls(connection, ids)
         uncounted = {attempt_id: call._replace(spent=NOTHING) for attempt_id, call in now.items()}
         book(connection, uncounted, ((attempt_id, call.spent) for attempt_id, call in now.items()))
+
+
+def note_hits(connection: Connection, ended: Sequence[Ended], names: Mapping[int, str], now: float) -> None:
+    """Count the jobs that were answered from the cache.
+
+    Args:
+        names: of their batches.
+    """
+    found: dict[tuple[str, str, str], list[Decimal | None]] = {}
+    for entry in ended:
+        if entry.end.hit is not None:
+            batch = "" if entry.batch_id is None else names[entry.batch_id]
+            found.setdefault((entry.end.hit.latency, entry.end.hit.model, batch), []).append(entry.end.hit.saved_usd)
+    for (latency, model, batch), amounts in sorted(found.items()):
+        connection.execute(
+            _ADD_SAVINGS,
+            {
+                "hour": int(now) // HOUR_S * HOUR_S,
+                "latency": latency,
+                "model": model,
+                "batch": batch,
+                "hits": len(amounts),
+                "unpriced": amounts.count(None),
+                "saved_usd": sum((amount for amount in amounts if amount is not None), Decimal(0)),
+            },
+        )
 
 
 def by_route(connection: Connection, now: float) -> dict[str, Spent]:

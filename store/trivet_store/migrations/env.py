@@ -1,9 +1,9 @@
-"""The environment of Alembic's commands: always on the connection that `upgrading` hands over."""
+"""The environment of Alembic's commands: always on the connection that `schema_version` hands over."""
 
 from alembic import context
 from sqlalchemy import Connection, text
 
-from trivet_store.migrations.upgrading import LOCK_WAIT_S
+from trivet_store.migrations.schema_version import LOCK_WAIT_S
 from trivet_store.schema import metadata
 
 UPGRADE_LOCK = 7_214_500_001

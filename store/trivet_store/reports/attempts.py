@@ -2,6 +2,7 @@
 
 A failover is an attempt that followed a failed attempt of the same job on another route. Attempts are ordered by
 claim number, which rises with each attempt of a job. A call dropped on our side (`cancelled`) is not a failed one.
+Recent lengths of answers are read here too, relative to their `max_tokens`.
 """
 
 from collections import defaultdict
@@ -35,6 +36,17 @@ class RouteAttempts:
     """Trivet's own probes of the route; not among `attempts`, but in the costs."""
     cost_usd: Decimal = Decimal(0)
     estimated_usd: Decimal = Decimal(0)
+
+
+class UsedOutput(NamedTuple):
+    """The latest good calls of one flow. Sums are output tokens."""
+
+    flow_id: int
+    model: str
+    latency: str
+    calls: int
+    used: int
+    allowed: int
 
 
 class AttemptFate(NamedTuple):
@@ -79,13 +91,32 @@ _GROUPS = text(
 ).columns(cost=Usd(), estimated=Usd())
 _OLDEST_RUNNING = text("SELECT min(started_at) FROM attempts WHERE outcome IS NULL")
 
-
+# the newest calls by the index on their start, whatever their outcome: an outage must not make this a long scan
+_LATEST = text(
+    """
+    SELECT j.flow_id, latest.model, latest.latency, count(*) AS calls, sum(latest.output_tokens) AS used,
+           sum(j.max_tokens) AS allowed
+      FROM (SELECT job_id, model, latency, outcome, purpose, output_tokens FROM attempts
+             WHERE started_at >= :since ORDER BY started_at DESC LIMIT :most) AS latest
+      JOIN jobs j ON j.id = latest.job_id
+     WHERE latest.outcome = 'succeeded' AND latest.purpose = 'job' AND latest.output_tokens IS NOT NULL
+     GROUP BY j.flow_id, latest.model, latest.latency
+    """
+)
 _ATTEMPTS = text("SELECT id, job_id, outcome FROM attempts")
 _JOBS = text(
     """
     SELECT count(*), count(*) - count(j.ended_at) FROM jobs j JOIN flows f ON f.id = j.flow_id WHERE NOT f.probe
     """
 )
+
+
+def used_output(connection: Connection, since: float, most: int) -> list[UsedOutput]:
+    """Return the output used by the answered ones among the newest calls, at most `most` of them, by flow."""
+    return [
+        UsedOutput(flow_id, model, latency, calls, int(used), int(allowed))
+        for flow_id, model, latency, calls, used, allowed in connection.execute(_LATEST, {"since": since, "most": most})
+    ]
 
 
 def attempt_fates(connection: Connection) -> list[AttemptFate]:

@@ -139,6 +139,8 @@ _LINE_OF_JOB = text(f"{_NEEDS} WHERE f.id = (SELECT flow_id FROM jobs WHERE id =
 _RECENT_FLOWS = 500
 """Number of the latest kinds of jobs that count as in use."""
 _SPEED_OVER_S = 60.0
+SPEED_OF_JOBS = 5_000
+"""Number of the latest ended jobs of a batch that its speed is taken from, at most."""
 _MODELS = text(
     """
     SELECT model FROM flows WHERE active AND NOT probe
@@ -186,9 +188,9 @@ def models_in_use(connection: Connection) -> list[str]:
     return sorted(row.model for row in connection.execute(_MODELS, {"recent": _RECENT_FLOWS}))
 
 
-def recent_speed(connection: Connection, batch: str, now: float, *, most: int = 5_000) -> float | None:
-    """Return a batch's ended jobs per second within the last minute, of at most `most`; None when hardly any ended."""
-    row = connection.execute(_SPEED, {"batch": batch, "since": now - _SPEED_OVER_S, "most": most}).one()
+def recent_speed(connection: Connection, batch: str, now: float) -> float | None:
+    """Return a batch's ended jobs per second within the last minute; None when hardly any ended."""
+    row = connection.execute(_SPEED, {"batch": batch, "since": now - _SPEED_OVER_S, "most": SPEED_OF_JOBS}).one()
     if row.jobs < 2 or now - row.first < 1:
         return None
     return float(row.jobs / (now - row.first))

@@ -9,9 +9,8 @@ from typing import NamedTuple
 import orjson
 from sqlalchemy import Connection, text
 
-from trivet_store.ledger.savings import HOUR_S
-from trivet_store.reports.cost_groups import grouping
-from trivet_store.reports.costs import Span
+from trivet_store.ledger.spending import HOUR_S
+from trivet_store.reports.costs import Span, grouping
 from trivet_store.schema import Usd, usd_sum
 from trivet_tasks.catalog import bare_name
 from trivet_tasks.prices import price_records

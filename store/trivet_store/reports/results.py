@@ -1,13 +1,15 @@
 """Reading jobs: results, whole lives, lists."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Row, String, bindparam, text
+from sqlalchemy import Connection, Row, String, TextualSelect, bindparam, text
 
+from trivet_store.database.many_rows import of_ids
 from trivet_store.jobs.ending import NOTHING, costs_of
 from trivet_store.schema import Usd
 from trivet_tasks.outcomes import Outcome
@@ -102,63 +104,46 @@ _JOB = """
       LEFT JOIN batches b ON b.id = j.batch_id
       LEFT JOIN job_results r ON r.job_id = j.id
 """
-_BY_ID = (
-    text(_JOB + " WHERE j.id IN :ids")
-    .bindparams(bindparam("ids", expanding=True, type_=String()))
-    .columns(cost_usd=Usd(), saved_usd=Usd())
-)
-_BY_KEY = text(_JOB + " WHERE j.key = :key AND coalesce(j.tenant, '') = :tenant").columns(
-    cost_usd=Usd(), saved_usd=Usd()
-)
-_IN_BATCH = _JOB + " WHERE j.batch_id = :batch_id AND j.batch_seq > :after AND j.batch_seq IS NOT NULL"
-_BATCH_PAGE = text(_IN_BATCH + " ORDER BY j.batch_seq LIMIT :limit").columns(cost_usd=Usd(), saved_usd=Usd())
-_BATCH_PAGE_UPTO = (
-    text(_IN_BATCH + " AND j.batch_seq <= :upto AND j.state IN :states ORDER BY j.batch_seq LIMIT :limit")
-    .bindparams(bindparam("states", expanding=True, type_=String()))
-    .columns(cost_usd=Usd(), saved_usd=Usd())
-)
+_BY_KEY = "j.key = :key AND coalesce(j.tenant, '') = :tenant"
+_IN_BATCH = "j.batch_id = :batch_id AND j.batch_seq > :after AND j.batch_seq IS NOT NULL"
 _LAST = text("SELECT coalesce(max(batch_seq), 0) FROM jobs WHERE batch_id = :id AND batch_seq IS NOT NULL")
-_RECENT = _JOB + " WHERE {conditions} ORDER BY j.id DESC LIMIT :limit"
-_ATTEMPTS = (
-    text(
-        """
-        SELECT id, job_id, route, outcome, started_at, latency_s, status, request_id, message, input_tokens,
-               output_tokens, cost_usd, estimated, purpose, provider, model_used
-          FROM attempts WHERE job_id IN :ids ORDER BY started_at, id
-        """
-    )
-    .bindparams(bindparam("ids", expanding=True, type_=String()))
-    .columns(cost_usd=Usd())
-)
+_ATTEMPTS = of_ids(
+    """
+    SELECT id, job_id, route, outcome, started_at, latency_s, status, request_id, message, input_tokens,
+           output_tokens, cost_usd, estimated, purpose, provider, model_used
+      FROM attempts WHERE job_id IN :ids ORDER BY started_at, id
+    """
+).columns(cost_usd=Usd())
 _RETRIES = text(
     "SELECT job_id, at, ended_at, state, error_outcome, error_message FROM retries WHERE job_id = :id ORDER BY id"
 )
+_BODY = text("SELECT body FROM job_requests WHERE job_id = :id")
 
 
 def jobs_by_id(connection: Connection, ids: Sequence[str]) -> dict[str, JobRow]:
     """Return jobs by id; unknown ids are left out."""
-    return {job.id: job for job in _jobs(connection, connection.execute(_BY_ID, {"ids": list(ids)}))}
+    return {job.id: job for job in _read(connection, "j.id IN :ids", ids=list(ids))}
 
 
 def job_by_key(connection: Connection, key: str, tenant: str | None = None) -> JobRow | None:
     """Return the job of a tenant's idempotency key; without a tenant, of those that have none."""
-    found = _jobs(connection, connection.execute(_BY_KEY, {"key": key, "tenant": tenant or ""}))
+    found = _read(connection, _BY_KEY, key=key, tenant=tenant or "")
     return found[0] if found else None
 
 
 def batch_page(connection: Connection, batch_id: int, after: int, limit: int) -> list[JobRow]:
     """Return ended jobs of a batch in the order they ended, those after number `after`."""
-    parameters = {"batch_id": batch_id, "after": after, "limit": limit}
-    return _jobs(connection, connection.execute(_BATCH_PAGE, parameters))
+    page = f"{_IN_BATCH} ORDER BY j.batch_seq LIMIT :limit"
+    return _read(connection, page, batch_id=batch_id, after=after, limit=limit)
 
 
 def batch_page_upto(
     connection: Connection, batch_id: int, after: int, upto: int, states: Collection[JobState], limit: int
 ) -> list[JobRow]:
     """Return the same for jobs in these end states and up to number `upto`."""
-    parameters = {"batch_id": batch_id, "after": after, "upto": upto, "limit": limit}
+    page = f"{_IN_BATCH} AND j.batch_seq <= :upto AND j.state IN :states ORDER BY j.batch_seq LIMIT :limit"
     named = [state.value for state in states]
-    return _jobs(connection, connection.execute(_BATCH_PAGE_UPTO, {**parameters, "states": named}))
+    return _read(connection, page, batch_id=batch_id, after=after, upto=upto, states=named, limit=limit)
 
 
 def last_number(connection: Connection, batch_id: int) -> int:
@@ -168,15 +153,10 @@ def last_number(connection: Connection, batch_id: int) -> int:
 
 def recent_jobs(connection: Connection, *, state: JobState | None, batch_id: int | None, limit: int) -> list[JobRow]:
     """Return the newest jobs first, without Trivet's own probes."""
-    conditions, parameters = ["NOT f.probe"], {"limit": limit}
-    if state:
-        conditions.append("j.state = :state")
-    if batch_id is not None:
-        conditions.append("j.batch_id = :batch_id")
-    statement = text(_RECENT.format(conditions=" AND ".join(conditions))).columns(cost_usd=Usd(), saved_usd=Usd())
-    given: dict[str, Any] = {"state": state, "batch_id": batch_id}
+    given = {"state": state, "batch_id": batch_id}
     given = {name: value for name, value in given.items() if value is not None}
-    return _jobs(connection, connection.execute(statement, {**parameters, **given}))
+    conditions = " AND ".join(["NOT f.probe", *(f"j.{name} = :{name}" for name in given)])
+    return _read(connection, f"{conditions} ORDER BY j.id DESC LIMIT :limit", limit=limit, **given)
 
 
 def attempts_of(connection: Connection, ids: Sequence[str]) -> dict[str, list[AttemptRow]]:
@@ -199,11 +179,25 @@ def retries_of(connection: Connection, job_id: str) -> list[RetryRow]:
     ]
 
 
-def _jobs(connection: Connection, rows: Iterable[Row[Any]]) -> list[JobRow]:
-    found = [_job(row) for row in rows]
+def request_body(connection: Connection, job_id: str) -> bytes | None:
+    """Return the Messages API body of a job as JSON, without `model`; None when it is no longer kept."""
+    body = connection.execute(_BODY, {"id": job_id}).scalar_one_or_none()
+    return None if body is None else bytes(body)
+
+
+def _read(connection: Connection, where: str, **parameters: object) -> list[JobRow]:
+    """Return jobs by a condition; a parameter that is a list is for `IN :name`, and holds texts."""
+    lists = tuple(name for name, value in parameters.items() if isinstance(value, list))
+    found = [_job(row) for row in connection.execute(_statement(where, lists), parameters)]
     pruned = [job.id for job in found if job.pruned]
     costs = costs_of(connection, pruned) if pruned else {}
     return [replace(job, cost_usd=costs.get(job.id, NOTHING).whole) if job.pruned else job for job in found]
+
+
+@lru_cache(maxsize=32)
+def _statement(where: str, lists: tuple[str, ...]) -> TextualSelect:
+    of_lists = [bindparam(name, expanding=True, type_=String()) for name in lists]
+    return text(f"{_JOB} WHERE {where}").bindparams(*of_lists).columns(cost_usd=Usd(), saved_usd=Usd())
 
 
 def _job(row: Row[Any]) -> JobRow:

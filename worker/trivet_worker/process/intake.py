@@ -23,7 +23,7 @@ from kombu import Connection
 from kombu.transport import redis as redis_transport
 from redis import DataError
 
-from trivet_store.jobs.dropped import Drop
+from trivet_store.events import Drop
 from trivet_tasks.catalog import PROVIDERS
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.errors import place_of

@@ -11,9 +11,9 @@ from sqlalchemy.exc import DBAPIError
 from trivet_routing.liveness.process_impairments import SHARED_STATE, WATCH
 from trivet_routing.response_cache import CachedResult, Coalesce, Kept, LookUp, ResponseCache
 from trivet_store.database.engine import BULK_BYTES
+from trivet_store.events import Drop
 from trivet_store.jobs.answering import Answered, Served, end_answered
 from trivet_store.jobs.coalescing import FREED_AT_ONCE, LOOK_AGAIN_S, CoalescedJob, coalesce, free_coalesced
-from trivet_store.jobs.dropped import Drop
 from trivet_store.steps import End, Settlement, Transition
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.jobs import DispatchedJob

@@ -13,8 +13,8 @@ from uuid_utils import uuid7
 from trivet_routing.liveness.process_impairments import DATABASE, SHARED_STATE
 from trivet_routing.permits import Denial, PermitGrant, PermitRelease, PermitRequest, Quota
 from trivet_routing.route_choice import SLOW_CALLS, Candidate, choose
+from trivet_store.events import Drop
 from trivet_store.jobs.claiming import ClaimResult, claim, give_back
-from trivet_store.jobs.dropped import Drop
 from trivet_store.steps import CallTarget, ClaimedJob
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.errors import StoreUnavailable
@@ -60,7 +60,7 @@ _REFUSED = {
     Denial.OUTPUT_TOKENS: "its output tokens of this minute are used up",
     Denial.FORGOTTEN: "limits and health are being put back",
 }
-"""Why there was no permit, for a person."""
+"""Reasons for which there was no permit, for a person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,12 +308,12 @@ class ChunkRunner:
         terms = self._settings.of_class(wave.chunk.latency)
         reserve_s = FALLBACK_RESERVE_S if routes is None else 0.0
         if routes:
-            requirements = requirements_of(job, (*job.tried, wave.chunk.route))
+            requirements = requirements_of(job, (*job.round.tried, wave.chunk.route))
             reserve_s = fallback_reserve_s(choose(requirements, routes, terms).routes)
         return attempt_timeout_s(
             wave.chunk.latency,
             terms,
-            spent_s=job.round_spent_s,
+            spent_s=job.round.spent_s,
             deadline_at=job.deadline_at,
             now=now,
             reserve_s=reserve_s,

@@ -10,7 +10,6 @@ import redis
 from trivet_routing.liveness.process_impairments import DATABASE, SHARED_STATE, WATCH, ProcessImpairments
 from trivet_routing.retry_policy import (
     Failed,
-    JobRound,
     doubted_after,
     next_step,
     tried_after,
@@ -19,7 +18,7 @@ from trivet_routing.retry_policy import (
 )
 from trivet_routing.route_choice import Candidate, Choice, Refusal, Why, choose, load_of
 from trivet_routing.route_directory import AnswerLengths
-from trivet_store.steps import End, GoOn, Next
+from trivet_store.steps import End, GoOn, JobRound, Next
 from trivet_tasks.catalog import known
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import StoreUnavailable
@@ -108,7 +107,7 @@ class Decisions:
         now: float,
         sent: Counter[str],
     ) -> Next:
-        target = result.call.target
+        job, target = result.call.job, result.call.target
         if target.probe:
             return End(
                 JobState.FAILED, outcome=failure.outcome, error=f"{target.route}: {failure.outcome}: {failure.message}"
@@ -131,6 +130,8 @@ class Decisions:
             choice,
             terms,
             now=now,
+            deadline_at=job.deadline_at,
+            claims=job.claim,
             taken_within_s=self._settings.taken_within_s(target.latency, isolated=target.isolated),
             # a wave that fails together must not fall on one route together
             load=lambda route: load_of(route) + sent[route.name] / route.settings.weight,
@@ -144,8 +145,8 @@ class Decisions:
         call, job = result.call, result.call.job
         # the budget bounds the work on a job: not a wait that a provider asks for, nor a failure of this worker alone
         idle = local or failure.outcome is Outcome.RATE_LIMITED
-        spent_s = job.round_spent_s + (0.0 if idle else result.latency_s)
-        pages, again = job.proxy_errors, frozenset[str]()
+        spent_s = job.round.spent_s + (0.0 if idle else result.latency_s)
+        pages, again = job.round.proxy_errors, frozenset[str]()
         if failure.outcome is Outcome.PROXY_ERROR:
             breakers = None if candidates is None else {route.name: route.breaker for route in candidates}
             again = worth_asking_again(pages, breakers or {}, now)
@@ -153,8 +154,8 @@ class Decisions:
             pages = with_proxy_error(
                 pages, call.target.route, failure.message, now=now, generation=generation, breakers=breakers
             )
-        tried = (*job.tried, *call.race.failed)
-        return JobRound(job.round, spent_s, tried, job.doubted_by, job.deadline_at, pages, job.claim), again
+        tried = (*job.round.tried, *call.race.failed)
+        return job.round._replace(spent_s=spent_s, tried=tried, proxy_errors=pages), again
 
     def _choose(
         self,

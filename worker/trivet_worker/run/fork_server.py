@@ -4,6 +4,9 @@ A new interpreter would import for seconds, and a process with threads must not 
 first thing, when all is imported and nothing runs but, under a supervisor, the thread that waits for the supervisor's end.
 The server waits, single-threaded, shares its memory with the worker, and forks whenever it is asked. Each child gets one end
 of a socket of its own and a session of its own. A worker that lost its server starts another, by a new interpreter.
+
+`multiprocessing` has a fork server, too, but always as a new interpreter, which shares no memory with the worker. Measured
+(PSS): worker, server and one idle child take 119 MB with it and 66 MB with this one; its first child comes after 1.7 s.
 """
 
 import contextlib

@@ -132,7 +132,7 @@ class Hedger:
     def _second(self, call: Call) -> tuple[CallTarget, RouteSettings] | None:
         """Return the best route for a second call, if this process may make calls there."""
         job, target = call.job, call.target
-        requirements = requirements_of(job, (*job.tried, target.route))
+        requirements = requirements_of(job, (*job.round.tried, target.route))
         here = [route for route in self._directory.candidates(target.model) if self._served.takes(route.name)]
         best = choose(requirements, here, self._settings.of_class(target.latency)).best(load_of)
         if best is None:

@@ -14,7 +14,7 @@ from enum import Enum, auto
 import orjson
 import redis
 
-from trivet_store.jobs import quarantine
+from trivet_store.jobs import rescuing
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.messages import Chunk
 from trivet_tasks.requests.request_terms import longest_call_s
@@ -140,7 +140,7 @@ class Isolation:
             patience_s = HUNG_AFTER_S
             try:
                 with self._store.read() as connection:
-                    runs = quarantine.runs(connection, chunk.jobs[0].id, chunk.jobs[0].claim)
+                    runs = rescuing.runs(connection, chunk.jobs[0].id, chunk.jobs[0].claim)
             except StoreUnavailable:
                 continue  # it may only be waiting for the database, as we do
             looks += 1
@@ -155,7 +155,7 @@ class Isolation:
         job = chunk.jobs[0]
         try:
             with self._store.write() as connection:
-                struck = quarantine.strike(self._store, connection, job.id, job.claim, hung=hung)
+                struck = rescuing.strike(self._store, connection, job.id, job.claim, hung=hung)
         except StoreUnavailable as error:
             log.error("job %s: its process died (%s), which could not be recorded: %s", job.id, child.how, error)
             return
@@ -165,7 +165,7 @@ class Isolation:
         lease_id, deaths = struck
         log.error(
             "job %s: the process that ran it and nothing else died (%s), %d of %d times",
-            job.id, child.how, deaths, quarantine.ISOLATED_CRASHES,
+            job.id, child.how, deaths, rescuing.ISOLATED_CRASHES,
         )  # fmt: skip
         if lease_id is None:
             return

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from sqlalchemy import Connection
 
 from trivet_routing.liveness.heartbeat import Heartbeat, Holder
-from trivet_store.cluster import leases
+from trivet_store import events
 from trivet_store.cluster.leases import Renewal
-from trivet_store.jobs import dropped
+from trivet_store.jobs import rescuing
 from trivet_worker.run.context import WorkerContext
 
 log = logging.getLogger("trivet.lease")
@@ -66,7 +66,7 @@ class LeaseKeeper:
 
     def _write_drops(self, connection: Connection) -> Callable[[], None]:
         counts = self._drops.unwritten()
-        dropped.add(self._store, connection, counts)
+        events.count_drops(self._store, connection, counts)
         return lambda: self._drops.written(counts)
 
     def _renewed(self, renewal: Renewal) -> None:
@@ -86,4 +86,4 @@ class LeaseKeeper:
         if stray:
             log.warning("%d jobs that nobody was running go back to waiting", len(stray))
             with self._store.write() as connection:
-                leases.put_back(connection, self.id, stray)
+                rescuing.put_back_strays(connection, self.id, stray)

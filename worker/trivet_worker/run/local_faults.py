@@ -53,7 +53,7 @@ class Witness:
     """A worker's word against routes: a failure is its own until another worker has the same. One per process.
 
     Args:
-        origin: of this process (`trivet_worker.process.origin`).
+        origin: of this process (`trivet_worker.run.context`).
         impairments: of this process.
     """
 

@@ -101,9 +101,9 @@ class PermitReleaser:
             _Report(*breaker, results[0].call.quota, [self._release_of(result) for result in results])
             for breaker, results in by_breaker.items()
         ]
-        doubted = [one for one in group if one.call.job.doubted_by and isinstance(one.response, Answer)]
+        doubted = [one for one in group if one.call.job.round.doubted_by and isinstance(one.response, Answer)]
         reports += [found for result in doubted if (found := self._contradicted(result))]
-        pages = [one for one in group if one.call.job.proxy_errors and _met_a_page(one)]
+        pages = [one for one in group if one.call.job.round.proxy_errors and _met_a_page(one)]
         return [*reports, *(check for result in pages for check in self._checks(result))]
 
     def _release_of(self, result: CallResult) -> PermitRelease:
@@ -116,7 +116,7 @@ class PermitReleaser:
             routes = self._routes.known().routes
         except StoreUnavailable:
             return
-        for page in job.proxy_errors:
+        for page in job.round.proxy_errors:
             if page.route != target.route and not page.confirmed and page.route in routes:
                 quota = Quota.of(routes[page.route].settings, target.model)
                 cause = f"{Outcome.PROXY_ERROR}: {page.message}"
@@ -130,7 +130,11 @@ class PermitReleaser:
             routes = self._routes.known().routes
         except StoreUnavailable:
             return None
-        refused = [name for name in job.tried if name in routes and routes[name].settings.provider == job.doubted_by]
+        refused = [
+            name
+            for name in job.round.tried
+            if name in routes and routes[name].settings.provider == job.round.doubted_by
+        ]
         if not refused:
             return None
         quota = Quota.of(routes[refused[-1]].settings, target.model)
@@ -225,7 +229,7 @@ def _signal_of(call: Call, failure: Failure) -> HealthSignal:
         return HealthSignal.SHORT
     if call.target.probe and not failure.own_fault:
         return _of_probe(signal, outcome)
-    if signal is HealthSignal.DOUBTED and call.job.proxy_errors:
+    if signal is HealthSignal.DOUBTED and call.job.round.proxy_errors:
         return HealthSignal.CHECK
     return signal
 

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 
-from trivet_store.jobs.dropped import Drop
+from trivet_store.events import Drop
 
 log = logging.getLogger("trivet.worker")
 
