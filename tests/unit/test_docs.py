@@ -80,6 +80,20 @@ def test_files_that_the_pages_name_exist() -> None:
     assert {(page, name) for page, name in named if not any(file.endswith(f"/{name}") for file in files)} == set()
 
 
+def test_options_that_the_pages_give_to_commands_exist() -> None:
+    known = set(re.findall(r"--[a-z][a-z-]+", pages()["commands.md"]))
+    used = {
+        (page.name, option)
+        for page in PAGES
+        for command in re.findall(
+            r"^ *trivet [^#`\n]*|`trivet [^`]*`", page.read_text(encoding="utf-8"), flags=re.MULTILINE
+        )
+        for option in re.findall(r"--[a-z][a-z-]+", command)
+    }
+    assert used
+    assert {(page, option) for page, option in used if option not in known} == set()
+
+
 @pytest.mark.parametrize("name", pages())
 def test_a_page_made_from_the_code_is_up_to_date(name: str) -> None:
     assert (FOLDER / name).read_text(encoding="utf-8") == pages()[name], "run `make reference`"

@@ -115,7 +115,9 @@ def status(name: Name, as_json: Json = False) -> None:
 @group.command()
 def results(
     name: Name,
-    now: Annotated[bool, typer.Option("--now", help="Only those that have ended by now; else until the last.")] = False,
+    now: Annotated[
+        bool, typer.Option("--now", help="Print the results so far, instead of waiting for the last.")
+    ] = False,
 ) -> None:
     """Print the results as JSON Lines, in the order the jobs end; failures are lines too."""
     from trivet.cli.results import result_line
@@ -144,7 +146,7 @@ def results(
 
 @group.command()
 def cancel(name: Name, as_json: Json = False) -> None:
-    """Stop a batch: what waits ends at once, what runs is dropped within about two seconds."""
+    """Stop a batch: waiting jobs end at once, running ones are dropped within about two seconds."""
     with options.client() as client:
         batch = client.batch(name)
         ended = batch.cancel()
@@ -159,11 +161,9 @@ def cancel(name: Name, as_json: Json = False) -> None:
 @group.command()
 def retry(
     name: Name,
-    failed: Annotated[
-        bool, typer.Option("--failed", help="Those that failed: what is run again if nothing is said.")
-    ] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="Run failed jobs again (the default).")] = False,
     expired: Annotated[
-        bool, typer.Option("--expired", help="Those whose deadline passed; with --failed, both.")
+        bool, typer.Option("--expired", help="Run jobs again whose deadline passed; with --failed, both.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -206,13 +206,16 @@ def accept(name: Name, as_json: Json = False) -> None:
 def export(
     name: Name,
     out: Annotated[
-        Path | None, typer.Option(help="Write here instead of to standard output; the file appears when it is whole.")
+        Path | None, typer.Option(help="File to write instead of standard output; it appears when it is complete.")
     ] = None,
     form: Annotated[
-        Form | None, typer.Option("--format", help="Default: what FILE ends with, else jsonl. parquet needs --out.")
+        Form | None,
+        typer.Option(
+            "--format", help="jsonl or parquet. Default: the ending of FILE, else jsonl. parquet needs --out."
+        ),
     ] = None,
     state: Annotated[
-        list[str] | None, typer.Option(help=f"Only those that ended so: {', '.join(STATES)}; may be repeated.")
+        list[str] | None, typer.Option(help=f"Only results of this state: {', '.join(STATES)}; may be repeated.")
     ] = None,
 ) -> None:
     """Write the results so far, in the order in which jobs ended. Exits with 1 when some jobs have not ended."""

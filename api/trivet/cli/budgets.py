@@ -34,7 +34,7 @@ def budgets(as_json: JsonExact = False) -> None:
 @group.command("raise")
 def raise_(
     name: Annotated[str, typer.Argument(help="The budget's name.", show_default=False)],
-    to: Annotated[str, typer.Option(help="USD that may be spent in the window that is now, in all.")],
+    to: Annotated[str, typer.Option(help="New limit of the current window, in USD.")],
     as_json: JsonExact = False,
 ) -> None:
     """Raise a budget for its current window: today, this month, or the batch. The next has the configured amount.

@@ -127,9 +127,13 @@ def init(
 @group.command()
 def apply(
     places: Annotated[
-        bool, typer.Option("--places", help="Also redefine where routes lead, and stop the workers with another file.")
+        bool,
+        typer.Option(
+            "--places",
+            help="Also redefine where routes lead. Workers with another file then take no more work of them.",
+        ),
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the changes without making them.")] = False,
     as_json: Json = False,
 ) -> None:
     """Put the figures of this file's routes in force: to roll back to an earlier version.

@@ -87,7 +87,7 @@ def costs(
 def reprice(
     since: Since = DEFAULT_SINCE,
     until: Until = None,
-    apply: Annotated[bool, typer.Option("--apply", help="Write the new costs down; else nothing is written.")] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Write the new costs. Without it nothing is written.")] = False,
     as_json: JsonExact = False,
 ) -> None:
     """Price settled calls again, each by the prices of its day as they are known today, and show the difference.

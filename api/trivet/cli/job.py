@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Id = Annotated[str | None, typer.Argument(help="The job's id.", show_default=False)]
 Key = Annotated[str | None, typer.Option(help="The job's idempotency key, instead of its id.")]
-Tenant = Annotated[str | None, typer.Option(help="The tenant that the key belongs to; none: a job without one.")]
+Tenant = Annotated[str | None, typer.Option(help="Tenant of the key. Default: a job without a tenant.")]
 
 CALLS = {AttemptPurpose.JOB: "call", AttemptPurpose.PROBE: "probe", AttemptPurpose.HEDGE: "hedge"}
 """Name of a call, by its purpose."""
@@ -33,12 +33,12 @@ REASON = 100
 AFTER = 9
 """Characters of the column that says how long after its submit something happened."""
 
-group = typer.Typer(no_args_is_help=True, help="Jobs: lists, one job's whole life, its result, cancelling, retrying.")
+group = typer.Typer(no_args_is_help=True, help="Jobs: lists, the life of one job, its result, cancelling, retrying.")
 
 
 @group.command("list")
 def list_(
-    state: Annotated[str | None, typer.Option(help=f"Only these: {', '.join(JobState)}.")] = None,
+    state: Annotated[str | None, typer.Option(help=f"Only jobs of this state: {', '.join(JobState)}.")] = None,
     batch: Annotated[str | None, typer.Option(help="Only those of this batch.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Maximum number, the newest first.")] = 20,
     as_json: Json = False,

@@ -61,7 +61,9 @@ def demo(
 
 
 def up(
-    workers: Annotated[int, typer.Option(min=1, max=64, help="Workers; each is a process for each lane.")] = 2,
+    workers: Annotated[
+        int, typer.Option(min=1, max=64, help="Number of workers; each has a process for each lane.")
+    ] = 2,
     flower: Annotated[bool, typer.Option("--flower", help="Start Flower too.")] = False,
     flower_port: Annotated[int, typer.Option(min=1, max=65535, help="Flower's port.")] = _FLOWER_PORT,
     simulate: Annotated[
@@ -71,11 +73,13 @@ def up(
         Path | None,
         typer.Option(metavar="PATH", help="With --simulate: scripted replies (docs/how-to/test-your-code.md)."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="When up, print what runs as one JSON line.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the running services as one JSON line once they are up.")
+    ] = False,
 ) -> None:
     """Run broker, scheduler and workers on this machine, until Ctrl-C.
 
-    On SIGHUP scheduler and workers read the configuration again. In the foreground of a terminal it ends with that instead.
+    On SIGHUP scheduler and workers read the configuration again. In the foreground of a terminal SIGHUP stops it instead.
     """
     set_title("up")
     settings = options.settings()

@@ -38,10 +38,8 @@ def plan(
     tokens_per_call: Annotated[
         str | None, typer.Option(help="Tokens of one call of the volume, input and output together.")
     ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="The model of a volume; of a file: for the lines that name none.")
-    ] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="For the lines that say none.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model of a volume, or of the lines that name none.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Maximum tokens of the lines that do not set it.")] = None,
     mix: Annotated[
         list[str] | None,
         typer.Option(
@@ -67,7 +65,7 @@ def plan(
     ] = "0",
     bytes_per_token: Annotated[
         str | None,
-        typer.Option(help="Bytes that a token of a volume's input has in a request. Default: 3.5."),
+        typer.Option(help="Bytes of a request for each input token of a volume. Default: 3.5."),
     ] = None,
     runs_per_day: Annotated[str | None, typer.Option(help="Runs of the file a day. Default: 1.")] = None,
     days_per_month: Annotated[str, typer.Option(help="Days of a month.")] = "30",
@@ -78,7 +76,7 @@ def plan(
 ) -> None:
     """Estimate the cost of a day and a month by scenario, and the duration of a day's work within the limits.
 
-    Nothing is sent anywhere, and no database is needed: routes, their limits and hidden costs are those of the configuration.
+    It sends nothing and needs no database: routes, limits and hidden costs are those of the configuration.
     """
     from trivet.cli import plan_view
     from trivet.plan.planner import Planner

@@ -29,7 +29,7 @@ one = typer.Typer(
 @every.callback(invoke_without_command=True)
 def routes(
     asked: typer.Context,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it again and again, until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Redraw it until Ctrl-C.")] = False,
     interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two readings of --watch.")] = 1.0,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON; with --watch one line for each reading.")
@@ -97,12 +97,12 @@ def events(
 @one.command()
 def drain(
     name: Name,
-    why: Annotated[str, typer.Option(help="The reason, for those who look at it later.")] = "",
+    why: Annotated[str, typer.Option(help="Reason, shown with the route.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Send a route no more jobs: within two seconds its queue is empty. What runs there ends there.
+    """Send a route no more jobs. Within two seconds its queue is empty; running jobs end there.
 
-    It stays out, over restarts too, until it is restored.
+    It stays out of service until it is restored, over restarts too.
     """
     from trivet.cli.routes_remarks import drained_words
 
@@ -138,20 +138,20 @@ def limit(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Set them for a group of limits, a model or a glob; the route's own when not given.",
+            help="Group of limits, model or glob. Default: the route's own limits.",
             show_default=False,
         ),
     ] = None,
     until: Annotated[
         str | None, typer.Option(metavar="WHEN", help="A moment in ISO 8601 (UTC where it names no zone).")
     ] = None,
-    lasting: Annotated[str | None, typer.Option("--for", metavar="SPAN", help="How long: 2h, 30m, 7d.")] = None,
-    reset: Annotated[bool, typer.Option("--reset", help="Take back what was set by hand.")] = False,
+    lasting: Annotated[str | None, typer.Option("--for", metavar="SPAN", help="Duration: 2h, 30m, 7d.")] = None,
+    reset: Annotated[bool, typer.Option("--reset", help="Remove limits that were set by hand.")] = False,
     as_json: Json = False,
 ) -> None:
     """Set limits of a route by hand, in force everywhere within two seconds and over restarts, or show those in force.
 
-    They beat the configuration files until their time is over or --reset takes them back. Groups of limits keep their
+    They beat the configuration files until their time is over or --reset removes them. Groups of limits keep their
     own figures unless --model names them.
     """
     from trivet.cli.routes_view import print_limits

@@ -28,7 +28,8 @@ def check(
         ),
     ] = False,
     model: Annotated[
-        list[str] | None, typer.Option(help="A model you use; may be repeated. None: every model the routes may serve.")
+        list[str] | None,
+        typer.Option(help="Model that you use; may be repeated. Default: every model the routes may serve."),
     ] = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one account may take.")] = 20.0,
     as_json: Json = False,

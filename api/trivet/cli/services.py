@@ -21,7 +21,7 @@ from trivet_tasks.processes.startup import announce_ready, served, set_title, wi
 if TYPE_CHECKING:
     from trivet_simulator import Endpoints, ProviderOptions
 
-_PORT = typer.Option(min=0, max=65535, help="0 (the default): any free port.")
+_PORT = typer.Option(min=0, max=65535, help="0: any free port.")
 
 
 def worker(
@@ -29,16 +29,16 @@ def worker(
         list[str] | None,
         typer.Option(
             metavar="NAMES",
-            help="The routes to serve, by comma or given several times; all that are configured when not given.",
+            help="Routes to serve, separated by commas; may be repeated. Default: all configured routes.",
         ),
     ] = None,
     lane: Annotated[
-        str, typer.Option(help="realtime or bulk; when not given, a process for each of `[worker] lanes` (both).")
+        str, typer.Option(help="realtime or bulk. Default: a process for each of `[worker] lanes`, which are both.")
     ] = "both",
 ) -> None:
     """Run a worker: it takes chunks from the queues of its routes and makes the calls.
 
-    On SIGHUP it reads its routes from the file again. In the foreground of a terminal it ends with that instead.
+    On SIGHUP it reads its routes from the file again. In the foreground of a terminal SIGHUP stops it instead.
     """
     settings = options.settings()
     refuse(settings)
@@ -62,9 +62,9 @@ def worker(
 
 
 def scheduler() -> None:
-    """Run a scheduler: it dispatches waiting jobs and keeps house. Any number may run.
+    """Run a scheduler: it dispatches waiting jobs and does the periodic work. Any number may run.
 
-    On SIGHUP it reads routes and budgets from the file again. In the foreground of a terminal it ends with that instead.
+    On SIGHUP it reads routes and budgets from the file again. In the foreground of a terminal SIGHUP stops it instead.
     """
     set_title("scheduler")
     with without_collecting():
@@ -85,16 +85,17 @@ def simulate(
     extra: Annotated[
         list[str] | None, typer.Option(metavar="NAME=WIRE[:PORT]", help="One more provider, e.g. bedrock-eu=bedrock.")
     ] = None,
-    latency_median: Annotated[float, typer.Option(min=0, metavar="S", help="Seconds that an answer takes.")] = 0.0,
+    latency_median: Annotated[float, typer.Option(min=0, metavar="S", help="Median seconds of an answer.")] = 0.0,
     latency_p95: Annotated[
-        float | None, typer.Option(metavar="S", help="Its 95th percentile; the median when not given.")
+        float | None, typer.Option(metavar="S", help="95th percentile of the same. Default: the median.")
     ] = None,
     latency_per_token: Annotated[
-        float, typer.Option(min=0, metavar="S", help="Seconds on top for each output token.")
+        float, typer.Option(min=0, metavar="S", help="Further seconds for each output token.")
     ] = 0.0,
-    output_median: Annotated[int, typer.Option(metavar="TOKENS", help="The median length of answers.")] = 64,
+    output_median: Annotated[int, typer.Option(metavar="TOKENS", help="Median length of answers.")] = 64,
     models: Annotated[
-        list[str] | None, typer.Option(metavar="GLOB", help="Model ids that are known; *claude* when not given.")
+        list[str] | None,
+        typer.Option(metavar="GLOB", help="Model ids that are known; may be repeated. Default: *claude*."),
     ] = None,
     replies: Annotated[
         Path | None,
@@ -157,14 +158,12 @@ def flower(
             envvar="FLOWER_BASIC_AUTH",
             show_envvar=True,
             metavar="USER:PASSWORD",
-            help="USER:PASSWORD, several by comma. Better as a variable: every user of the machine can read options.",
+            help="USER:PASSWORD, several separated by commas. The variable FLOWER_BASIC_AUTH is safer: every user of the machine can read options.",
         ),
     ] = "",
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Serve other machines although no password is set.")
-    ] = False,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Serve other machines without a password.")] = False,
 ) -> None:
-    """Run Flower: the queues of the routes, the workers, the tasks, and what waits in the database.
+    """Run Flower: the queues of the routes, the workers, the tasks, and the jobs that wait in the database.
 
     Flower's other settings are its FLOWER_* variables, e.g. FLOWER_URL_PREFIX. It shows and changes nothing.
     """

@@ -45,7 +45,7 @@ def prune(
     older_than: Annotated[
         str, typer.Option(help="Delete request bodies and results of jobs that ended so long ago: 30d, 12h, 4w.")
     ],
-    keep_results: Annotated[bool, typer.Option("--keep-results", help="Delete the request bodies only.")] = False,
+    keep_results: Annotated[bool, typer.Option("--keep-results", help="Delete request bodies, keep results.")] = False,
     attempts_older_than: Annotated[
         str | None,
         typer.Option(
@@ -53,7 +53,7 @@ def prune(
             "events and the like as old. Default: never."
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count only; delete nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count without deleting.")] = False,
     as_json: Json = False,
 ) -> None:
     """Delete requests and results of jobs that ended long ago. Costs stay, unless attempts are deleted too.
@@ -116,7 +116,7 @@ def clear(
     model: Annotated[str | None, typer.Option(help="Only answers of this model, by any name it has.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Delete the cached answers; calls under way still store theirs."""
+    """Delete the cached answers. Calls under way still store theirs."""
     with options.admin() as admin:
         gone, named = admin.cache.clear(model)
     if as_json:

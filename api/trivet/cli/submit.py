@@ -49,9 +49,12 @@ def submit(
     key: Annotated[str | None, typer.Option(help="Idempotency: the same key never runs twice.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="name=value; may be repeated.")] = None,
     deadline: Annotated[
-        str | None, typer.Option(help="Worthless after this: 90s, 10m, 24h, or a moment in ISO 8601.")
+        str | None,
+        typer.Option(help="Time after which the result is worthless: 90s, 10m, 24h, or a moment in ISO 8601."),
     ] = None,
-    not_before: Annotated[str | None, typer.Option(help="Do not start earlier: the same forms.")] = None,
+    not_before: Annotated[
+        str | None, typer.Option(help="Time before which the job does not start, in the same forms.")
+    ] = None,
     tenant: Annotated[str | None, typer.Option(help="Party that the work is done for.")] = None,
     residency: Annotated[
         list[str] | None, typer.Option(help="A place the route must declare; may be repeated.")
@@ -111,24 +114,24 @@ def bulk(
         str | None, typer.Option(help="The batch's name. Default: the file's name without its ending.")
     ] = None,
     latency: Annotated[str | None, typer.Option(help="realtime, batch (the default), async or deferred.")] = None,
-    model: Annotated[str | None, typer.Option(help="For the lines that name none.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="For the lines that say none.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model of the lines that name none.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Maximum tokens of the lines that do not set it.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="name=value, for every job; may be repeated.")] = None,
     prompt_cache: Annotated[
         str | None,
         typer.Option(
-            help="5m or 1h: what requests begin with in common is read from the provider's prompt cache; one warms it first.",
+            help="5m or 1h: read the common beginning of requests from the provider's prompt cache; one request warms it.",
             metavar="TIME",
         ),
     ] = None,
     skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave bad lines out instead of taking nothing.")
+        bool, typer.Option("--skip-bad", help="Leave bad lines out instead of refusing the file.")
     ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until every job has ended.")] = False,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Write the results here (and wait for them): as they come to FILE.part, FILE once all are there."
+            help="Wait for the results and write them to this file. It is named FILE.part until all are there."
         ),
     ] = None,
     as_json: Json = False,
