@@ -336,9 +336,9 @@ def test_the_reason_that_a_budget_holds_a_job_counts_the_price_of_writing_to_a_c
     store, (job,) = budgeted.world.store, budgeted.world.sql("SELECT id FROM jobs")
     with store.write() as connection:
         registry.register(store, connection, {one.name: one.settings for one in TWO_ROUTES})
-    with closing(Connections(Settings.model_validate({"store": {"url": store.url}}))) as connections:
-        with store.read() as connection:
-            said = holding_job(connections, connection, job.id)
+    settings = Settings.model_validate({"store": {"url": store.url}})
+    with closing(Connections(settings)) as connections, store.read() as connection:
+        said = holding_job(connections, connection, job.id)
     assert said is not None
     assert said.startswith("Held by the budget all")
 
