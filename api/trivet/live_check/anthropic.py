@@ -117,7 +117,7 @@ def _from_admin_api(subject: Subject, states: Mapping[str, ModelState], served: 
             listed = admin.organization.rate_limits.list(group_type="model_group")
             entries = [entry.to_dict() for entry in listed]
     except anthropic.AnthropicError as error:
-        what = f"The Admin API did not tell the limits: {mask.words(_message(error))}"
+        what = f"The Admin API did not return the limits: {mask.words(_message(error))}"
         action = "Use a key that begins with sk-ant-admin; a message was sent for the limits instead."
         return Reading(findings=(Finding(Level.WARNING, what, where, action),))
     quotas = tuple(_quotas_of(entries, served))
@@ -271,7 +271,7 @@ def _failure(error: Exception, subject: Subject, where: str, model: str = "") ->
             return Finding(Level.ERROR, what, where, "Use a key of a workspace that may.", models)
         case anthropic.RateLimitError() if error.error_code and "spend" in error.error_code:
             action = "Raise the spend limit in the Claude Console."
-            return Finding(Level.ERROR, f"The account spends no more: {said}", where, action, models)
+            return Finding(Level.ERROR, f"The account has reached a spend limit: {said}", where, action, models)
         case anthropic.RateLimitError() | anthropic.InternalServerError():
             what = f"The API is limited or overloaded now: {said}"
             return Finding(Level.WARNING, what, where, "Try again later.", models)
