@@ -88,6 +88,17 @@ def test_a_refused_admin_key_is_told_and_the_message_is_sent(account: tuple[Acco
     assert len(fake.calls("/v1/messages")) == 1
 
 
+@pytest.mark.parametrize("answer", [["a gateway's"], "a gateway's", {"data": [3]}], ids=str)
+def test_another_answer_than_the_admin_api_s_has_no_limits(
+    account: tuple[Account, RouteSettings], answer: object
+) -> None:
+    fake, settings = account
+    fake.refuse["/v1/organizations"] = 200, answer
+    report = check(settings, admin_api_key="env:MY_ADMIN_KEY")
+    assert about(report, "names no limits for these models").level is Level.NOTE
+    assert len(fake.calls("/v1/messages")) == 1
+
+
 def test_an_admin_key_that_is_not_there_is_told(account: tuple[Account, RouteSettings]) -> None:
     _, settings = account
     assert about(check(settings, admin_api_key="env:NOT_SET_ANYWHERE"), "No admin key").level is Level.WARNING
