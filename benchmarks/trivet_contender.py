@@ -13,7 +13,7 @@ from running import Running, running
 from sqlalchemy import select
 
 from trivet import ResultTimeout
-from trivet.client.job import Job
+from trivet.client.jobs import Job
 from trivet_simulator import Control
 from trivet_store import schema
 from trivet_store.database.engine import Store

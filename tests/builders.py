@@ -11,17 +11,14 @@ from typing import Any
 import redis
 from tests.unit.breakers_world import Breaker
 
-from trivet_routing.limits import Limits
 from trivet_routing.liveness.process_impairments import ProcessImpairments
 from trivet_routing.permits import BreakerView, Pace
 from trivet_routing.route_choice import Candidate
-from trivet_routing.route_directory import RouteDirectory, RouteSnapshot
-from trivet_store.cluster.registry import RegisteredRoute
+from trivet_routing.route_directory import RouteDirectory
 from trivet_store.database.engine import Store
 from trivet_store.steps import CallTarget, ClaimedJob, JobRound, Prompt
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
-from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.jobs import Permit
 from trivet_tasks.latency import Latency
 from trivet_tasks.outcomes import Outcome, Usage
@@ -131,7 +128,7 @@ def worker_context(
     settings: Settings | None = None,
     **parts: Any,
 ) -> WorkerContext:
-    """What the parts of a worker share; it serves the routes of its settings. `parts` are given ones."""
+    """The parts that a worker shares; it serves the routes of its settings. `parts` are given ones."""
     settings, impairments = settings or Settings(), RouteImpairments(logging.getLogger("test"))
     served = ServedRoutes(
         store, settings.routes, impairments, by="w from a file", defines=False, lease_id=str, on_change=lambda: None
@@ -164,20 +161,3 @@ class FakeCaller(Caller):
 
     async def close(self) -> None:
         """Nothing to close."""
-
-
-class LimitedDirectory:
-    """The route directory as the release of permits sees it: two routes, and limits to release to."""
-
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
-        self.answers = True
-
-    def known(self) -> RouteSnapshot:
-        if not self.answers:
-            raise StoreUnavailable("the database does not answer")
-        routes = {
-            "bedrock-us-east-1": RouteSettings(provider="bedrock"),
-            "vertex-us-east5": RouteSettings(provider="vertex"),
-        }
-        return RouteSnapshot({name: RegisteredRoute(name, one, False) for name, one in routes.items()}, (), 0.0)

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trivet.client.async_client import AsyncClient
-    from trivet.client.batch import Batch
     from trivet.client.client import Client
-    from trivet.client.job import Job
+    from trivet.client.jobs import Batch, Job
     from trivet.client.result import Attempt, JobError, Result
     from trivet_store.jobs.batches import Progress
     from trivet_tasks.config.settings import Settings, load_settings
@@ -61,9 +60,9 @@ __all__ = [
 
 _MODULES = {
     "AsyncClient": "trivet.client.async_client",
-    "Batch": "trivet.client.batch",
+    "Batch": "trivet.client.jobs",
     "Client": "trivet.client.client",
-    "Job": "trivet.client.job",
+    "Job": "trivet.client.jobs",
     "Attempt": "trivet.client.result",
     "JobError": "trivet.client.result",
     "Result": "trivet.client.result",

@@ -35,7 +35,7 @@ LATELY_S = 60.0
 """The minute over which providers count."""
 
 
-class _Known(NamedTuple):
+class _Recorded(NamedTuple):
     """The part of the shared state that SQL knows."""
 
     routes: Mapping[str, RegisteredRoute]
@@ -97,36 +97,36 @@ class Restorer:
         log.warning("the health of %d routes or models was written down anew", len(twice))
 
     def _put_back(self) -> bool:
-        known = self._read()
+        recorded = self._read()
         seconds, micros = self._redis.time()
         with self._redis.pipeline(transaction=True) as pipeline:
-            limiters = [_limiter(pause.route, pause.models) for pause in known.closed]
+            limiters = [_limiter(pause.route, pause.models) for pause in recorded.closed]
             pipeline.watch(EPOCH, *limiters)  # type: ignore[no-untyped-call]
             if pipeline.exists(EPOCH):
                 return False  # reading took longer than the lock lasts, and another has done it
             # calls that ended meanwhile may have been told to wait still longer
             told = [float(pipeline.hget(limiter, "closed_until") or 0) for limiter in limiters]
             pipeline.multi()
-            self._write(pipeline, known, told, seconds + micros / 1e6)
+            self._write(pipeline, recorded, told, seconds + micros / 1e6)
             pipeline.set(EPOCH, seconds)
             try:
                 pipeline.execute()
             except redis.WatchError:
                 return False
-        if not (known.unhealthy or known.closed or known.calls or known.used):
+        if not (recorded.unhealthy or recorded.closed or recorded.calls or recorded.used):
             log.info("limits and health begin empty")
             return True
         log.warning(
             "the shared state had lost its memory: %d routes or models out of service, %d pauses and %d calls put back",
-            len(known.unhealthy), len(known.closed), len(known.calls),
+            len(recorded.unhealthy), len(recorded.closed), len(recorded.calls),
         )  # fmt: skip
         return True
 
-    def _read(self) -> "_Known":
+    def _read(self) -> "_Recorded":
         routes = self._directory.known(fresh=True).routes
         with self._store.read() as connection:
             now = self._store.now(connection)
-            return _Known(
+            return _Recorded(
                 routes,
                 now,
                 [row for row in health.noted(connection) if row.state != RouteState.HEALTHY],
@@ -135,14 +135,14 @@ class Restorer:
                 health.used_lately(connection, now - LATELY_S),
             )
 
-    def _write(self, pipeline: Pipeline, known: "_Known", told: Sequence[float], now: float) -> None:
+    def _write(self, pipeline: Pipeline, recorded: "_Recorded", told: Sequence[float], now: float) -> None:
         """Queue the commands that restore it.
 
         Args:
             told: until when each pause lasts by the shared state itself.
             now: Redis' time.
         """
-        for row in known.unhealthy:
+        for row in recorded.unhealthy:
             breaker = keys_of(row.route, row.model, row.model)[0]
             fields: Mapping[Any, Any] = {
                 "state": RouteState.OPEN.value,
@@ -153,16 +153,16 @@ class Restorer:
             }
             pipeline.hset(breaker, mapping=fields)
             pipeline.sadd(UNHEALTHY, breaker)
-        routes = known.routes
-        for route, model in known.used:
+        routes = recorded.routes
+        for route, model in recorded.used:
             if route in routes:
                 limiter = _limiter(route, Quota.of(routes[route].settings, model).group)
                 pipeline.hset(limiter, mapping={"r": 0, "i": 0, "o": 0, "at": now})
-        for pause, told_until in zip(known.closed, told, strict=True):
-            until = max(now + pause.closed_until - known.read_at, told_until)
+        for pause, told_until in zip(recorded.closed, told, strict=True):
+            until = max(now + pause.closed_until - recorded.read_at, told_until)
             pause_fields: Mapping[Any, Any] = {"closed_until": until, "cause": pause.cause, "at": until}
             pipeline.hset(_limiter(pause.route, pause.models), mapping=pause_fields)
-        for call in known.calls:
+        for call in recorded.calls:
             if call.route in routes:
                 keys = keys_of(call.route, call.model, Quota.of(routes[call.route].settings, call.model).group)
                 lost_at = now + longest_call_s(Latency(call.latency), self._settings) + PERMIT_GRACE_S

@@ -47,7 +47,7 @@ class Plan:
         return cls(name, tag, int(batches), int(size), int(realtime), float(pace_s), repeated == "True")
 
     def words(self) -> list[str]:
-        """As words of a command line."""
+        """Return it as words of a command line."""
         figures = (self.batches, self.size, self.realtime, self.pace_s, self.repeated)
         return [self.name, self.tag, *(str(n) for n in figures)]
 

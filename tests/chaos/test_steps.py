@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from tests.chaos import doomed
-from tests.chaos.audit import Evidence
+from tests.chaos.audit import Evidence, Findings
 from tests.chaos.conftest import FAILOVER, MAIN
 from tests.chaos.producer import Plan, accepted_path, done_path
 from tests.chaos.running import Chaos
@@ -76,6 +76,15 @@ def test_a_scheduler_dies_between_its_dispatch_and_the_message(chaos: Chaos) -> 
     ],
 )
 def test_a_producer_dies_between_writing_and_telling(chaos: Chaos, step: str, plan: Plan) -> None:
+    assert _survived(chaos, step, plan).job_calls <= plan.total
+
+
+def test_a_producer_dies_between_a_realtime_job_and_its_message(chaos: Chaos) -> None:
+    _survived(chaos, doomed.SENT_DIRECTLY, Plan("realtime-only", MAIN.tag, batches=1, size=0, realtime=2, pace_s=0))
+
+
+def _survived(chaos: Chaos, step: str, plan: Plan) -> Findings:
+    """Let a producer die at a step and try again; check that it accepted each job once."""
     config = Path(chaos.settings.source)
     chaos.latency(0.05)
     chaos.arm(step)
@@ -88,20 +97,4 @@ def test_a_producer_dies_between_writing_and_telling(chaos: Chaos, step: str, pl
     findings = chaos.settle(accepted_path(config, plan.name).read_text(encoding="ascii").split())
     assert findings.good, findings
     assert findings.jobs == plan.total, "a job was accepted twice, or never"
-    assert findings.job_calls <= plan.total
-
-
-def test_a_producer_dies_between_a_realtime_job_and_its_message(chaos: Chaos) -> None:
-    plan = Plan("realtime-only", MAIN.tag, batches=1, size=0, realtime=2, pace_s=0)
-    config = Path(chaos.settings.source)
-    chaos.latency(0.05)
-    chaos.arm(doomed.SENT_DIRECTLY)
-    chaos.start_producer("producer", *plan.words())
-    try:
-        chaos.wait_died(doomed.SENT_DIRECTLY)
-        chaos.wait_for(done_path(config, plan.name).exists, "the second try of the producer")
-    finally:
-        chaos.local.supervisor.end("producer", 5)
-    findings = chaos.settle(accepted_path(config, plan.name).read_text(encoding="ascii").split())
-    assert findings.good, findings
-    assert findings.jobs == plan.total, "a job was accepted twice, or never"
+    return findings

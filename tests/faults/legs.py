@@ -13,7 +13,7 @@ from tests.faults.pool import Names
 from tests.faults.running import System
 from tests.timing import until
 
-from trivet.client.job import Job
+from trivet.client.jobs import Job
 from trivet.client.result import Result
 from trivet_simulator.calls import Call
 from trivet_store import schema

@@ -28,7 +28,7 @@ from .sdk import BODY, MODELS, call, client, message
     ],
 )
 def test_pages_of_other_sites_steer_nothing(control: Control, headers: dict[str, str]) -> None:
-    """As a browser would post it: no preflight is asked for, and the name may be one that was rebound."""
+    """Post as a browser would: no preflight is asked for, and the name may be one that was rebound."""
     request = urllib.request.Request(
         f"{control.url}/providers/anthropic/down", b"{}", {"Content-Type": "text/plain", **headers}
     )

@@ -4,14 +4,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
-from typing import Any, cast
+from typing import Any
 
 from celery import Celery
-from tests.store.fixed_directory import UNPRICED, FixedDirectory
+from tests.directories import TWO_ROUTES, FixedDirectory
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, finished, spec
 
 from trivet_routing import budget_headroom
-from trivet_routing.route_directory import RouteDirectory
 from trivet_scheduler.budget_monitor import BudgetMonitor
 from trivet_scheduler.dispatch import Dispatcher
 from trivet_store.ledger import budgets
@@ -24,9 +23,9 @@ from trivet_tasks.prices.cost_model import CostModel
 from trivet_tasks.requests.eligibility import name_on_wire
 
 COSTS = CostModel()
-_wire_model = name_on_wire(UNPRICED[0].settings, MODEL)
+_wire_model = name_on_wire(TWO_ROUTES[0].settings, MODEL)
 assert _wire_model is not None
-_most = COSTS.maximum(UNPRICED[0].settings, MODEL, _wire_model, time.time(), len("document 0"), 100)
+_most = COSTS.maximum(TWO_ROUTES[0].settings, MODEL, _wire_model, time.time(), len("document 0"), 100)
 assert _most is not None
 MOST: Decimal = _most
 
@@ -46,7 +45,7 @@ class Budgeted:
 
     def __init__(self, world: World, app: Celery, slots: int = 100) -> None:
         self.world = world
-        directory = cast("RouteDirectory", FixedDirectory(world.store, slots=slots, budgets=True))
+        directory = FixedDirectory(store=world.store, slots=slots, budgets=True)
         self.costs = directory.costs
         self.dispatcher = Dispatcher(world.store, directory, app, Settings())
         self._directory = directory

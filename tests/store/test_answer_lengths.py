@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 from tests.builders import route
-from tests.store.fixed_directory import dispatcher
+from tests.directories import dispatcher
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, spec, specs
 
 from trivet_routing.route_choice import Candidate
@@ -63,7 +63,7 @@ def test_jobs_of_one_flow_go_where_their_own_size_is_cheapest(world: World) -> N
     short = [sized(spec(f"short {n}"), 300 + n, 4_000) for n in range(5)]
     world.add(*[job for pair in zip(long, short, strict=True) for job in pair])
     assert world.value("SELECT count(DISTINCT flow_id) FROM jobs") == 1
-    with dispatcher(world, two_prices()) as one:
+    with dispatcher(world.store, two_prices()) as one:
         assert one.run_once().dispatched == 10
     found = world.sql("SELECT route, max_tokens, count(*) AS n FROM jobs GROUP BY route, max_tokens")
     assert {(row.route, row.max_tokens): row.n for row in found} == {(ROUTE, 200): 5, (OTHER_ROUTE, 4_000): 5}
@@ -76,6 +76,6 @@ def test_what_answers_really_use_decides(world: World) -> None:
     world.sql("UPDATE attempts SET output_tokens = 1")
     world.add(*specs(3))
     world.sql("UPDATE jobs SET input_estimate = 1000, max_tokens = 1000 WHERE state = 'waiting'")
-    with dispatcher(world, two_prices()) as one:
+    with dispatcher(world.store, two_prices()) as one:
         assert one.run_once().dispatched == 3
     assert {row.route for row in world.sql("SELECT route FROM jobs WHERE state = 'dispatched'")} == {ROUTE}

@@ -19,7 +19,7 @@ from tests.command_line import Said, commands
 from tests.store.world import DEADLINE_S, OTHER_ROUTE, World, go_on, spec, specs
 
 from trivet.cli import parquet_file
-from trivet.client import batch as batch_module
+from trivet.client import jobs as client_jobs
 from trivet.client import submitting
 from trivet.client.client import Client
 from trivet_store.jobs import batches, cancelling
@@ -53,7 +53,7 @@ def trivet(
     config: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> Iterator[Callable[..., Said]]:
     """Runs the command line in this process, on small pages."""
-    monkeypatch.setattr(batch_module, "PAGE_JOBS", 3)
+    monkeypatch.setattr(client_jobs, "PAGE_JOBS", 3)
 
     class Decoded:
         def readouterr(self) -> tuple[str, str]:
@@ -192,7 +192,7 @@ def test_a_batch_that_has_not_ended_says_how_many_are_missing(
 
 
 def test_what_ends_meanwhile_is_not_run_after(world: World, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch_module, "PAGE_JOBS", 2)
+    monkeypatch.setattr(client_jobs, "PAGE_JOBS", 2)
     world.batch(NAME, *specs(8))
     lease = world.lease()
     jobs = world.take(lease, world.dispatch(8))

@@ -2,22 +2,25 @@
 
 import logging
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from decimal import Decimal
 
 import orjson
 import pytest
+from tests.directories import TWO_ROUTES, dispatcher
 from tests.store.budgeted import MOST, Budgeted, alike, budget, budgeted_world
-from tests.store.fixed_directory import UNPRICED, dispatcher
 from tests.store.world import OTHER_ROUTE, ROUTE, WAIT, World, finished, go_on, spec, statements, together
 from tests.timing import moved_clock
 
 from trivet.admin.budgets import holding_job
+from trivet.client.connections import Connections
 from trivet_scheduler import dispatch
 from trivet_store.cluster import registry
 from trivet_store.jobs.enqueue import DirectDispatch
 from trivet_store.ledger import budgets
 from trivet_tasks.config.budgets import exact_usd
+from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import InvalidRequest, NotFound
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.outcomes import Outcome
@@ -271,7 +274,7 @@ def test_without_a_price_list_jobs_that_budgets_count_are_left_alone(
 
 def test_without_budgets_a_pass_reads_nothing_of_them(world: World) -> None:
     world.add(*alike(20))
-    with statements(world.store) as seen, dispatcher(world) as one:
+    with statements(world.store) as seen, dispatcher(world.store) as one:
         one.run_once()
     assert not [sql for sql, _ in seen if "spend" in sql or "budgets" in sql]
 
@@ -332,9 +335,10 @@ def test_the_reason_that_a_budget_holds_a_job_counts_the_price_of_writing_to_a_c
     assert budgeted.dispatched() == 0
     store, (job,) = budgeted.world.store, budgeted.world.sql("SELECT id FROM jobs")
     with store.write() as connection:
-        registry.register(store, connection, {one.name: one.settings for one in UNPRICED})
-    with store.read() as connection:
-        said = holding_job(store, connection, job.id)
+        registry.register(store, connection, {one.name: one.settings for one in TWO_ROUTES})
+    settings = Settings.model_validate({"store": {"url": store.url}})
+    with closing(Connections(settings)) as connections, store.read() as connection:
+        said = holding_job(connections, connection, job.id)
     assert said is not None
     assert said.startswith("Held by the budget all")
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from sqlalchemy import Connection, text
-from tests.store.fixed_directory import dispatcher
+from tests.directories import dispatcher
 from tests.store.world import (
     MODEL,
     OTHER_ROUTE,
@@ -121,7 +121,7 @@ def test_credit_is_counted_by_one_dispatcher_at_a_time(postgres_world: World) ->
 
 
 def test_dispatched_and_running_jobs_are_outstanding(world: World) -> None:
-    """Those in the queue with the tokens that they are going to ask for."""
+    """Queued ones count with the tokens that they are going to ask for."""
     world.add(*[spec("x" * 10) for _ in range(10)])
     lease = world.lease()
     jobs = world.take(lease, world.dispatch(4))
@@ -342,7 +342,7 @@ def test_urgent_jobs_go_ahead_within_their_share(world: World) -> None:
     plain = world.add(*specs(60))
     now = world.now()
     urgent = [world.add(spec(f"urgent {n}", deadline_at=now + 200 - n))[0].id for n in range(20)]
-    with dispatcher(world, slots=10) as one:
+    with dispatcher(world.store, slots=10) as one:
         done = one.run_once()
     claimed = {row.id for row in world.sql("SELECT id FROM jobs WHERE state = 'dispatched'")}
     assert (done.dispatched, done.more) == (15, True), "ten places and half as much again"
@@ -354,7 +354,7 @@ def test_an_urgent_job_does_not_send_newcomers_to_the_end_of_the_line(sqlite_wor
     world = sqlite_world
     world.batch("old", *specs(200, tenant="old"))
     world.add(spec("urgent", tenant="old", deadline_at=world.now() + 100))
-    with dispatcher(world, slots=10) as one:
+    with dispatcher(world.store, slots=10) as one:
         one.run_once()
     new = world.batch("new", *specs(50, tenant="new"))
     claimed = [world.job(job.id).batch_id for job in world.dispatch(20)]
@@ -366,7 +366,7 @@ def test_many_schedulers_send_no_more_than_the_routes_can_take(world: World) -> 
     counts: list[int] = []
 
     def run() -> None:
-        with dispatcher(world, slots=10) as one:
+        with dispatcher(world.store, slots=10) as one:
             counts.extend(one.run_once().dispatched for _ in range(3))
 
     together(run, run, run)

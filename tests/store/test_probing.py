@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 
 import pytest
-from tests.store.fixed_directory import dispatcher
+from tests.directories import dispatcher
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, go_on, spec, specs
 
 from trivet_store.jobs import dispatching, upkeep
@@ -84,7 +84,7 @@ def test_a_probe_that_no_worker_started_is_never_sent_elsewhere(world: World) ->
     assert world.states() == {"waiting": 3}
     (mine,) = world.add(spec(deadline_at=world.now() + 5))
     assert [flow.model for flow in _waiting_flows(world)] == [MODEL], "that of the job"
-    with dispatcher(world, slots=10) as one:
+    with dispatcher(world.store, slots=10) as one:
         assert one.run_once().dispatched == 1
     assert world.job(mine.id).state == "dispatched"
     assert {world.job(job.id).state for job in (given_back, died, untaken)} == {"waiting"}
@@ -98,7 +98,7 @@ def test_probes_do_not_keep_urgent_jobs_from_their_turn(world: World) -> None:
     world.give_back([world.probe() for _ in range(20)])
     world.add(*specs(60))
     urgent = [job.id for job in world.add(*specs(3, deadline_at=world.now() + 100))]
-    with dispatcher(world, slots=10) as one:
+    with dispatcher(world.store, slots=10) as one:
         one.run_once()
     assert {world.job(job_id).state for job_id in urgent} == {"dispatched"}
 

@@ -232,7 +232,7 @@ def test_a_full_disk_loses_nothing_that_was_accepted(sqlite_world: World) -> Non
 
 
 def test_what_is_committed_survives_a_power_cut(sqlite_world: World) -> None:
-    """As far as settings promise it: WAL with a sync at each commit."""
+    """The settings promise it: WAL with a sync at each commit."""
     with sqlite_world.store.read() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar_one() == "wal"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar_one() == 2

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from tests.builders import breaker, route
-from tests.store.fixed_directory import dispatcher
+from tests.directories import dispatcher
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, finished, spec, together
 
 from trivet_routing.route_choice import Candidate
@@ -31,7 +31,7 @@ def two_routes(*shut: str) -> list[Candidate]:
 
 def dispatch(world: World, *shut: str) -> int:
     """One pass of a scheduler."""
-    with dispatcher(world, two_routes(*shut)) as one:
+    with dispatcher(world.store, two_routes(*shut)) as one:
         return one.run_once().dispatched
 
 
@@ -180,7 +180,7 @@ def test_of_many_schedulers_one_sends_the_first(world: World) -> None:
     world.batch("b", *alike(20), *alike(20, ANOTHER))
 
     def run() -> None:
-        with dispatcher(world, two_routes()) as one:
+        with dispatcher(world.store, two_routes()) as one:
             for _ in range(3):
                 one.run_once()
 

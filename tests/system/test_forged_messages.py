@@ -22,7 +22,7 @@ from tests.command_line import run_trivet
 from tests.databases import database_of, new_database, rows
 from tests.timing import until
 
-from trivet.client.job import Job
+from trivet.client.jobs import Job
 from trivet.client.result import Result
 from trivet.testing import QUICK, RunningTrivet, running_trivet
 from trivet_routing.response_cache import ANSWERS

@@ -57,6 +57,6 @@ def test_no_call_is_made_inside_a_pause_that_a_provider_asked_for(system: Runnin
 
 
 def _until_paused(system: RunningTrivet) -> None:
-    """Until SQL knows that all three routes are paused."""
+    """Wait until SQL knows that all three routes are paused."""
     paused = "SELECT route FROM route_limits WHERE closed_until > :soon"
     until(lambda: len(rows(system.settings, paused, soon=system.admin.now() + 0.5)) == 3, "three paused routes")

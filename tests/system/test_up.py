@@ -190,7 +190,7 @@ def test_a_part_that_dies_is_told_of_and_replaced(folder: Path, monkeypatch: pyt
 
 
 def test_in_the_background_under_nohup_it_ends_by_a_signal_to_itself_alone(folder: Path) -> None:
-    """As `nohup trivet up &` in a script, below a parent that also lets its children vanish; without standard input."""
+    """Start it like `nohup trivet up &` in a script, below a parent that also lets its children vanish; without standard input."""
     with running(
         folder, "--workers", "1",
         ignored=(signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD), closed=(0,),

@@ -49,6 +49,6 @@ class Backends:
         return Restorer(self.store, client, RouteDirectory(self.store, Limits(client, SETTINGS.health)), SETTINGS)
 
     def note(self, model: str, state: str, cause: str, seconds: float = 0.0, *, ago_s: float = 0.0) -> None:
-        """As the recorder writes down what a settlement changed."""
+        """Write down a change of a breaker, as the recorder does."""
         with self.store.write() as connection:
             health.note(connection, ROUTE, model, RouteState(state), cause, self.store.now(connection) - ago_s, seconds)

@@ -44,7 +44,7 @@ class Account:
     garden: set[str] = field(default_factory=set)
     """Model Garden's names."""
     enabled: set[str] = field(default_factory=set)
-    """Those that the project sees."""
+    """Names that the project sees."""
     google_quotas: list[dict[str, Any]] = field(default_factory=list)
     anthropic_models: list[str] = field(default_factory=list)
     model_infos: dict[str, dict[str, Any]] = field(default_factory=dict)

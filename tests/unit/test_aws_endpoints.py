@@ -254,7 +254,7 @@ def test_the_address_comes_from_provider_region_and_endpoint(
     for name in EVERYWHERE:
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     made = RouteSettings(**route)
-    assert api_address(made, None) == address
+    assert api_address(made) == address
     sent: list[str] = []
 
     async def send(_client: object, request: httpx2.Request, **_: object) -> httpx2.Response:
@@ -275,13 +275,13 @@ def test_the_address_comes_from_provider_region_and_endpoint(
     ],
 )
 def test_vertex_has_hosts_for_more_than_one_region(region: str, address: str) -> None:
-    assert api_address(RouteSettings(provider="vertex", region=region), None) == address
+    assert api_address(RouteSettings(provider="vertex", region=region)) == address
 
 
 def test_a_base_url_without_a_path_gets_the_endpoint_s() -> None:
-    assert api_address(RouteSettings(**settings("mantle", base_url="https://vpce-1.example/")), None) == (
+    assert api_address(RouteSettings(**settings("mantle", base_url="https://vpce-1.example/"))) == (
         "https://vpce-1.example/anthropic"
     )
-    assert api_address(RouteSettings(**settings("mantle", base_url="https://proxy.example/aws")), None) == (
+    assert api_address(RouteSettings(**settings("mantle", base_url="https://proxy.example/aws"))) == (
         "https://proxy.example/aws"
     )

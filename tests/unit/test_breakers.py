@@ -864,7 +864,7 @@ def test_whatever_a_provider_says_it_is_settled(breaker: Breaker, cause: str) ->
 
 
 def test_a_lease_outlives_its_calls_timeout(breaker: Breaker, world: World) -> None:
-    """So that a slow call's permit is not given to another while it is still made."""
+    """A slow call's permit is not given to another while the call is still made."""
     breaker.quota = quota(most=1, group=MODEL)
     breaker.take(timeout_s=TIMEOUT_S)
     world.pass_time(TIMEOUT_S + PERMIT_GRACE_S - 0.1)

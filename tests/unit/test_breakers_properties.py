@@ -140,7 +140,7 @@ class Breakers(RuleBasedStateMachine):
 
     @rule(model=MODELS, steps=st.integers(1, 4))
     def work_well_for_a_while(self, model: str, steps: int) -> None:
-        """As much as may be, so that recoveries come to their end."""
+        """Make as many calls as may be made, so that recoveries come to their end."""
         breaker = self.breakers[model]
         for _ in range(steps):
             self.world.pass_time(HEALTH.recovery_step_s)

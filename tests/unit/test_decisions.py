@@ -2,17 +2,15 @@
 
 import logging
 import math
-import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import redis
-from celery import Celery
-from sqlalchemy import Connection
 from tests.builders import MODEL, breaker, call, route
+from tests.directories import FixedDirectory, dispatcher
 from tests.store.world import World as StoreWorld
 from tests.store.world import spec, specs
 
@@ -20,17 +18,13 @@ from trivet_routing.liveness.process_impairments import ProcessImpairments
 from trivet_routing.permits import BreakerView
 from trivet_routing.retry_policy import longest_backoff_s
 from trivet_routing.route_choice import Candidate
-from trivet_routing.route_directory import AnswerLengths, RouteDirectory, RouteSnapshot
-from trivet_scheduler.dispatch import LOOK_FURTHER, Dispatcher
-from trivet_store.cluster.leases import Lease
-from trivet_store.cluster.registry import RegisteredRoute
+from trivet_scheduler.dispatch import LOOK_FURTHER
 from trivet_store.database.engine import Store
 from trivet_store.steps import ClaimedJob, End, GoOn, Next, Wait
 from trivet_tasks.catalog import known as catalogued
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.latency import DEFAULTS, Latency
 from trivet_tasks.outcomes import HealthSignal, Outcome, Scope, Usage
-from trivet_tasks.prices.cost_model import CostModel
 from trivet_tasks.states import JobState
 from trivet_worker.adapters.protocol import Answer, Failure, LocalCause
 from trivet_worker.run.calls import Call, CallResult, Race
@@ -49,37 +43,12 @@ LATE = Failure(Outcome.TIMEOUT, "no answer")
 PLACES = 10
 
 
-class Routes:
-    """Routes in the states that the test sets, each served by one worker with ten slots."""
-
-    def __init__(self, *candidates: Candidate) -> None:
-        self.candidates = list(candidates)
-        self.answers = True
-        self.lengths = AnswerLengths(cast("Store", None))
-        self.costs = CostModel()
-
-    def candidates_of(self, models: set[str]) -> dict[str, list[Candidate]]:
-        if not self.answers:
-            raise redis.ConnectionError("refused")
-        return dict.fromkeys(models, self.candidates)
-
-    def notice_workers(self, _connection: Connection) -> None:
-        """They stay."""
-
-    def known(self) -> RouteSnapshot:
-        routes = {one.name: RegisteredRoute(one.name, one.settings, False) for one in self.candidates}
-        return RouteSnapshot(routes, (Lease("lease", "w", "bulk", tuple(routes), PLACES, 0, None, 0.0),), 0.0)
-
-    def now(self) -> float:
-        return time.time()
-
-
 def decisions(*candidates: Candidate) -> Decisions:
-    return deciding_over(Routes(*candidates))
+    return deciding_over(FixedDirectory(candidates))
 
 
-def deciding_over(routes: Routes, origin: str = "", *, impaired: bool = False) -> Decisions:
-    """Decisions of a worker that is the only one, as the leases of `Routes` have it, unless it has another origin."""
+def deciding_over(routes: FixedDirectory, origin: str = "", *, impaired: bool = False) -> Decisions:
+    """Decisions of a worker that is the only one, as the leases of the directory have it, unless it has another origin."""
     impairments = RouteImpairments(logging.getLogger("test"))
     if impaired:
         impairments.begin(HERE, "network", "It gets no call out.")
@@ -167,8 +136,8 @@ def test_each_group_looks_anew() -> None:
 
 
 def test_while_the_routes_cannot_be_read_failed_jobs_wait_in_their_round() -> None:
-    routes = Routes(here(), route(ELSEWHERE))
-    routes.answers = False
+    routes = FixedDirectory([here(), route(ELSEWHERE)])
+    routes.breakers_error = redis.ConnectionError("refused")
     (step,) = deciding_over(routes).next_steps([call_result(round=2, tried=("a",), spent_s=1.0)])
     assert isinstance(step, Wait)
     assert (step.not_before, step.round.number, step.round.tried) == (None, 2, ("a", HERE))
@@ -270,16 +239,14 @@ def test_a_hedge_that_came_too_late_gives_its_permit_back_unused() -> None:
 class Place:
     """A database, and what a worker and a scheduler do with its jobs while the routes are in the states that the test sets."""
 
-    def __init__(self, store: Store, app: Celery) -> None:
+    def __init__(self, store: Store) -> None:
         self.sql = StoreWorld(store)
-        self._app = app
         self._lease = self.sql.lease(routes=[HERE, ELSEWHERE])
 
     def dispatch(self, *candidates: Candidate) -> int:
         """One pass of a scheduler."""
-        routes = Routes(*candidates)
-        routes.lengths = AnswerLengths(self.sql.store)
-        return Dispatcher(self.sql.store, cast("RouteDirectory", routes), self._app, SETTINGS).run_once().dispatched
+        with dispatcher(self.sql.store, candidates, slots=PLACES, settings=SETTINGS) as one:
+            return one.run_once().dispatched
 
     def fail(self, job: ClaimedJob, *candidates: Candidate) -> Next:
         """The job's call on the first route fails."""
@@ -306,10 +273,8 @@ class Place:
 
 
 @pytest.fixture
-def place(store: Store) -> Iterator[Place]:
-    app = Celery("test", broker="memory://", set_as_current=False)
-    yield Place(store, app)
-    app.close()
+def place(store: Store) -> Place:
+    return Place(store)
 
 
 SOON, LONG = longest_backoff_s(TERMS, 0), 3_600.0
@@ -413,7 +378,7 @@ OWN = [CUT_OFF, KEYLESS, KEY_REFUSED]
 
 @pytest.mark.parametrize("failure", OWN)
 def test_what_is_this_workers_own_fault_sends_the_job_elsewhere_and_costs_it_nothing(failure: Failure) -> None:
-    deciding = deciding_over(Routes(here(), route(ELSEWHERE)), "bad")
+    deciding = deciding_over(FixedDirectory([here(), route(ELSEWHERE)]), "bad")
     (step,) = deciding.next_steps([call_result(failure, tried=(FAR,), round=2, spent_s=1.5)])
     assert isinstance(step, GoOn)
     assert (step.route, step.round.tried, step.round.spent_s) == (ELSEWHERE, (FAR,), 1.5)
@@ -421,7 +386,7 @@ def test_what_is_this_workers_own_fault_sends_the_job_elsewhere_and_costs_it_not
 
 @pytest.mark.parametrize("failure", OWN)
 def test_with_no_other_route_it_waits_for_another_worker_even_in_its_last_round(failure: Failure) -> None:
-    deciding = deciding_over(Routes(here(), route(ELSEWHERE, at=breaker(state="open", wait_s=9.0))), "bad")
+    deciding = deciding_over(FixedDirectory([here(), route(ELSEWHERE, at=breaker(state="open", wait_s=9.0))]), "bad")
     (step,) = deciding.next_steps([call_result(failure, round=TERMS.max_rounds - 1, spent_s=1.5)])
     assert isinstance(step, Wait)
     assert (step.round.number, step.round.tried, step.round.spent_s) == (TERMS.max_rounds - 1, (), 1.5)
@@ -431,12 +396,12 @@ def test_with_no_other_route_it_waits_for_another_worker_even_in_its_last_round(
 
 @pytest.mark.parametrize("failure", OWN)
 def test_once_it_takes_no_more_of_the_route_another_worker_gets_the_job_there(failure: Failure) -> None:
-    """So the order of the class holds: the other route is dearer."""
-    deciding = deciding_over(Routes(here(), route(ELSEWHERE, cost="9")), "bad", impaired=True)
+    """The order of the class holds: the other route is dearer."""
+    deciding = deciding_over(FixedDirectory([here(), route(ELSEWHERE, cost="9")]), "bad", impaired=True)
     (step,) = deciding.next_steps([call_result(failure, spent_s=1.5)])
     assert isinstance(step, GoOn)
     assert (step.route, step.round.tried, step.round.spent_s) == (HERE, (), 1.5)
-    deciding = deciding_over(Routes(here()), impaired=True)
+    deciding = deciding_over(FixedDirectory([here()]), impaired=True)
     (step,) = deciding.next_steps([call_result(KEYLESS)])
     assert isinstance(step, Wait), "there is no other worker"
 
@@ -451,7 +416,7 @@ def test_of_the_only_worker_it_is_a_failure_as_any_other(failure: Failure) -> No
 
 
 def test_its_deadline_ends_a_job_whoever_is_at_fault() -> None:
-    deciding = deciding_over(Routes(here()), "bad")
+    deciding = deciding_over(FixedDirectory([here()]), "bad")
     (step,) = deciding.next_steps([call_result(CUT_OFF, deadline_at=1.0)])
     assert isinstance(step, End)
     assert step.state is JobState.EXPIRED

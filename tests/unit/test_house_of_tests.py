@@ -1,4 +1,4 @@
-"""What tests may use: shared modules and public names, so that product code may move without them."""
+"""Tests use shared modules and public names alone, so that product code may move without them."""
 
 import ast
 from collections.abc import Iterator

@@ -8,10 +8,10 @@ from typing import Any, cast
 
 import pytest
 from tests.builders import call
+from tests.directories import FixedDirectory
 from tests.timing import MovedClock, moved_clock
 
 from trivet_routing.permits import Change
-from trivet_routing.route_directory import RouteSnapshot
 from trivet_store.cluster.leases import Lease
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import HealthSettings, Settings
@@ -43,19 +43,10 @@ HEALTH = HealthSettings()
 TOLD_S = 30
 
 
-class Workers:
-    """Leases of the workers; one of them may be elsewhere."""
-
-    def __init__(self, *origins: str, lane: str = "bulk", impaired: Mapping[str, str] | None = None) -> None:
-        self.leases = tuple(
-            Lease(origin, origin, lane, tuple(ROUTES), 8, 0, None, 0.0, impaired or {}, origin) for origin in origins
-        )
-        self.answers = True
-
-    def known(self) -> RouteSnapshot:
-        if not self.answers:
-            raise StoreUnavailable("the database does not answer")
-        return RouteSnapshot({}, self.leases, 0.0)
+def workers_at(*origins: str, lane: str = "bulk", impaired: Mapping[str, str] | None = None) -> FixedDirectory:
+    """Routes that workers of these origins serve."""
+    leases = [Lease(origin, origin, lane, tuple(ROUTES), 8, 0, None, 0.0, impaired or {}, origin) for origin in origins]
+    return FixedDirectory([], leases=leases)
 
 
 class Looks:
@@ -78,7 +69,7 @@ class Looks:
 class Worker:
     """One worker's faults; `changes` gets a copy of its impairments whenever they changed."""
 
-    def __init__(self, workers: Workers, routes: Mapping[str, RouteSettings] = ROUTES) -> None:
+    def __init__(self, workers: FixedDirectory, routes: Mapping[str, RouteSettings] = ROUTES) -> None:
         self.looks = Looks()
         self.impairments = RouteImpairments(logging.getLogger("test"))
         self.witness = Witness(workers, HERE, self.impairments)
@@ -108,7 +99,7 @@ def call_result(result: Answer | Failure, route: str = "anthropic", **job: Any) 
 @pytest.fixture
 def worker() -> Worker:
     """A worker with another one elsewhere."""
-    return Worker(Workers(HERE, ELSEWHERE))
+    return Worker(workers_at(HERE, ELSEWHERE))
 
 
 @pytest.fixture
@@ -159,18 +150,18 @@ def test_what_a_failure_says_of_the_route_depends_on_whether_others_serve_it(
 ) -> None:
     crowd = (HERE, ELSEWHERE), (ELSEWHERE,), (HERE, HERE, "third")
     for origins in crowd:
-        assert signal_with(Workers(*origins), result) is signal
-    assert signal_with(Workers(HERE, ELSEWHERE, lane="realtime"), result) is signal, "a breaker is of all lanes"
-    alone = Workers(HERE, HERE), Workers()
-    away = Workers(HERE, ELSEWHERE, impaired={"anthropic": "No key."})
+        assert signal_with(workers_at(*origins), result) is signal
+    assert signal_with(workers_at(HERE, ELSEWHERE, lane="realtime"), result) is signal, "a breaker is of all lanes"
+    alone = workers_at(HERE, HERE), workers_at()
+    away = workers_at(HERE, ELSEWHERE, impaired={"anthropic": "No key."})
     for workers in (*alone, away):
         assert signal_with(workers, result) is by_itself
-    unknown = Workers(HERE, ELSEWHERE)
-    unknown.answers = False
+    unknown = workers_at(HERE, ELSEWHERE)
+    unknown.database_error = StoreUnavailable("the database does not answer")
     assert signal_with(unknown, result) is by_itself
 
 
-def signal_with(workers: Workers, result: Answer | Failure) -> HealthSignal:
+def signal_with(workers: FixedDirectory, result: Answer | Failure) -> HealthSignal:
     one = call_result(result)
     local = Witness(workers, HERE, RouteImpairments(logging.getLogger("test"))).local(one)
     return release_of(one, Settings(), local=local).signal
@@ -180,7 +171,7 @@ def test_a_job_goes_back_to_its_route_only_where_another_worker_of_its_lane_take
     impairments = RouteImpairments(logging.getLogger("test"))
     impairments.begin("anthropic", "key", "Refused.")
     for lane, hands_over in (("bulk", True), ("realtime", False)):
-        witness = Witness(Workers(HERE, ELSEWHERE, lane=lane), HERE, impairments)
+        witness = Witness(workers_at(HERE, ELSEWHERE, lane=lane), HERE, impairments)
         assert witness.hands_over(call_result(REFUSED)) is hands_over
 
 
@@ -236,7 +227,7 @@ def test_a_failed_probe_is_enough(worker: Worker) -> None:
 
 @pytest.mark.parametrize("result", [UNREACHED, REFUSED])
 def test_the_only_worker_of_a_route_is_not_impaired(result: Failure) -> None:
-    worker = Worker(Workers(HERE))
+    worker = Worker(workers_at(HERE))
     worker.ends(*[result] * 20)
     assert worker.impairments.current() == {}
 
@@ -338,14 +329,14 @@ def test_they_are_looked_for_until_they_are_there_and_seen_to_be_gone(looking: W
 
 
 def test_a_call_that_found_none_impairs_at_once_even_the_only_worker() -> None:
-    worker = Worker(Workers(HERE))
+    worker = Worker(workers_at(HERE))
     worker.ends(NO_KEY)
     assert "the file is gone" in (worker.impairments.of("anthropic") or "")
 
 
 def test_a_variable_needs_a_restart() -> None:
     by_variable = RouteSettings.model_validate({"provider": "anthropic", "api_key": "env:THE_KEY"})
-    worker = Worker(Workers(HERE, ELSEWHERE), {"anthropic": by_variable})
+    worker = Worker(workers_at(HERE, ELSEWHERE), {"anthropic": by_variable})
     worker.ends(NO_KEY)
     assert (worker.impairments.of("anthropic") or "").endswith("Set it, and restart the worker.")
 

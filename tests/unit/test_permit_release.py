@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import redis
-from tests.builders import ANSWER, LIMITED, LimitedDirectory, call, call_results
+from tests.builders import ANSWER, LIMITED, call, call_results, route
+from tests.directories import FixedDirectory
 from tests.store.world import OTHER_ROUTE
 from tests.unit.breakers_world import HEALTH, MODEL, NEIGHBOUR, ROUTE, Breaker, World, quota, states
 
@@ -19,6 +20,7 @@ from trivet_routing.permits import Change
 from trivet_routing.retry_policy import with_proxy_error
 from trivet_tasks.config.server_urls import redis_url
 from trivet_tasks.config.settings import Settings
+from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.outcomes import Outcome, Scope
 from trivet_tasks.shared_state import PREFIX, connect
 from trivet_worker.adapters.protocol import Answer, Failure
@@ -32,7 +34,13 @@ DOWN = Failure(Outcome.SERVER_ERROR, "down")
 UNUSABLE = Failure(Outcome.UNUSABLE, "no credit", scope=Scope.ROUTE)
 
 
-def releasing(routes: LimitedDirectory) -> PermitReleaser:
+def routes_of(limits: Limits) -> FixedDirectory:
+    """Two routes without a worker."""
+    routes = [route(ROUTE), route(OTHER_ROUTE, provider="vertex")]
+    return FixedDirectory(routes, limits=limits, leases=())
+
+
+def releasing(routes: FixedDirectory) -> PermitReleaser:
     return PermitReleaser(
         routes,
         SETTINGS,
@@ -74,7 +82,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 def test_what_a_stopped_shared_state_could_not_hear_it_is_told_when_it_is_back(server: Server) -> None:
-    breaker, releaser = server.breaker(), releasing(LimitedDirectory(server.limits))
+    breaker, releaser = server.breaker(), releasing(routes_of(server.limits))
     group = call_results(breaker, DOWN, DOWN, DOWN)
     server.stop()
     assert releaser.release(group) == []
@@ -93,7 +101,7 @@ def test_what_waited_is_told_first_and_with_it_what_came_meanwhile(server: Serve
     breaker, neighbour, releaser = (
         server.breaker(),
         server.breaker(NEIGHBOUR),
-        releasing(LimitedDirectory(server.limits)),
+        releasing(routes_of(server.limits)),
     )
     early, late = call_results(breaker, DOWN, DOWN), call_results(breaker, ANSWER)
     others = call_results(neighbour, ANSWER, DOWN)
@@ -113,7 +121,7 @@ def test_what_waited_is_told_first_and_with_it_what_came_meanwhile(server: Serve
 
 
 def test_what_is_refused_does_not_keep_the_others_waiting(server: Server, caplog: pytest.LogCaptureFixture) -> None:
-    broken, breaker, releaser = server.breaker(NEIGHBOUR), server.breaker(), releasing(LimitedDirectory(server.limits))
+    broken, breaker, releaser = server.breaker(NEIGHBOUR), server.breaker(), releasing(routes_of(server.limits))
     group = [*call_results(broken, DOWN), *call_results(breaker, DOWN, DOWN, DOWN)]
     limiter = f"{PREFIX}limiter:{ROUTE}:{NEIGHBOUR}"
     server.client.rename(limiter, "kept")
@@ -177,7 +185,7 @@ def test_nothing_told_twice_changes_anything_again(
     breaker = world.breaker(limits=quota(requests=600, tokens_in=60_000))
     group = call_results(breaker, *results)
     before = lossy.state()
-    told_twice(releasing(LimitedDirectory(world.limits)), group)
+    told_twice(releasing(routes_of(world.limits)), group)
     first, second = lossy.after
     assert before != first
     assert first == second
@@ -185,7 +193,7 @@ def test_nothing_told_twice_changes_anything_again(
 
 
 def test_two_failures_told_twice_are_two(world: World, lossy: AnswersLost) -> None:
-    breaker, releaser = world.breaker(), releasing(LimitedDirectory(world.limits))
+    breaker, releaser = world.breaker(), releasing(routes_of(world.limits))
     told_twice(releaser, call_results(breaker, DOWN, DOWN))
     view = breaker.view()
     assert (view.state, view.calls, view.failed) == ("healthy", 2, 2)
@@ -196,7 +204,7 @@ def test_two_failures_told_twice_are_two(world: World, lossy: AnswersLost) -> No
 def test_good_probes_told_twice_count_once_each(
     world: World, monkeypatch: pytest.MonkeyPatch, lossy: AnswersLost
 ) -> None:
-    breaker, releaser = world.breaker(), releasing(LimitedDirectory(world.limits))
+    breaker, releaser = world.breaker(), releasing(routes_of(world.limits))
     monkeypatch.setattr(world.limits, "release", lossy.release_well)
     world.open(breaker)
     monkeypatch.setattr(world.limits, "release", lossy.release)
@@ -214,7 +222,7 @@ def test_good_probes_told_twice_count_once_each(
 
 def test_a_permit_that_was_written_off_is_not_judged(world: World) -> None:
     """The cause of its failure is not known, and its slot is another call's now."""
-    breaker, releaser = world.breaker(), releasing(LimitedDirectory(world.limits))
+    breaker, releaser = world.breaker(), releasing(routes_of(world.limits))
     group = call_results(breaker, DOWN, DOWN, DOWN)
     world.limits.release_all("lease")
     assert releaser.release(group) == []
@@ -232,7 +240,7 @@ def served_elsewhere(world: World, result: Answer | Failure) -> list[CallResult]
 
 
 def test_a_route_that_refuses_what_others_serve_time_and_again_is_for_a_probe_to_judge(world: World) -> None:
-    releaser, breaker = releasing(LimitedDirectory(world.limits)), world.breaker()
+    releaser, breaker = releasing(routes_of(world.limits)), world.breaker()
     for _ in range(4):
         assert releaser.release(served_elsewhere(world, ANSWER)) == []
     assert breaker.view().doubt == ""
@@ -248,7 +256,7 @@ PAGE = Failure(Outcome.PROXY_ERROR, "HTTP 403")
 
 
 def test_a_job_that_meets_a_second_page_has_both_routes_checked(world: World) -> None:
-    releaser, first = releasing(LimitedDirectory(world.limits)), world.breaker()
+    releaser, first = releasing(routes_of(world.limits)), world.breaker()
     second = Breaker(world.client, world.limits, MODEL, replace(quota(), group=MODEL), OTHER_ROUTE)
     met = with_proxy_error((), ROUTE, "HTTP 403", now=0.0, generation="0.0", breakers={})
     assert releaser.release(call_results(first, PAGE)) == []
@@ -259,7 +267,7 @@ def test_a_job_that_meets_a_second_page_has_both_routes_checked(world: World) ->
 
 
 def test_a_failure_elsewhere_contradicts_nobody(world: World) -> None:
-    releaser = releasing(LimitedDirectory(world.limits))
+    releaser = releasing(routes_of(world.limits))
     busy = Failure(Outcome.AMBIGUOUS, "what?")
     for _ in range(10):
         assert releaser.release(served_elsewhere(world, busy)) == []
@@ -267,8 +275,8 @@ def test_a_failure_elsewhere_contradicts_nobody(world: World) -> None:
 
 
 def test_without_the_database_the_permit_goes_back_all_the_same(world: World) -> None:
-    routes = LimitedDirectory(world.limits)
-    routes.answers = False
+    routes = routes_of(world.limits)
+    routes.database_error = StoreUnavailable("the database does not answer")
     releaser = releasing(routes)
     for _ in range(6):
         assert releaser.release(served_elsewhere(world, ANSWER)) == []
@@ -279,6 +287,6 @@ def test_without_the_database_the_permit_goes_back_all_the_same(world: World) ->
 
 def test_how_long_a_call_took_counts_once(world: World, lossy: AnswersLost) -> None:
     breaker = world.breaker()
-    told_twice(releasing(LimitedDirectory(world.limits)), call_results(breaker, ANSWER, took_s=0.5))
+    told_twice(releasing(routes_of(world.limits)), call_results(breaker, ANSWER, took_s=0.5))
     (pace,) = breaker.view().paces.values()
     assert (pace.p50_s, pace.calls) == (0.5, 1)

@@ -12,7 +12,7 @@ from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.outcomes import Outcome, Usage, UsagePart
 from trivet_tasks.prices import price_records
 from trivet_tasks.prices.cost_model import CostModel
-from trivet_tasks.prices.price_records import Terms
+from trivet_tasks.prices.price_records import PriceTerms
 from trivet_worker.adapters.protocol import Answer, Failure
 from trivet_worker.run.calls import Call
 from trivet_worker.run.pricing import Pricing
@@ -59,7 +59,7 @@ def test_a_failed_call_keeps_what_it_was_priced_by() -> None:
     assert settled.multipliers == '{"inference_geo_us":"1.1"}'
     assert settled.list_price is not None
     assert settled.price_terms is not None
-    assert price_records.read_terms(settled.price_terms) == Terms(web_searches=2, inference_geo="us")
+    assert price_records.read_terms(settled.price_terms) == PriceTerms(web_searches=2, inference_geo="us")
 
 
 @pytest.mark.parametrize(("region", "cost"), [("global", "0.002"), ("us-east5", "0.0022")])
@@ -89,7 +89,7 @@ def test_a_call_has_the_price_of_the_day_on_which_it_began(ago_s: float, cost: s
 @pytest.mark.parametrize("word", ["pri\ud800ority", "x" * 10_000, 'quo"te\x00'])
 def test_words_of_a_provider_are_written_and_read(word: str) -> None:
     text = price_records.write_terms("eu", Usage(service_tier=word))
-    assert price_records.read_terms(text) == Terms("eu", service_tier=word[:60])
+    assert price_records.read_terms(text) == PriceTerms("eu", service_tier=word[:60])
     assert text.isascii()
     assert "\x00" not in text
 
@@ -157,4 +157,4 @@ def test_a_free_refusal_says_so() -> None:
     assert (settled.cost_usd, settled.estimated, settled.usage) == (Decimal(0), False, Usage(1_000, refused="cyber"))
     assert settled.multipliers == '{"refused":"0"}'
     assert settled.price_terms is not None
-    assert price_records.read_terms(settled.price_terms) == Terms(refused="cyber")
+    assert price_records.read_terms(settled.price_terms) == PriceTerms(refused="cyber")

@@ -29,7 +29,7 @@ class Books:
         return Breaker(self.backends.world.client, self._limits, model, quota)
 
     def open(self, model: str = MODEL) -> None:
-        """And nobody writes it down."""
+        """Open the breaker without writing it down."""
         (change,) = self.breaker(model).calls(HEALTH.open_after_failures, HealthSignal.FAILED)
         assert change.state == "open"
 

@@ -4,15 +4,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 from celery import Celery
 from sqlalchemy import Connection
-from tests.builders import LIMITED, LimitedDirectory, call_results, worker_context
+from tests.builders import LIMITED, call_results, worker_context
+from tests.directories import FixedDirectory
 from tests.unit.breakers_world import MODEL, ROUTE, World
 
 from trivet_routing.response_cache import ResponseCache
-from trivet_routing.route_directory import RouteDirectory
 from trivet_store.cluster import health
 from trivet_store.database.engine import Store
 from trivet_store.migrations.schema_version import ensure
@@ -36,19 +35,13 @@ class AwayAtFirst(Store):
             yield connection
 
 
-class RoutesUnseen(LimitedDirectory):
-    """The routes cannot be read while the database is away."""
-
-    def candidates_of(self, models: set[str]) -> None:
-        raise StoreUnavailable("the database does not answer")
-
-
 def test_a_pause_that_could_not_be_written_at_once_is_written_later(world: World, tmp_path: Path) -> None:
     store = AwayAtFirst(f"sqlite:///{tmp_path / 'trivet.db'}")
     store.away = False
     ensure(store)
     store.away = True
-    directory = cast("RouteDirectory", RoutesUnseen(world.limits))
+    directory = FixedDirectory(limits=world.limits, leases=())
+    directory.breakers_error = StoreUnavailable("the database does not answer")
     context = worker_context(store, world.client, directory)
     app = Celery("test", broker="memory://", set_as_current=False)
     cached = Cached(context, ResponseCache(world.client, context.settings))

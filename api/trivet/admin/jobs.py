@@ -8,9 +8,8 @@ import orjson
 
 from trivet.admin.blocked import Blocked, blocked_batch, blocked_job, blocked_waiting_job
 from trivet.admin.group import Group
-from trivet.client.batch import find_newest_batches
 from trivet.client.connections import Connections
-from trivet.client.job import find_by_id, find_by_key, find_newest
+from trivet.client.jobs import find_by_id, find_by_key, find_newest, find_newest_batches
 from trivet_store.jobs import batches, coalescing
 from trivet_store.jobs.batches import Progress
 from trivet_store.reports import backlog, results

@@ -18,7 +18,7 @@ from trivet_tasks.states import AttemptPurpose, JobState
 if TYPE_CHECKING:
     from trivet.admin import Admin, AttemptRow, JobLife, JobRow, RetryRow
     from trivet.client.client import Client
-    from trivet.client.job import Job
+    from trivet.client.jobs import Job
 
 Id = Annotated[str | None, typer.Argument(help="The job's id.", show_default=False)]
 Key = Annotated[str | None, typer.Option(help="The job's idempotency key, instead of its id.")]

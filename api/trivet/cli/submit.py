@@ -21,8 +21,8 @@ from trivet_tasks.errors import InvalidRequest, ResultTimeout
 if TYPE_CHECKING:
     from trivet.admin import Progress
     from trivet.cli.results import ResultsFile
-    from trivet.client.batch import Batch
     from trivet.client.client import Client
+    from trivet.client.jobs import Batch
     from trivet_tasks.config.settings import Settings
     from trivet_tasks.jobs import JobSpec
     from trivet_tasks.requests.jsonl import FileCheck

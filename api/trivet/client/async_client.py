@@ -7,9 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
-from trivet.client.batch import Batch
 from trivet.client.client import Client
-from trivet.client.job import Job
+from trivet.client.jobs import Batch, Job
 from trivet.client.result import Result
 from trivet_store.jobs.batches import Progress
 from trivet_tasks.config.settings import Settings

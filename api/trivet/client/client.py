@@ -7,9 +7,8 @@ from typing import Any
 
 from uuid_utils import uuid7
 
-from trivet.client.batch import Batch, find_newest_batches
 from trivet.client.connections import Connected
-from trivet.client.job import Job, find_by_key, find_newest
+from trivet.client.jobs import Batch, Job, find_by_key, find_newest, find_newest_batches
 from trivet.client.submitting import fill_batch, submit_one
 from trivet_store.jobs import batches
 from trivet_store.reports import results

@@ -41,7 +41,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class JobError:
-    """Why there is no message: the last outcome, by the words of the outcome table, and the provider's own words."""
+    """Reason for which there is no message: the last outcome, by the words of the outcome table, and the provider's own words."""
 
     outcome: str | None
     message: str

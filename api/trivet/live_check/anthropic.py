@@ -160,7 +160,7 @@ def _client(subject: Subject, key: str | None, timeout_s: float) -> "anthropic.A
     import anthropic
 
     route, region = subject.route, subject.region
-    address = api_address(route, region)
+    address = api_address(route)
     version = {"anthropic-version": route.version_of("")}
     if route.endpoint == "platform":
         return anthropic.AnthropicAWS(

@@ -9,6 +9,7 @@ from typing import Any
 
 from trivet.live_check.report import Finding, Kind, Reading
 from trivet_tasks.catalog import MODELS, known
+from trivet_tasks.config.addresses import project_of, region_of
 from trivet_tasks.config.route_settings import LimitGroup, RouteSettings
 from trivet_tasks.config.server_urls import masked
 from trivet_tasks.errors import ConfigError
@@ -26,7 +27,6 @@ _SECRET_VARIABLES = (
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
 )
-_GOOGLE_PROJECTS = ("GOOGLE_CLOUD_PROJECT", "ANTHROPIC_VERTEX_PROJECT_ID")
 _GLOB = frozenset("*?[")
 # patterns of keys that are not known here: Anthropic's, Bedrock's, Google's, a header, a PEM
 _LIKE_A_KEY = re.compile(
@@ -103,20 +103,12 @@ class Subject:
     @property
     def region(self) -> str:
         """The region that workers would use: the route's, else the environment's; empty where there is none."""
-        if self.route.region:
-            return self.route.region
-        match self.route.provider:
-            case "bedrock":
-                return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or ""
-            case "vertex":
-                return os.environ.get("CLOUD_ML_REGION") or ""
-            case "anthropic":
-                return ""
+        return region_of(self.route)
 
     @property
     def project(self) -> str:
         """The Google project that is configured, or that the environment names; empty: the credentials decide."""
-        return self.route.project or next(filter(None, map(os.environ.get, _GOOGLE_PROJECTS)), "")
+        return project_of(self.route)
 
     def figure(self, model: str, kind: Kind) -> int | None:
         """Return the figure set for a model, None where none is. For `TOKENS`: the sum of input and output."""

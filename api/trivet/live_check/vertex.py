@@ -28,9 +28,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 from trivet.live_check.report import Finding, Kind, Level, ListedModel, ModelState, Presence, Quota, Reading
 from trivet.live_check.subject import Subject
+from trivet_tasks.config.addresses import vertex_address
 
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 AIPLATFORM_VARIABLE = "CLOUDSDK_API_ENDPOINT_OVERRIDES_AIPLATFORM"
@@ -271,17 +273,8 @@ def _message(answer: Any) -> str:
 
 
 def _host(location: str) -> str:
-    """Return the endpoint that the anthropic SDK calls for this region."""
-    override = os.environ.get(AIPLATFORM_VARIABLE)
-    if override:
-        return override.rstrip("/")
-    if location == "global":
-        return "aiplatform.googleapis.com"
-    return (
-        f"aiplatform.{location}.rep.googleapis.com"
-        if location in ("us", "eu")
-        else f"{location}-aiplatform.googleapis.com"
-    )
+    """Return the endpoint that workers call in this region."""
+    return os.environ.get(AIPLATFORM_VARIABLE, "").rstrip("/") or urlsplit(vertex_address(location)).netloc
 
 
 def _prefix_of(location: str) -> str:

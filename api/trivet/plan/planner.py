@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from trivet.plan.assumptions import Source, assumptions
 from trivet.plan.outlook import Obstacle, Outlook, outlook
-from trivet.plan.terms import Charge, Scenario, Terms, by_default, declared, mixed, percent
+from trivet.plan.terms import Charge, Scenario, TariffOf, Terms, by_default, declared, mixed, percent
 from trivet.plan.workload import Workload, WorkloadCounter, volume
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import ConfigError
+from trivet_tasks.prices.cost_model import CostModel
 from trivet_tasks.prices.price_book import Tariff
 from trivet_tasks.requests.eligibility import name_on_wire
 from trivet_tasks.requests.reading import model_id
@@ -199,18 +200,17 @@ def _planned(scenario: Scenario, workload: Workload, terms: Terms) -> PlannedSce
     return PlannedScenario(scenario, expected, most if isinstance(most, Outlook) else None)
 
 
-def _tariffs(settings: Settings) -> "tuple[Callable[[str, str], Tariff], str]":
-    """Return what tokens cost today on a route for a model, and the name of the price lists."""
-    from trivet_tasks.prices.cost_model import CostModel
-    from trivet_tasks.prices.price_book import Tariff
-
+def _tariffs(settings: Settings) -> tuple[TariffOf, str]:
+    """Return today's price of tokens on a route for a model, and the name of the price lists."""
     costs, now = CostModel(), datetime.now(UTC)
     if not costs.known:
         raise ConfigError("There is no price data here.", hint="pip install 'trivet[worker]' brings it.")
 
-    def tariff_of(route: str, model: str) -> Tariff:
-        of = settings.routes[route]
-        named = name_on_wire(of, model)
-        return Tariff((), "it is not served") if named is None else costs.tariff(of, model, named, now.timestamp())
+    def tariff_of(name: str, model: str) -> Tariff:
+        route = settings.routes[name]
+        wire_model = name_on_wire(route, model)
+        if wire_model is None:
+            return Tariff((), "it is not served")
+        return costs.tariff(route, model, wire_model, now.timestamp())
 
     return tariff_of, f"{now:%Y-%m-%d} ({costs.book.version})"

@@ -4,7 +4,7 @@ Clients are always given this address, so that no variable of the environment se
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
 from trivet_tasks.config.environment_faults import proxy_of
@@ -12,26 +12,36 @@ from trivet_tasks.config.route_settings import RouteSettings
 
 _PREFIXES = {("vertex", "invoke"): "/v1", ("bedrock", "messages"): "/anthropic", ("bedrock", "mantle"): "/anthropic"}
 """First part of the API's paths; a `base_url` that names no path gets it."""
-
 _REGION_VARIABLES = {"bedrock": ("AWS_REGION", "AWS_DEFAULT_REGION"), "vertex": ("CLOUD_ML_REGION",), "anthropic": ()}
+_PROJECT_VARIABLES = ("GOOGLE_CLOUD_PROJECT", "ANTHROPIC_VERTEX_PROJECT_ID")
 
 DIRECTLY = "directly"
 
 
-def api_address(route: RouteSettings, region: str | None) -> str | None:
-    """Return the address that the paths of the API are appended to. None: it depends on a region, and none is known.
+def region_of(route: RouteSettings) -> str:
+    """Return the region of a route's calls: its own, else the environment's; empty where there is none."""
+    return route.region or _first_set(_REGION_VARIABLES[route.provider])
 
-    Args:
-        region: where the route has none of its own, what its environment says.
-    """
+
+def project_of(route: RouteSettings) -> str:
+    """Return the Google project of a route, or of the environment; empty where the credentials decide."""
+    return route.project or _first_set(_PROJECT_VARIABLES)
+
+
+def _first_set(variables: Iterable[str]) -> str:
+    return next(filter(None, map(os.environ.get, variables)), "")
+
+
+def api_address(route: RouteSettings) -> str | None:
+    """Return the address that the paths of the API are appended to. None: it depends on a region, and none is known."""
     if route.base_url:
         return _with_prefix(route)
-    region = route.region or region
+    region = region_of(route)
     if route.provider == "anthropic":
         return "https://api.anthropic.com"
     if not region:
         return None
-    return _vertex(region) if route.provider == "vertex" else _aws(route, region)
+    return vertex_address(region) if route.provider == "vertex" else _aws(route, region)
 
 
 def _aws(route: RouteSettings, region: str) -> str:
@@ -46,7 +56,8 @@ def _aws(route: RouteSettings, region: str) -> str:
             return f"https://aws-external-anthropic.{region}.api.aws"
 
 
-def _vertex(region: str) -> str:
+def vertex_address(region: str) -> str:
+    """Return the address of Vertex AI in a region, or at an endpoint over several: `global`, `us`, `eu`."""
     match region:
         case "global":
             return "https://aiplatform.googleapis.com/v1"
@@ -64,8 +75,7 @@ def _with_prefix(route: RouteSettings) -> str:
 
 def effective_host(route: RouteSettings) -> str:
     """Return host and port of the address that a route's calls go to; "no region" where it has none."""
-    named = (os.environ.get(name) for name in _REGION_VARIABLES[route.provider])
-    address = api_address(route, next(filter(None, named), None))
+    address = api_address(route)
     if address is None:
         return "no region"
     return urlsplit(address).netloc.rpartition("@")[2] or address

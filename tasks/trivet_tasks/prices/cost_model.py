@@ -15,6 +15,7 @@ from typing import NamedTuple
 from trivet_tasks.catalog import Provider
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.prices.price_book import PriceBook, Tariff, TokenPrices
+from trivet_tasks.prices.price_rates import tier_of
 from trivet_tasks.requests.prompt_cache import CACHE_WRITE_FACTORS, CacheWrite
 
 MAX_KEPT = 1_000
@@ -127,5 +128,5 @@ class CostModel:
 
 
 def _tokens_usd(tiers: tuple[TokenPrices, ...], mix: Mix) -> Decimal:
-    tier = next((longer for longer in tiers if mix.input_tokens > longer.above), tiers[-1])
+    tier = tier_of(tiers, mix.input_tokens)
     return mix.input_tokens * tier.input + mix.output_tokens * tier.output

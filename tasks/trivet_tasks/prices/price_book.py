@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from trivet_tasks.catalog import Provider, bare_name, same_model
 from trivet_tasks.outcomes import Usage, UsagePart
-from trivet_tasks.prices.price_rates import Rates, find_listing, rates_of, wire_name
+from trivet_tasks.prices.price_rates import Rates, Tier, find_listing, rates_of, tier_of, wire_name
 from trivet_tasks.prices.price_rules import BILLED_REFUSALS, FREE_REFUSALS, REFUSALS_FREE_SINCE, RULES_VERSION
 
 Processing: TypeAlias = Literal["online", "batch"]
@@ -122,27 +122,12 @@ class PriceBook:
         if not rates.tiers:
             return Priced(None, {}, {}, self.version, note="; ".join(rates.notes), model_used=rates.model_used)
 
-        fresh, answer, searches = usage.input_tokens, usage.output_tokens, usage.web_searches
-        read, write_5m, write_1h = usage.cache_read_tokens, usage.cache_write_5m_tokens, usage.cache_write_1h_tokens
-        if fresh < 0 or answer < 0 or read < 0 or write_5m < 0 or write_1h < 0 or searches < 0:
+        tier = tier_of(rates.tiers, usage.prompt_tokens)
+        units, multipliers = _units(tier, usage), rates.multipliers
+        if units is None:
             return Priced(None, {}, {}, self.version, note="the provider reported a negative count")
-        prompt = fresh + read + write_5m + write_1h
-        tier = rates.tiers[-1]
-        for longer in rates.tiers:
-            if prompt > longer.above:
-                tier = longer
-                break
-        units = (
-            fresh * tier.input
-            + answer * tier.output
-            + read * tier.cache_read
-            + write_5m * tier.cache_write_5m
-            + write_1h * tier.cache_write_1h
-            + searches * tier.web_search
-        )
-        multipliers = rates.multipliers
         if usage.refused is not None and _is_free(usage.refused, day):
-            units, multipliers = searches * tier.web_search, rates.of_refused
+            units, multipliers = usage.web_searches * tier.web_search, rates.of_refused
         notes = "; ".join((*rates.notes, *_usage_notes(rates, usage)))
         return Priced(
             # from text, because arithmetic would round to whatever precision the thread's context happens to have
@@ -202,6 +187,22 @@ class PriceBook:
             ),
             "; ".join(rates.notes),
         )
+
+
+def _units(tier: Tier, usage: Usage) -> int | None:
+    """Return the cost in units of the tier; None where a count is negative."""
+    fresh, answer, searches = usage.input_tokens, usage.output_tokens, usage.web_searches
+    read, write_5m, write_1h = usage.cache_read_tokens, usage.cache_write_5m_tokens, usage.cache_write_1h_tokens
+    if fresh < 0 or answer < 0 or read < 0 or write_5m < 0 or write_1h < 0 or searches < 0:
+        return None
+    return (
+        fresh * tier.input
+        + answer * tier.output
+        + read * tier.cache_read
+        + write_5m * tier.cache_write_5m
+        + write_1h * tier.cache_write_1h
+        + searches * tier.web_search
+    )
 
 
 def _day(at: datetime) -> date:

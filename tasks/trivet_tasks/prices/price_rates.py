@@ -6,11 +6,11 @@ fragment may fit a model of tomorrow, an ARN may fit nothing. So an entry is che
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time
 from decimal import Context, Decimal, Inexact, InvalidOperation
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, TypeVar
 
 from trivet_tasks.catalog import MANTLE_IDS, Provider, bare_name, known, same_model, version_of
 from trivet_tasks.prices.price_rules import (
@@ -179,6 +179,22 @@ class Tier:
     cache_write_1h: int
     web_search: int
     list_price: Mapping[str, str]
+
+
+class _Tiered(Protocol):
+    @property
+    def above(self) -> int: ...
+
+
+_T = TypeVar("_T", bound=_Tiered)
+
+
+def tier_of(tiers: Sequence[_T], prompt_tokens: int) -> _T:
+    """Return the tier of a prompt: of the longest first, the first that it is longer than; else the last."""
+    for tier in tiers:
+        if prompt_tokens > tier.above:
+            return tier
+    return tiers[-1]
 
 
 @dataclass(frozen=True, slots=True)

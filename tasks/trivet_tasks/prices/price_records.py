@@ -26,7 +26,7 @@ _USUAL = frozenset({"standard", "default", "global", "not_available"})
 _PART_FIELDS = tuple(field.name for field in fields(UsagePart))
 
 
-class Terms(NamedTuple):
+class PriceTerms(NamedTuple):
     """Arguments of `PriceBook.price` beside model and tokens; words are the provider's."""
 
     region: str | None = None
@@ -71,7 +71,7 @@ def write_terms(region: str | None, usage: Usage, note: str = "") -> str:
     Args:
         note: why there is no price, or why it is approximate.
     """
-    terms = Terms(
+    terms = PriceTerms(
         region,
         usage.web_searches,
         usage.service_tier,
@@ -84,7 +84,7 @@ def write_terms(region: str | None, usage: Usage, note: str = "") -> str:
 
 
 @lru_cache(maxsize=1024)
-def _terms_text(terms: Terms, note: str) -> str:
+def _terms_text(terms: PriceTerms, note: str) -> str:
     found: dict[str, object] = {"note": note} if note else {}
     for name, value in terms._asdict().items():
         if value and value not in _USUAL:
@@ -95,10 +95,10 @@ def _terms_text(terms: Terms, note: str) -> str:
 
 
 @lru_cache(maxsize=1024)
-def read_terms(text: str) -> Terms:
+def read_terms(text: str) -> PriceTerms:
     """Return the terms of a row. Fields that a newer Trivet wrote are passed over."""
     found = json.loads(text)
-    return Terms(**{name: found[name] for name in Terms._fields if name in found})
+    return PriceTerms(**{name: found[name] for name in PriceTerms._fields if name in found})
 
 
 def write_parts(parts: Sequence[PricedPart], *, alike: bool) -> str:

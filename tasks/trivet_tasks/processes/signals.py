@@ -134,14 +134,10 @@ class StopRequests:
             on_hangup: see `StopSignals`.
         """
         self._on_stop = on_stop
-        self._signals = StopSignals(self._ask, on_hangup)
+        self.signals = StopSignals(self._ask, on_hangup)
         self._moments: queue.SimpleQueue[float] = (
             queue.SimpleQueue()
         )  # its put() may interrupt itself, unlike an Event's
-
-    def install(self) -> None:
-        """Handle the signals from now on. Call it in the main thread."""
-        self._signals.install()
 
     def end_by_itself(self) -> None:
         """Ask without a signal, as the work has ended. It is never a second request."""
@@ -172,7 +168,7 @@ def stop_in_time(stop: Callable[[], None], on_hangup: Callable[[], None]) -> Non
     """
     requests = StopRequests(stop, on_hangup)
     threading.Thread(target=_end_in_time, args=(requests,), name="trivet-stop", daemon=True).start()
-    requests.install()
+    requests.signals.install()
 
 
 def _end_in_time(requests: StopRequests) -> None:

@@ -15,7 +15,7 @@ import anthropic
 import httpx2
 import orjson
 
-from trivet_tasks.config.addresses import api_address
+from trivet_tasks.config.addresses import api_address, region_of
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_worker.adapters.credentials import AwsCredentials, NotReady, RouteKey, process_credentials
 from trivet_worker.adapters.http import TIMEOUT, build_http_client, without_environment
@@ -78,7 +78,7 @@ class _AwsWire:
     def __init__(self, route: RouteSettings) -> None:
         self._route = route
         self._key = RouteKey(route.api_key) if route.api_key else None
-        self._region = route.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+        self._region = region_of(route)
         variable = "ANTHROPIC_AWS_API_KEY" if route.endpoint == "platform" else "AWS_BEARER_TOKEN_BEDROCK"
         self._key_of_environment = None if self._key else os.environ.get(variable) or None
         bearer = self._key is not None or self._key_of_environment is not None
@@ -104,7 +104,7 @@ class _AwsWire:
         client = self._made(
             api_key=_SIGNED_BY_US,  # `ready` puts the key here, where there is one
             aws_region=self.region,
-            base_url=api_address(self._route, self.region),
+            base_url=api_address(self._route),
             max_retries=0,
             timeout=TIMEOUT,
             http_client=self.http,

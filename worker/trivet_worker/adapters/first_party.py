@@ -31,7 +31,7 @@ class FirstPartyWire:
                 anthropic.AsyncAnthropic(
                     # an empty key keeps the SDK from taking another account's out of the environment
                     api_key="" if self._key else None,
-                    base_url=api_address(self._route, None),
+                    base_url=api_address(self._route),
                     max_retries=0,
                     timeout=TIMEOUT,
                     http_client=self.http,

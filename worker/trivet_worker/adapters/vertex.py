@@ -1,19 +1,16 @@
 """Google Vertex AI, raw prediction."""
 
-import os
 from functools import cached_property
 from typing import Any
 
 import anthropic
 
-from trivet_tasks.config.addresses import api_address
+from trivet_tasks.config.addresses import api_address, project_of, region_of
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_worker.adapters.credentials import NotReady, RouteKey, process_token
 from trivet_worker.adapters.http import TIMEOUT, build_http_client, without_environment
 from trivet_worker.adapters.protocol import CallPurpose
 from trivet_worker.adapters.wire import VERSION, Body, Posted, beta_header
-
-_PROJECT_VARIABLES = ("GOOGLE_CLOUD_PROJECT", "ANTHROPIC_VERTEX_PROJECT_ID")
 
 
 class VertexWire:
@@ -26,21 +23,20 @@ class VertexWire:
         self._key = RouteKey(route.api_key) if route.api_key else None
         self._route = route
         self._token = None if self._key else process_token()
-        named = (os.environ.get(name) for name in _PROJECT_VARIABLES)
-        self._project = route.project or next(filter(None, named), None)
+        self._project: str | None = project_of(route)
         self.http = build_http_client(route.max_concurrency)
         """The HTTP client under the SDK client."""
 
     @cached_property
     def client(self) -> anthropic.AsyncAnthropicVertex:
         """The SDK client. NotReady without a region."""
-        region = self._route.region or os.environ.get("CLOUD_ML_REGION")
+        region = region_of(self._route)
         if not region:
             raise NotReady("no region: set region of the route")
         return without_environment(
             anthropic.AsyncAnthropicVertex(
                 region=region,
-                base_url=api_address(self._route, region),
+                base_url=api_address(self._route),
                 max_retries=0,
                 timeout=TIMEOUT,
                 http_client=self.http,

@@ -54,7 +54,7 @@ class Stopper:
     def start(self) -> None:
         """Handle the signals from now on. Call it in the main thread."""
         self._thread.start()
-        self._requests.install()
+        self._requests.signals.install()
 
     def finish(self) -> int:
         """End the rest after Celery has ended, asked or not. Returns the exit code, with which the caller exits."""

@@ -60,7 +60,7 @@ _REFUSED = {
     Denial.OUTPUT_TOKENS: "its output tokens of this minute are used up",
     Denial.FORGOTTEN: "limits and health are being put back",
 }
-"""Why there was no permit, for a person."""
+"""Reasons for which there was no permit, for a person."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ is tested by a request without a key, which costs nothing. A refused key is trie
 """
 
 import logging
-import os
 import threading
 import time
 from collections import deque
@@ -298,7 +297,7 @@ class LocalFaults:
 
     def _unreached_reason(self, name: str, *, everywhere: bool) -> str:
         route = self._routes[name]
-        url = _address(route.settings)
+        url = api_address(route.settings) or ""
         way = way_out(url)
         if everywhere:
             failed = "It reaches none of its routes"
@@ -385,8 +384,3 @@ class LocalFaults:
     def _announce(self, before: Mapping[str, str]) -> None:
         if self._impairments.current() != before:
             self._on_change()
-
-
-def _address(settings: RouteSettings) -> str:
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or os.environ.get("CLOUD_ML_REGION")
-    return api_address(settings, region) or ""
