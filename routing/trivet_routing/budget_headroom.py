@@ -26,7 +26,7 @@ from trivet_tasks.requests.eligibility import name_on_wire
 from trivet_tasks.requests.prompt_cache import CacheWrite
 from trivet_tasks.states import BudgetState
 
-NOTHING = Decimal(0)
+NO_USD = Decimal(0)
 PICO = Decimal("1e-12")
 """The smallest amount of money."""
 
@@ -39,7 +39,7 @@ class Balance:
     window: Window
     limit: Decimal
     spent: Spent
-    reserved: Decimal = NOTHING
+    reserved: Decimal = NO_USD
     """Maximum cost of the calls under way and the jobs in queues."""
     shortfall: Decimal | None = None
     """Maximum cost of the cheapest job that was passed over only because of the money already spent."""
@@ -64,7 +64,7 @@ class Balance:
         """Headroom up to which none of the jobs seen fits."""
         row = self.row
         held = row.state == BudgetState.HOLDING and row.state_window == self.window.key and row.needs_usd is not None
-        return row.needs_usd - PICO if held and row.needs_usd is not None else NOTHING
+        return row.needs_usd - PICO if held and row.needs_usd is not None else NO_USD
 
     @property
     def share(self) -> float:
@@ -165,14 +165,14 @@ class BudgetHeadroom:
     def _maximum(self, route: str, model: str, input_tokens: int, max_tokens: int, cache_write: CacheWrite) -> Decimal:
         known, key = self._routes.get(route), (route, model)
         if known is None:
-            return NOTHING
+            return NO_USD
         if key not in self._wire_models:
             self._wire_models[key] = name_on_wire(known.settings, model)
         wire_model = self._wire_models[key]
         if wire_model is None:
-            return NOTHING
+            return NO_USD
         found = self._costs.maximum(known.settings, model, wire_model, self._now, input_tokens, max_tokens, cache_write)
-        return found or NOTHING
+        return found or NO_USD
 
     def counting(self, batch_id: int | None, labels: str) -> tuple[Balance, ...]:
         """Return the budgets that count such a job, on whatever route."""

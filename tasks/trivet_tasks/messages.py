@@ -14,11 +14,11 @@ from weakref import WeakKeyDictionary
 from celery import Celery
 from kombu import Exchange, Queue
 
+from trivet_tasks.broker_errors import BROKER_ERRORS, broker_unavailable
 from trivet_tasks.config.server_urls import masked
 from trivet_tasks.errors import BrokerUnavailable, TrivetError
 from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
-from trivet_tasks.server_errors import BROKER_ERRORS, broker_unavailable
 
 MAX_JOBS = 1_000
 """Maximum number of jobs in one message; the setting `chunk_jobs` allows half as many."""

@@ -1,4 +1,4 @@
-"""Errors of Redis and of the Celery broker in words: the fault of the server, and the remedy.
+"""Errors of Redis in words: the fault of the server, and the remedy. `broker_errors` has those of the Celery broker.
 
 The libraries' own texts are not shown where they may hold the arguments of a command.
 """
@@ -7,13 +7,7 @@ import ssl
 from collections.abc import Iterator
 
 import redis
-from amqp.exceptions import AccessRefused, AMQPError, NotAllowed, PreconditionFailed
-from kombu.exceptions import KombuError
 from redis import exceptions
-from redis.exceptions import RedisError
-
-from trivet_tasks.config.server_urls import masked
-from trivet_tasks.errors import BrokerUnavailable
 
 _CLUSTER = "is a Redis Cluster, which is not supported. Use a single server or Sentinels."
 _PASSWORD = "Check user and password in its URL."
@@ -41,9 +35,6 @@ _REDIS: tuple[tuple[str, type[Exception] | None, str], ...] = (
     ("", exceptions.AuthenticationError, f"refuses the user or the password. {_PASSWORD}"),
 )  # fmt: skip
 """Start of the server's error, redis-py's exception for it, and the message shown. The first that fits counts."""
-
-BROKER_ERRORS = (KombuError, RedisError, AMQPError, OSError)
-"""Raised by kombu where the broker is away or refuses."""
 
 
 def explain(error: BaseException) -> str:
@@ -107,35 +98,3 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(cause))
         yield cause
         cause = cause.__cause__ or cause.__context__
-
-
-def broker_unavailable(url: str, error: BaseException) -> BrokerUnavailable:
-    """Return the error for a person to read.
-
-    Args:
-        url: the broker's; its password is not shown.
-    """
-    return BrokerUnavailable(broker_text(url, error))
-
-
-def broker_text(url: str, error: BaseException) -> str:
-    """Return what is wrong with the broker, and what to do about it."""
-    return f"The broker {masked(url)} {_explain(error)}"
-
-
-def _explain(error: BaseException) -> str:
-    cause = error
-    while isinstance(cause, KombuError) and cause.__cause__ is not None:
-        cause = cause.__cause__
-    if isinstance(cause, AccessRefused):
-        return (
-            "refuses the user, the password or the permission (403). Check user and password in its URL; "
-            "docs/how-to/use-redis.md lists the permissions that Trivet needs."
-        )
-    if isinstance(cause, NotAllowed):
-        return "has no such virtual host, or does not let the user use it (530). Check the end of its URL."
-    if isinstance(cause, PreconditionFailed):
-        return f"has a queue that was declared otherwise (406): {reason_of(cause)}. Delete it; it is declared anew."
-    if isinstance(cause, AMQPError):
-        return f"does not answer: {reason_of(cause)}."
-    return explain(cause)

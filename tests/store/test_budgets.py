@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 from decimal import Decimal
 
@@ -14,13 +13,11 @@ from tests.store.world import OTHER_ROUTE, ROUTE, WAIT, World, finished, go_on, 
 from tests.timing import moved_clock
 
 from trivet.admin.budgets import holding_job
-from trivet.client.connections import Connections
 from trivet_scheduler import dispatch
 from trivet_store.cluster import registry
 from trivet_store.jobs.enqueue import DirectDispatch
 from trivet_store.ledger import budgets
 from trivet_tasks.config.budgets import exact_usd
-from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import InvalidRequest, NotFound
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.outcomes import Outcome
@@ -336,9 +333,8 @@ def test_the_reason_that_a_budget_holds_a_job_counts_the_price_of_writing_to_a_c
     store, (job,) = budgeted.world.store, budgeted.world.sql("SELECT id FROM jobs")
     with store.write() as connection:
         registry.register(store, connection, {one.name: one.settings for one in TWO_ROUTES})
-    settings = Settings.model_validate({"store": {"url": store.url}})
-    with closing(Connections(settings)) as connections, store.read() as connection:
-        said = holding_job(connections, connection, job.id)
+    with store.read() as connection:
+        said = holding_job(store, connection, budgeted.costs, job.id)
     assert said is not None
     assert said.startswith("Held by the budget all")
 

@@ -22,7 +22,8 @@ from trivet_store.jobs import rescuing
 from trivet_store.jobs.finishing import finish
 from trivet_store.jobs.rescuing import put_back_strays, release
 from trivet_store.ledger import spending
-from trivet_store.ledger.spending import DAY_S, KEPT_DAYS, Spent
+from trivet_store.ledger.spending import KEPT_DAYS, Spent
+from trivet_tasks.config.budgets import DAY_S
 from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.outcomes import Outcome
 

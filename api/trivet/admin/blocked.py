@@ -88,7 +88,7 @@ def blocked_batch(connections: Connections, progress: Progress) -> Blocked:
     if found.notes or moving:
         return found
     with store.read() as connection:
-        if budget := holding_batch(connections, connection, name):
+        if budget := holding_batch(store, connection, connections.directory.costs, name):
             return Blocked((budget,))
         due, now = backlog.pause_of(connection, name), store.now(connection)
     if due is None:
@@ -111,7 +111,7 @@ def blocked_waiting_job(connections: Connections, job: JobRow) -> Blocked:
         return Blocked()
     found = blocked_job(connections, job)
     with connections.store.read() as connection:
-        budget = holding_job(connections, connection, job.id)
+        budget = holding_job(connections.store, connection, connections.directory.costs, job.id)
     return Blocked((*found.notes, budget), found.reasons, found.wrong, found.impairments) if budget else found
 
 

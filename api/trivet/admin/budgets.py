@@ -6,11 +6,10 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from trivet.admin.group import Group, current_operator
-from trivet.client.connections import Connections
 from trivet_routing import budget_headroom
 from trivet_routing.budget_headroom import Balance
 from trivet_store.cluster.registry import RegisteredRoute, registered
-from trivet_store.database.engine import Connection
+from trivet_store.database.engine import Connection, Store
 from trivet_store.jobs.dispatching import Flow, Head, next_of_batch, waiting_job
 from trivet_store.ledger import budgets
 from trivet_store.ledger.budgets import raise_limit
@@ -129,22 +128,21 @@ def statuses(
     return tuple(_status(balance, held.get(balance.name, 0)) for balance in found.balances)
 
 
-def holding_job(connections: Connections, connection: Connection, job_id: str) -> str | None:
+def holding_job(store: Store, connection: Connection, costs: CostModel, job_id: str) -> str | None:
     """Return which budget holds a waiting job on every route, for a person; None when none does."""
-    return _holding(connections, connection, lambda: waiting_job(connection, job_id))
+    return _holding(store, connection, costs, lambda: waiting_job(connection, job_id))
 
 
-def holding_batch(connections: Connections, connection: Connection, name: str) -> str | None:
+def holding_batch(store: Store, connection: Connection, costs: CostModel, name: str) -> str | None:
     """Return which budget holds the job of a batch that is next in line; None when none does."""
-    return _holding(connections, connection, lambda: next_of_batch(connection, name))
+    return _holding(store, connection, costs, lambda: next_of_batch(connection, name))
 
 
 def _holding(
-    connections: Connections, connection: Connection, read: Callable[[], tuple[Flow, Head] | None]
+    store: Store, connection: Connection, costs: CostModel, read: Callable[[], tuple[Flow, Head] | None]
 ) -> str | None:
-    store = connections.store
     routes = registered(store, connection)
-    found = budget_headroom.read(connection, store.now(connection), routes, connections.directory.costs)
+    found = budget_headroom.read(connection, store.now(connection), routes, costs)
     job = read() if found is not None else None
     if found is None or job is None:
         return None

@@ -10,12 +10,12 @@ from trivet.cli.output import Column, print_line, print_table, print_whole, room
 from trivet.plan.outlook import Obstacle, Outlook
 from trivet.plan.terms import Charged, Per, digits
 from trivet.times import seconds
+from trivet_tasks.config.budgets import DAY_S
 
 if TYPE_CHECKING:
     from trivet.plan.outlook import Bound, Part
     from trivet.plan.planner import Plan, PlannedScenario
 
-DAY_S = 86_400
 SPARED = {"DAY MAX": 2, "INPUT": 1, "OUTPUT": 1}
 """Left out of a terminal that is narrower still, the highest first; the sums stay."""
 HEADINGS = {Per.CALL: "PER CALL", Per.GB_OUT: "DATA OUT", Per.MONTH: "FIXED"}

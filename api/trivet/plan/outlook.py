@@ -116,7 +116,8 @@ def _shared_out(load: Load, able: dict[str, Decimal], terms: Terms) -> list[Part
         tariff = terms.tariff_of(name, load.requirements.model)
         if not tariff.tiers:
             return Obstacle(f"no price is known for {load.requirements.model} on {name}: {tariff.note}")
-        parts.append(_part(name, load, share, _tier(tariff.tiers, load.above), terms.cache_read_share))
+        prices = next(tier for tier in tariff.tiers if load.above >= tier.above)  # the last tier is for all lengths
+        parts.append(_part(name, load, share, prices, terms.cache_read_share))
     return parts
 
 
@@ -124,11 +125,6 @@ def _named(load: Load) -> str:
     if load.calls is None:
         return load.requirements.model
     return f"{load.calls:,.0f} call{'' if load.calls == 1 else 's'} of {load.requirements.model}"
-
-
-def _tier(tiers: Iterable[TokenPrices], above: int) -> TokenPrices:
-    """Return the prices for prompts of that length; the last tier is for all lengths."""
-    return next(tier for tier in tiers if above >= tier.above)
 
 
 def _part(route: str, load: Load, share: Decimal, prices: TokenPrices, cache_read_share: Decimal) -> Part:

@@ -12,6 +12,7 @@ from trivet_store.database.locking import select_locked
 from trivet_store.jobs import transitions
 from trivet_store.jobs.ending import end_jobs
 from trivet_store.steps import End, Ended
+from trivet_tasks.jobs import tried_of, tried_text
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.states import JobState
 
@@ -102,7 +103,7 @@ def wake_delayed(store: Store, connection: Connection) -> int:
 def recall_untaken(store: Store, connection: Connection) -> int:
     """Put dispatched jobs that were not claimed in time back to waiting; their routes count as tried."""
     rows = select_locked(connection, _UNTAKEN, now=store.now(connection), limit=BULK_ROWS)
-    tried = [row._asdict() | {"tried": f"{row.tried},{row.route}" if row.tried else row.route} for row in rows]
+    tried = [row._asdict() | {"tried": tried_text((*tried_of(row.tried), row.route))} for row in rows]
     transitions.recall(connection, tried)
     return len(rows)
 

@@ -24,8 +24,8 @@ from trivet_store.database.engine import BULK_ROWS
 from trivet_store.database.many_rows import RowsStatement, execute_rows, query_rows
 from trivet_store.schema import Usd, usd_sum
 from trivet_store.steps import Ended, Settlement
+from trivet_tasks.config.budgets import DAY_S
 
-DAY_S = 86_400
 PARTS = 8
 """Rows into which each counter is split on PostgreSQL, by process: a worker would wait for another's commit at every group."""
 HOUR_S = 3_600

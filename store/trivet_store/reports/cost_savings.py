@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Context, Decimal, Inexact
+from decimal import Decimal
 from typing import NamedTuple
 
 import orjson
@@ -14,8 +14,8 @@ from trivet_store.reports.costs import Span, grouping
 from trivet_store.schema import Usd, usd_sum
 from trivet_tasks.catalog import bare_name
 from trivet_tasks.prices import price_records
+from trivet_tasks.prices.price_rates import EXACT
 
-_EXACT = Context(prec=60, traps=[Inexact])
 _MILLION = Decimal(1_000_000)
 
 
@@ -133,7 +133,7 @@ def _saving(
     price = {kind: Decimal(usd) for kind, usd in listed.items()}
     factor = Decimal(1)
     for value in factors.values():
-        factor = _EXACT.multiply(factor, Decimal(value))
+        factor = EXACT.multiply(factor, Decimal(value))
     plain = price["input"]
     return CacheSaving(
         day,
@@ -148,8 +148,8 @@ def _saving(
 def _usd(factor: Decimal, *parts: tuple[int, Decimal]) -> Decimal:
     total = Decimal(0)
     for tokens, per_million in parts:
-        total = _EXACT.add(total, _EXACT.multiply(_EXACT.multiply(Decimal(tokens), per_million), factor))
-    return _EXACT.divide(total, _MILLION)
+        total = EXACT.add(total, EXACT.multiply(EXACT.multiply(Decimal(tokens), per_million), factor))
+    return EXACT.divide(total, _MILLION)
 
 
 def _together(parts: list[CacheSaving]) -> CacheSaving:

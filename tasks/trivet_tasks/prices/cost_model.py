@@ -13,13 +13,13 @@ from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from trivet_tasks.catalog import Provider
+from trivet_tasks.config.budgets import DAY_S
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.prices.price_book import PriceBook, Tariff, TokenPrices
 from trivet_tasks.prices.price_rates import tier_of
 from trivet_tasks.requests.prompt_cache import CACHE_WRITE_FACTORS, CacheWrite
 
 MAX_KEPT = 1_000
-DAY_S = 86_400
 _GB_PER_TOKEN = Decimal("3.5e-9")
 """Bytes per token by which a request's tokens are estimated."""
 

@@ -10,14 +10,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
-from decimal import Context, Decimal, Inexact
+from decimal import Decimal
 from functools import lru_cache
 from importlib.metadata import version
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from trivet_tasks.catalog import Provider, bare_name, same_model
 from trivet_tasks.outcomes import Usage, UsagePart
-from trivet_tasks.prices.price_rates import Rates, Tier, find_listing, rates_of, tier_of, wire_name
+from trivet_tasks.prices.price_rates import EXACT, Rates, Tier, find_listing, rates_of, tier_of, wire_name
 from trivet_tasks.prices.price_rules import BILLED_REFUSALS, FREE_REFUSALS, REFUSALS_FREE_SINCE, RULES_VERSION
 
 Processing: TypeAlias = Literal["online", "batch"]
@@ -28,7 +28,6 @@ _LISTED_TIERS = frozenset({None, "standard", "default", "batch"})
 _LISTED_SPEEDS = frozenset({None, "standard", "fast"})
 _LISTED_GEOS = frozenset({None, "global", "not_available", "us"})
 _LISTED_KINDS = frozenset({"message", "compaction", "advisor_message", "fallback_message"})
-_EXACT = Context(prec=60, traps=[Inexact])
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +159,7 @@ class PriceBook:
             priced = self.price(provider, model, wire_model, region, at, _usage_of(part, usage), processing)
             parts.append(PricedPart(part, priced.list_price, priced.multipliers))
             notes.append(priced.note)
-            cost = None if cost is None or priced.cost_usd is None else _EXACT.add(cost, priced.cost_usd)
+            cost = None if cost is None or priced.cost_usd is None else EXACT.add(cost, priced.cost_usd)
             if part.kind not in _LISTED_KINDS:
                 notes.append(f"passes of kind {part.kind!r} are not known, priced like messages")
             if usage.speed == "fast" and part.model is not None:

@@ -34,7 +34,8 @@ Place: TypeAlias = Literal["regional", "us_gov"]
 DECIMALS = 12
 """Decimal places that hold every price per token met so far, in USD."""
 
-_EXACT = Context(prec=60, traps=[Inexact, InvalidOperation])
+EXACT = Context(prec=60, traps=[Inexact, InvalidOperation])
+"""Arithmetic of prices: it raises rather than rounds."""
 _MILLION, _THOUSAND = Decimal(1_000_000), Decimal(1000)
 # How genai-prices falls back: a kind without a price of its own is priced as the next one named.
 _KIND_KEYS = {
@@ -238,7 +239,7 @@ def rates_of(listing: Listing, provider: Provider, day: date, *, batch: bool, fa
     for case in cases:
         rule = _rule(case, provider, listing.model, day)
         if rule is not None:
-            factor = _EXACT.multiply(factor, rule.factor)
+            factor = EXACT.multiply(factor, rule.factor)
             multipliers[case] = str(rule.factor)
             if rule.estimated:
                 notes.append(f"{case} is priced approximately")
@@ -274,15 +275,15 @@ def _rule(case: Case, provider: Provider, model: str, day: date) -> Rule | None:
 def _tier(listed: "ModelPrice", above: int, factor: Decimal) -> Tier:
     tokens = {kind: _first(listed, keys, above) for kind, keys in _KIND_KEYS.items()}
     if tokens["input"] is not None and tokens["cache_write_1h"] is None:
-        tokens["cache_write_1h"] = _EXACT.multiply(tokens["input"], CACHE_WRITE_1H_FACTOR)
+        tokens["cache_write_1h"] = EXACT.multiply(tokens["input"], CACHE_WRITE_1H_FACTOR)
     known = {kind: price if price is not None else Decimal(0) for kind, price in tokens.items()}
     search = _first(listed, ("web_searches_kcount",), above)
     search = search if search is not None else WEB_SEARCH_PER_1000
 
-    each = {kind: _EXACT.divide(_EXACT.multiply(price, factor), _MILLION) for kind, price in known.items()}
-    each["web_search"] = _EXACT.divide(search, _THOUSAND)
+    each = {kind: EXACT.divide(EXACT.multiply(price, factor), _MILLION) for kind, price in known.items()}
+    each["web_search"] = EXACT.divide(search, _THOUSAND)
     decimals = max(DECIMALS, *(-int(price.as_tuple().exponent) for price in each.values()))
-    units = {kind: int(price.scaleb(decimals, _EXACT)) for kind, price in each.items()}
+    units = {kind: int(price.scaleb(decimals, EXACT)) for kind, price in each.items()}
     shown = {kind: _digits(price) for kind, price in known.items()} | {"web_search_per_1000": _digits(search)}
     return Tier(above=above, decimals=decimals, list_price=shown, **units)
 
@@ -305,4 +306,4 @@ def _guessed(listed: "ModelPrice") -> frozenset[str]:
 
 
 def _digits(price: Decimal) -> str:
-    return f"{price.normalize(_EXACT):f}"
+    return f"{price.normalize(EXACT):f}"

@@ -267,7 +267,8 @@ class SdkCaller:
             stage = "no connection" if progress.sent else "no credentials"
             text = f"{stage} within {timeout_s:.3g} s{self._way()}"
             return progress.failure(Outcome.CONNECTION, text, local_cause=LocalCause.UNREACHED)
-        text = f"no whole answer within {timeout_s:.3g} s ({_stage(progress)})"
+        stage = "it had not begun to answer" if progress.response is None else "its answer had begun"
+        text = f"no whole answer within {timeout_s:.3g} s ({stage})"
         return progress.failure(Outcome.TIMEOUT, text)
 
     def _posted(self, body: bytes, model: str, purpose: CallPurpose) -> Posted:
@@ -347,9 +348,3 @@ def _file_words(error: BaseException) -> str:
     if not isinstance(error, OSError):
         return type(error).__name__
     return f"{error.filename}: {error.strerror or type(error).__name__}"
-
-
-def _stage(progress: _Progress) -> str:
-    if progress.response is None:
-        return "it had not begun to answer"
-    return "its answer had begun"

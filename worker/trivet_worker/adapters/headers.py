@@ -1,7 +1,7 @@
 """Reading of an answer's headers: request id, when to come back, Anthropic's limits."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -49,7 +49,7 @@ def retry_after_s(headers: Headers) -> float | None:
     if value is not None:
         seconds = _number(value)
         if seconds is None:
-            seconds = _seconds_until(_http_date(value), _clock(headers))
+            seconds = _seconds_until(_moment(value), _clock(headers))
         if seconds is not None:
             return seconds
     return _spent_until(limits(headers))
@@ -83,14 +83,14 @@ def _window(headers: Headers, prefix: str) -> LimitWindow | None:
     reset = headers.get(f"{prefix}reset")
     if limit is None and remaining is None and reset is None:
         return None
-    reset_s = _seconds_until(_timestamp(reset), _clock(headers)) if reset else None
+    reset_s = _seconds_until(_moment(reset, datetime.fromisoformat), _clock(headers)) if reset else None
     return LimitWindow(_whole(limit), _whole(remaining), capped(reset_s))
 
 
 def _clock(headers: Headers) -> datetime:
     """Return the provider's time where it shows it, so that a wrong clock here does no harm; else ours."""
     date = headers.get("date")
-    return (date and _http_date(date)) or datetime.now(UTC)
+    return (date and _moment(date)) or datetime.now(UTC)
 
 
 def _seconds_until(moment: datetime | None, now: datetime) -> float | None:
@@ -100,18 +100,11 @@ def _seconds_until(moment: datetime | None, now: datetime) -> float | None:
         return None
 
 
-def _http_date(text: str) -> datetime | None:
+def _moment(text: str, parse: Callable[[str], datetime] = parsedate_to_datetime) -> datetime | None:
+    """Return the moment of an HTTP date, or of what `parse` reads; None where it is none."""
     try:
-        moment = parsedate_to_datetime(text)
+        moment = parse(text)
     except (ValueError, OverflowError, TypeError, IndexError):
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _timestamp(text: str) -> datetime | None:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
