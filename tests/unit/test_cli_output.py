@@ -269,7 +269,7 @@ def test_the_backlog_never_reads_ended_jobs(store: Store) -> None:
         backlog.by_class(connection)
         backlog.by_batch(connection, 10)
         backlog.by_route(connection)
-        backlog.lines_of(connection, "open")
+        backlog.requirements_of_batch(connection, "open")
         backlog.models_in_use(connection)
         asked = [said for said in statements if "julianday" not in said and not said.startswith("BEGIN")]
         assert len(asked) == 5

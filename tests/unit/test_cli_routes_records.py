@@ -89,7 +89,7 @@ def test_a_probe_is_nobodys_job_and_its_cost_is_known(store: Store) -> None:
     with store.read() as connection:
         assert backlog.by_class(connection) == []
         assert backlog.by_batch(connection, 5) == []
-        assert backlog.lines_waiting(connection) == []
+        assert backlog.requirements_of_waiting(connection) == []
 
 
 def row(state: str, message: str) -> JobRow:

@@ -15,9 +15,8 @@ from trivet_routing.limits import FORGOTTEN
 from trivet_routing.route_choice import Candidate, Choice, Requirements, Why, choose
 from trivet_store.jobs.batches import Progress
 from trivet_store.reports import backlog
-from trivet_store.reports.backlog import Line
+from trivet_store.reports.backlog import FlowRequirements
 from trivet_store.reports.results import JobRow
-from trivet_tasks.latency import Latency
 from trivet_tasks.shared_state import check_writable
 from trivet_tasks.states import END_STATES, BatchState, JobState
 
@@ -84,8 +83,8 @@ def blocked_batch(connections: Connections, progress: Progress) -> Blocked:
         return Blocked()
     store, name, moving = connections.store, progress.name, progress.running > 0 or progress.waiting == 0
     with store.read() as connection:
-        lines = backlog.lines_of(connection, name)
-    found = _blocked(connections, lines, processes_only=moving)
+        required = backlog.requirements_of_batch(connection, name)
+    found = _blocked(connections, required, processes_only=moving)
     if found.notes or moving:
         return found
     with store.read() as connection:
@@ -102,8 +101,8 @@ def blocked_job(connections: Connections, job: JobRow) -> Blocked:
     if job.state in END_STATES:
         return Blocked()
     with connections.store.read() as connection:
-        lines = backlog.line_of_job(connection, job.id)
-    return _blocked(connections, lines, processes_only=job.state != JobState.WAITING)
+        required = backlog.requirements_of_job(connection, job.id)
+    return _blocked(connections, required, processes_only=job.state != JobState.WAITING)
 
 
 def blocked_waiting_job(connections: Connections, job: JobRow) -> Blocked:
@@ -116,15 +115,15 @@ def blocked_waiting_job(connections: Connections, job: JobRow) -> Blocked:
     return Blocked((*found.notes, budget), found.reasons, found.wrong, found.impairments) if budget else found
 
 
-def _blocked(connections: Connections, lines: Sequence[Line], *, processes_only: bool) -> Blocked:
+def _blocked(connections: Connections, required: Sequence[FlowRequirements], *, processes_only: bool) -> Blocked:
     """Return why jobs with these requirements do not move.
 
     Args:
         processes_only: whether some of the jobs move, so that their routes need not be asked.
     """
-    if not lines:
+    if not required:
         return Blocked()
-    lanes = {Latency(line.latency).lane for line in lines}
+    lanes = {one.latency.lane for one in required}
     impairments = read_impairments(connections.store, connections.settings, connections.redis)
     wrong = tuple(one for one in impairments if one.concerns(lanes))
     notes = _sentences(wrong)
@@ -132,7 +131,7 @@ def _blocked(connections: Connections, lines: Sequence[Line], *, processes_only:
         return Blocked(notes, (), bool(wrong), wrong)
     try:
         check_writable(connections.redis)  # a Redis that is out of memory answers, and yet nothing moves
-        found = blocked_reasons(connections, lines)
+        found = blocked_reasons(connections, required)
     except redis.RedisError as error:
         unavailable = str(connections.unavailable(error))
         return Blocked(tuple(dict.fromkeys((*notes, unavailable))), (), True, wrong)
@@ -150,19 +149,18 @@ def _sentences(wrong: Sequence[Impairment]) -> tuple[str, ...]:
     return tuple(text if text.endswith(".") or ": trivet " in text else f"{text}." for text in of_each.values())
 
 
-def blocked_reasons(connections: Connections, lines: Sequence[Line]) -> list[BlockedReason]:
+def blocked_reasons(connections: Connections, required: Sequence[FlowRequirements]) -> list[BlockedReason]:
     """Return what blocks jobs with these requirements, one reason of a kind; jobs that some route takes are left out.
 
     Raises:
         redis.RedisError: the shared state does not answer. StoreUnavailable.
     """
-    candidates = connections.directory.candidates_of({line.model for line in lines}) if lines else {}
+    candidates = connections.directory.candidates_of({one.model for one in required}) if required else {}
     found = []
-    for line in lines:
-        latency = Latency(line.latency)
-        requirements = Requirements(line.model, latency, line.residency, line.compliance, line.features)
-        choice = choose(requirements, candidates[line.model], connections.settings.of_class(latency))
-        reason = blocked_reason_of(requirements, choice, candidates[line.model])
+    for one in required:
+        requirements = Requirements(*one)
+        choice = choose(requirements, candidates[one.model], connections.settings.of_class(one.latency))
+        reason = blocked_reason_of(requirements, choice, candidates[one.model])
         if reason is not None:
             found.append(reason)
     return merged(found)

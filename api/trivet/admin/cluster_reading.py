@@ -22,7 +22,7 @@ from trivet_store.events import Event
 from trivet_store.ledger import spending
 from trivet_store.ledger.spending import Spent
 from trivet_store.reports import backlog
-from trivet_store.reports.backlog import Line, RouteBacklog
+from trivet_store.reports.backlog import FlowRequirements, RouteBacklog
 from trivet_tasks.config.route_settings import WHOLE_ROUTE
 from trivet_tasks.requests.eligibility import name_on_wire
 from trivet_tasks.shared_state import check_writable
@@ -152,7 +152,7 @@ def read_cluster(connections: Connections) -> ClusterStatus:
         models = backlog.models_in_use(connection)
         outstanding = tuple(backlog.by_route(connection))
         waiting = tuple(backlog.by_class(connection))
-        lines = backlog.lines_waiting(connection)
+        required = backlog.requirements_of_waiting(connection)
         budgets = statuses(connection, known.routes, now, connections.directory.costs) if known.budgets else ()
         spent = spending.by_route(connection, now)
         processes = read_processes(store, connection, settings.leases.ttl_s)
@@ -162,7 +162,7 @@ def read_cluster(connections: Connections) -> ClusterStatus:
             {(row.route, row.models): row for row in health.closed(connection, now)},
             events.last_drains(connection) if any(route.drained for route in known.routes.values()) else {},
         )
-    shared = _read_shared_state(connections, known, models, lines)
+    shared = _read_shared_state(connections, known, models, required)
     reading = _Reading(known, processes, settings.worker.lanes, outstanding, spent, noted, shared, now)
     routes = [reading.route(name) for name in known.routes]
     for name, route in settings.routes.items():
@@ -188,7 +188,7 @@ def read_cluster(connections: Connections) -> ClusterStatus:
 
 
 def _read_shared_state(
-    connections: Connections, known: RouteSnapshot, models: Sequence[str], lines: Sequence[Line]
+    connections: Connections, known: RouteSnapshot, models: Sequence[str], required: Sequence[FlowRequirements]
 ) -> _Shared:
     """Read the routes' health and what blocks jobs with these requirements.
 
@@ -208,7 +208,7 @@ def _read_shared_state(
             ]
         )
         shared.uses = limits.uses(list(known.routes))
-        shared.blocked = blocked_reasons(connections, lines)
+        shared.blocked = blocked_reasons(connections, required)
     except redis.RedisError as error:
         shared.unavailable = str(connections.unavailable(error))
     return shared

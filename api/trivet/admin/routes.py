@@ -17,7 +17,7 @@ from trivet_store.cluster import health, leases, registry, route_overrides
 from trivet_store.cluster.registry import RegisteredRoute
 from trivet_store.database.engine import Connection, Store
 from trivet_store.reports import backlog
-from trivet_store.reports.backlog import Line
+from trivet_store.reports.backlog import FlowRequirements
 from trivet_tasks.config.route_overrides import FIGURES, Override, target_of
 from trivet_tasks.config.route_settings import WHOLE_ROUTE, RouteSettings
 from trivet_tasks.errors import InvalidRequest
@@ -322,18 +322,18 @@ def _check_removable(store: Store, connection: Connection, name: str) -> None:
         )
     known = registry.registered(store, connection)
     others = {route.name: route.settings for route in known.values() if route.name != name and not route.drained}
-    for line in backlog.lines_living(connection):
-        if _fits(line, known[name].settings) and not any(_fits(line, other) for other in others.values()):
+    for needed in backlog.requirements_of_living(connection):
+        if _fits(needed, known[name].settings) and not any(_fits(needed, other) for other in others.values()):
             raise _refused(
                 name,
-                f"it is the only route for {line.latency} jobs of {line.model} that have not ended",
+                f"it is the only route for {needed.latency} jobs of {needed.model} that have not ended",
                 "Add a route that takes them, or cancel these jobs.",
             )
 
 
-def _fits(line: Line, route: RouteSettings) -> bool:
-    named = name_on_wire(route, line.model)
-    return not misfit(route, named, line.model, line.residency, line.compliance, line.features)
+def _fits(needed: FlowRequirements, route: RouteSettings) -> bool:
+    named = name_on_wire(route, needed.model)
+    return not misfit(route, named, needed.model, needed.residency, needed.compliance, needed.features)
 
 
 def _refused(name: str, why: str, hint: str) -> InvalidRequest:

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import orjson
 from sqlalchemy import Connection, TextClause, text
 
+from trivet_tasks.latency import Latency
+
 
 class ClassBacklog(NamedTuple):
     """The jobs of one latency class that wait. Counts are jobs, times are seconds since the epoch."""
@@ -106,21 +108,21 @@ def by_route(connection: Connection) -> list[RouteBacklog]:
     return [RouteBacklog(*row) for row in connection.execute(_BY_ROUTE)]
 
 
-class Line(NamedTuple):
-    """Living jobs with the same requirements."""
+class FlowRequirements(NamedTuple):
+    """The requirements that living jobs have of a route."""
 
-    latency: str
     model: str
+    latency: Latency
     residency: tuple[str, ...]
     compliance: tuple[str, ...]
     features: tuple[str, ...]
 
 
-_NEEDS = "SELECT DISTINCT f.latency, f.model, f.residency, f.compliance, f.features FROM flows f"
-_LINES = text(f"{_NEEDS} JOIN batches b ON b.id = f.batch_id WHERE b.name = :batch AND f.active")
-_LINES_WAITING = text(
+_REQUIREMENTS = "SELECT DISTINCT f.model, f.latency, f.residency, f.compliance, f.features FROM flows f"
+_OF_BATCH = text(f"{_REQUIREMENTS} JOIN batches b ON b.id = f.batch_id WHERE b.name = :batch AND f.active")
+_OF_WAITING = text(
     f"""
-    {_NEEDS}
+    {_REQUIREMENTS}
      WHERE f.active AND NOT f.held
        AND EXISTS (SELECT 1 FROM jobs j WHERE j.flow_id = f.id AND j.state = 'waiting' AND j.ended_at IS NULL)
     """
@@ -134,8 +136,8 @@ _PAUSE = text(
      WHERE b.name = :batch
     """
 )
-_LINES_LIVING = text(f"{_NEEDS} WHERE f.active AND NOT f.probe")
-_LINE_OF_JOB = text(f"{_NEEDS} WHERE f.id = (SELECT flow_id FROM jobs WHERE id = :id)")
+_OF_LIVING = text(f"{_REQUIREMENTS} WHERE f.active AND NOT f.probe")
+_OF_JOB = text(f"{_REQUIREMENTS} WHERE f.id = (SELECT flow_id FROM jobs WHERE id = :id)")
 _RECENT_FLOWS = 500
 """Number of the latest kinds of jobs that count as in use."""
 _SPEED_OVER_S = 60.0
@@ -157,24 +159,24 @@ _SPEED = text(
 )
 
 
-def lines_of(connection: Connection, batch: str) -> list[Line]:
+def requirements_of_batch(connection: Connection, batch: str) -> list[FlowRequirements]:
     """Return what the living jobs of a batch require of a route."""
-    return _lines(connection, _LINES, {"batch": batch})
+    return _requirements(connection, _OF_BATCH, batch=batch)
 
 
-def lines_waiting(connection: Connection) -> list[Line]:
+def requirements_of_waiting(connection: Connection) -> list[FlowRequirements]:
     """Return what the jobs that only wait for a route require of it."""
-    return _lines(connection, _LINES_WAITING, {})
+    return _requirements(connection, _OF_WAITING)
 
 
-def lines_living(connection: Connection) -> list[Line]:
-    """Return what the jobs that have not ended need of a route."""
-    return _lines(connection, _LINES_LIVING, {})
+def requirements_of_living(connection: Connection) -> list[FlowRequirements]:
+    """Return what the jobs that have not ended require of a route."""
+    return _requirements(connection, _OF_LIVING)
 
 
-def line_of_job(connection: Connection, job_id: str) -> list[Line]:
+def requirements_of_job(connection: Connection, job_id: str) -> list[FlowRequirements]:
     """Return what one job requires of a route; none when there is no such job."""
-    return _lines(connection, _LINE_OF_JOB, {"id": job_id})
+    return _requirements(connection, _OF_JOB, id=job_id)
 
 
 def pause_of(connection: Connection, batch: str) -> float | None:
@@ -196,8 +198,8 @@ def recent_speed(connection: Connection, batch: str, now: float) -> float | None
     return float(row.jobs / (now - row.first))
 
 
-def _lines(connection: Connection, statement: TextClause, parameters: dict[str, str]) -> list[Line]:
+def _requirements(connection: Connection, statement: TextClause, **parameters: str) -> list[FlowRequirements]:
     return [
-        Line(latency, model, *(tuple(orjson.loads(names)) for names in requirements))
-        for latency, model, *requirements in connection.execute(statement, parameters)
+        FlowRequirements(model, Latency(latency), *(tuple(orjson.loads(names)) for names in lists))
+        for model, latency, *lists in connection.execute(statement, parameters)
     ]
