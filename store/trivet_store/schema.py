@@ -34,6 +34,7 @@ PICO = 10**12
 
 _MAX_PICO = 2**63 - 1
 _SPLIT = 10**6
+_NOTHING = Decimal(0)
 
 
 class Usd(TypeDecorator[Decimal]):
@@ -55,15 +56,15 @@ class Usd(TypeDecorator[Decimal]):
         return max(-_MAX_PICO, min(_MAX_PICO, int((value * PICO).to_integral_value())))
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
-        """Return the database's integer as a Decimal."""
+        """Return the database's figure as a Decimal; nothing is a plain 0, for 0E-12 reads badly."""
         if value is None:
             return None
         if dialect.name == "postgresql":
-            return Decimal(value)
+            return Decimal(value) or _NOTHING
         if isinstance(value, str):  # of `usd_sum`
             high, low = value.split()
-            return (Decimal(high) * _SPLIT + Decimal(low)).scaleb(-12)
-        return Decimal(int(value)).scaleb(-12)
+            return (Decimal(high) * _SPLIT + Decimal(low)).scaleb(-12) or _NOTHING
+        return Decimal(int(value)).scaleb(-12) if value else _NOTHING
 
 
 def usd_sum(dialect: Dialect, amounts: str) -> str:
