@@ -2,6 +2,9 @@
 
 One message carries one chunk of jobs to one route. It is a hint: ids and fencing tokens, never a prompt. Losing it loses no
 job. Any client of the broker can write one, so it is read strictly, and compared with the database before anything is done.
+
+The broker's errors in words are here, too: this module loads kombu and amqp, which a command that only reads the database
+does not need.
 """
 
 import re
@@ -11,14 +14,17 @@ from dataclasses import dataclass
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
+from amqp.exceptions import AccessRefused, AMQPError, NotAllowed, PreconditionFailed
 from celery import Celery
 from kombu import Exchange, Queue
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
 
-from trivet_tasks.broker_errors import BROKER_ERRORS, broker_unavailable
 from trivet_tasks.config.server_urls import masked
 from trivet_tasks.errors import BrokerUnavailable, TrivetError
 from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
+from trivet_tasks.server_errors import explain, reason_of
 
 MAX_JOBS = 1_000
 """Maximum number of jobs in one message; the setting `chunk_jobs` allows half as many."""
@@ -35,6 +41,9 @@ ACQUIRE_S = 10.0
 QUEUE_ARGUMENTS: Final = {"x-message-ttl": 900_000, "x-expires": 86_400_000}
 """Milliseconds. Messages older than the longest `[dispatch] taken_within_s` are stale, and their jobs were dispatched
 again; a queue that no worker has used for a day belongs to a route that is gone."""
+
+BROKER_ERRORS = (KombuError, RedisError, AMQPError, OSError)
+"""Raised by kombu where the broker is away or refuses."""
 
 
 class MalformedMessage(TrivetError):
@@ -265,3 +274,35 @@ _confirms: WeakKeyDictionary[Any, _Confirms] = WeakKeyDictionary()
 
 def _is_amqp(app: Celery) -> bool:
     return str(app.conf.broker_url).startswith("amqp")
+
+
+def broker_unavailable(url: str, error: BaseException) -> BrokerUnavailable:
+    """Return the error for a person to read.
+
+    Args:
+        url: the broker's; its password is not shown.
+    """
+    return BrokerUnavailable(broker_text(url, error))
+
+
+def broker_text(url: str, error: BaseException) -> str:
+    """Return what is wrong with the broker, and what to do about it."""
+    return f"The broker {masked(url)} {_explain(error)}"
+
+
+def _explain(error: BaseException) -> str:
+    cause = error
+    while isinstance(cause, KombuError) and cause.__cause__ is not None:
+        cause = cause.__cause__
+    if isinstance(cause, AccessRefused):
+        return (
+            "refuses the user, the password or the permission (403). Check user and password in its URL; "
+            "docs/how-to/use-redis.md lists the permissions that Trivet needs."
+        )
+    if isinstance(cause, NotAllowed):
+        return "has no such virtual host, or does not let the user use it (530). Check the end of its URL."
+    if isinstance(cause, PreconditionFailed):
+        return f"has a queue that was declared otherwise (406): {reason_of(cause)}. Delete it; it is declared anew."
+    if isinstance(cause, AMQPError):
+        return f"does not answer: {reason_of(cause)}."
+    return explain(cause)

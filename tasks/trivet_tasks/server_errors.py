@@ -1,4 +1,4 @@
-"""Errors of Redis in words: the fault of the server, and the remedy. `broker_errors` has those of the Celery broker.
+"""Errors of Redis in words: the fault of the server, and the remedy. `messages` has those of the Celery broker.
 
 The libraries' own texts are not shown where they may hold the arguments of a command.
 """

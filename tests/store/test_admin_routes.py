@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, specs
@@ -110,19 +111,26 @@ def test_limits_of_a_group_and_of_a_model(admin: Admin) -> None:
     assert set(admin.routes.reset_limits(ROUTE, models=MODEL).figures) == {"*", GROUP}
 
 
+def test_limits_hold_until_a_moment(admin: Admin, routes: World) -> None:
+    until = routes.now() + 600
+    assert {one.until for one in admin.routes.limit(ROUTE, {"max_concurrency": 7}, until=until).overrides} == {until}
+
+
 @pytest.mark.parametrize(
-    ("figures", "for_s", "says"),
+    ("figures", "terms", "says"),
     [
-        ({}, None, "no limit is given"),
-        ({"requests": 5}, None, "'requests' is no limit"),
-        ({"requests_per_minute": 0}, None, "requests_per_minute is 0"),
-        ({"max_concurrency": 100_001}, None, "it is 1 to 100,000"),
-        ({"requests_per_minute": 5}, -1.0, "no time to come"),
+        ({}, {}, "no limit is given"),
+        ({"requests": 5}, {}, "'requests' is no limit"),
+        ({"requests_per_minute": 0}, {}, "requests_per_minute is 0"),
+        ({"max_concurrency": 100_001}, {}, "it is 1 to 100,000"),
+        ({"requests_per_minute": 5}, {"for_s": -1.0}, "no time to come"),
+        ({"requests_per_minute": 5}, {"until": 1_000_000.0}, "until: 1970-01-12 13:46:40Z is no moment to come"),
+        ({"requests_per_minute": 5}, {"until": 1e10, "for_s": 60.0}, "not both"),
     ],
 )
-def test_limits_that_cannot_be_set(admin: Admin, figures: dict[str, int], for_s: float | None, says: str) -> None:
+def test_limits_that_cannot_be_set(admin: Admin, figures: dict[str, int], terms: dict[str, Any], says: str) -> None:
     with pytest.raises(InvalidRequest, match=says):
-        admin.routes.limit(ROUTE, figures, for_s=for_s)
+        admin.routes.limit(ROUTE, figures, **terms)
     assert admin.routes.limits(ROUTE).overrides == ()
 
 

@@ -100,8 +100,8 @@ def waiting_for(system: RunningTrivet, job: str) -> Iterator[Callable[[], str]]:
 @pytest.mark.parametrize(
     ("part", "kind", "words"),
     [
-        ("worker-1-bulk", "lane", "No bulk worker is system: batch, async and deferred jobs wait."),
-        ("scheduler", "scheduler", "No scheduler is system: waiting jobs are not dispatched"),
+        ("worker-1-bulk", "lane", "No bulk worker is alive: batch, async and deferred jobs wait."),
+        ("scheduler", "scheduler", "No scheduler is alive: waiting jobs are not dispatched"),
     ],
 )
 def test_a_stopped_process_is_reported_within_its_leases_time_until_it_goes_on(

@@ -50,7 +50,7 @@ def test_a_good_route_has_nothing_to_say(monkeypatch: pytest.MonkeyPatch) -> Non
         ({"provider": "bedrock"}, Level.ERROR, "No region", "region"),
         ({"provider": "bedrock", "region": "us east"}, Level.ERROR, "is no AWS region", "region"),
         ({"provider": "bedrock", "region": "us-esat-1"}, Level.WARNING, "knows no Bedrock", "region"),
-        ({"provider": "vertex", "region": "us-east-5"}, Level.ERROR, "no place of Google", "region"),
+        ({"provider": "vertex", "region": "us-east-5"}, Level.ERROR, "no region of Google", "region"),
         ({"provider": "vertex", "region": "us-east5"}, Level.NOTE, "No project", "project"),
         ({"provider": "anthropic", "models": {"claude-hiaku-5-5": "x"}}, Level.WARNING, "not in the catalogue", "models"),
         ({"provider": "anthropic"}, Level.NOTE, "No limits are set", "[routes.it]"),

@@ -84,7 +84,18 @@ def test_a_refused_admin_key_is_told_and_the_message_is_sent(account: tuple[Acco
     error = {"type": "authentication_error", "message": f"invalid x-api-key {ADMIN_KEY}"}
     fake.refuse["/v1/organizations"] = 401, {"type": "error", "error": error}
     report = check(settings, admin_api_key="env:MY_ADMIN_KEY")
-    assert about(report, "The Admin API did not tell the limits: invalid x-api-key [secret]").level is Level.WARNING
+    assert about(report, "The Admin API did not return the limits: invalid x-api-key [secret]").level is Level.WARNING
+    assert len(fake.calls("/v1/messages")) == 1
+
+
+@pytest.mark.parametrize("answer", [["a gateway's"], "a gateway's", {"data": [3]}], ids=str)
+def test_another_answer_than_the_admin_api_s_has_no_limits(
+    account: tuple[Account, RouteSettings], answer: object
+) -> None:
+    fake, settings = account
+    fake.refuse["/v1/organizations"] = 200, answer
+    report = check(settings, admin_api_key="env:MY_ADMIN_KEY")
+    assert about(report, "names no limits for these models").level is Level.NOTE
     assert len(fake.calls("/v1/messages")) == 1
 
 

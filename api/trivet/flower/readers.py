@@ -13,10 +13,10 @@ from amqp.exceptions import NotFound
 from celery import Celery
 
 from trivet.admin import Admin, Backlog, CacheStats, RouteUse
-from trivet_tasks.broker_errors import BROKER_ERRORS, broker_unavailable
 from trivet_tasks.config.server_urls import read_server_url
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import BrokerUnavailable, StoreError
+from trivet_tasks.messages import BROKER_ERRORS, broker_unavailable
 from trivet_tasks.shared_state import connect
 
 P = ParamSpec("P")

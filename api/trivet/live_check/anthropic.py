@@ -115,11 +115,13 @@ def _from_admin_api(subject: Subject, states: Mapping[str, ModelState], served: 
         with anthropic.Anthropic(api_key="", base_url=base_url, max_retries=0, timeout=timeout_s) as admin:
             admin.api_key = key
             listed = admin.organization.rate_limits.list(group_type="model_group")
-            entries = [entry.to_dict() for entry in listed]
+            entries = [entry.to_dict() for entry in listed if isinstance(entry, anthropic.BaseModel)]
     except anthropic.AnthropicError as error:
-        what = f"The Admin API did not tell the limits: {mask.words(_message(error))}"
+        what = f"The Admin API did not return the limits: {mask.words(_message(error))}"
         action = "Use a key that begins with sk-ant-admin; a message was sent for the limits instead."
         return Reading(findings=(Finding(Level.WARNING, what, where, action),))
+    except (AttributeError, ValueError):  # the SDK's, for an answer in another form: a gateway's page
+        entries = []
     quotas = tuple(_quotas_of(entries, served))
     missing = [model for model in served if not any(quota.model == model for quota in quotas)]
     findings = (
@@ -271,7 +273,7 @@ def _failure(error: Exception, subject: Subject, where: str, model: str = "") ->
             return Finding(Level.ERROR, what, where, "Use a key of a workspace that may.", models)
         case anthropic.RateLimitError() if error.error_code and "spend" in error.error_code:
             action = "Raise the spend limit in the Claude Console."
-            return Finding(Level.ERROR, f"The account spends no more: {said}", where, action, models)
+            return Finding(Level.ERROR, f"The account has reached a spend limit: {said}", where, action, models)
         case anthropic.RateLimitError() | anthropic.InternalServerError():
             what = f"The API is limited or overloaded now: {said}"
             return Finding(Level.WARNING, what, where, "Try again later.", models)

@@ -161,7 +161,7 @@ def _state(model: str, wire: str, found: _Found, region: str) -> ModelState:
             f"Use one of them: {', '.join(profiles)}." if profiles else "Leave it to another region.",
         )
     if wire.startswith("arn:") and not _is_profile(wire):
-        return ModelState(Presence.UNKNOWN, f"{wire} is nothing that can be looked up here.", "Try it with a job.")
+        return ModelState(Presence.UNKNOWN, f"{wire} cannot be looked up here.", "Try it with a job.")
     if _is_profile(wire) and not found.profiles_known:
         return ModelState(Presence.UNKNOWN, "Inference profiles could not be listed.", "See above.")
     return _missing(model, wire, found, region)

@@ -86,7 +86,7 @@ def _place(subject: Subject) -> Iterator[Finding]:
             yield Finding(Level.OK, f"The region is {region}.", where)
         else:
             action = "Use a region as in us-east5, or global, us, eu."
-            yield Finding(Level.ERROR, f"{region!r} is no place of Google Cloud.", where, action)
+            yield Finding(Level.ERROR, f"{region!r} is no region of Google Cloud.", where, action)
     else:
         yield _aws_region(region, where, listed=subject.route.endpoint != "platform")
     if provider == "vertex" and not subject.project:
@@ -149,7 +149,7 @@ def _models(subject: Subject, today: date) -> Iterator[Finding]:
     for group in route.limits:
         for glob in group.models:
             if not any(fnmatchcase(model, glob) for model in subject.wire) and glob not in subject.unmapped:
-                what = f"No model of the route fits {glob!r}; its figures hold for nothing."
+                what = f"No model of the route fits {glob!r}; its figures have no effect."
                 yield Finding(Level.WARNING, what, f"[[routes.{subject.name}.limits]] models", "Correct the pattern.")
     for model in sorted(subject.named & set(subject.wire)):
         yield from _retirement(subject, model, today)
@@ -197,7 +197,7 @@ def _limits(subject: Subject) -> Iterator[Finding]:
     if bare and len(bare) == len(subject.wire):
         yield Finding(
             Level.NOTE,
-            "No limits are set: the route is held back by the provider's refusals alone.",
+            "No limits are set: only the provider's rate limit errors slow the route down.",
             subject.table,
             "Set requests_per_minute and the tokens; --live prints the account's.",
             settled_by=SettledBy.QUOTAS,

@@ -175,7 +175,7 @@ def _state(account: _Account, garden: Any, tokens: Any, wire: str) -> ModelState
         enable = "Enable the model in Model Garden for this project, or choose another region."
         if _prefix_of(location):
             what = f"It is not certain that the project may use {wire} at {location}: {words(error.message)}"
-            return ModelState(Presence.UNKNOWN, what, f"{enable} A call tells for certain.")
+            return ModelState(Presence.UNKNOWN, what, f"{enable} Only a call can tell.")
         return ModelState(Presence.REFUSED, f"The project does not see {wire} at {location}.", enable)
     except exceptions.Unauthorized as error:
         return _failure(error, words)
@@ -185,7 +185,7 @@ def _state(account: _Account, garden: Any, tokens: Any, wire: str) -> ModelState
     except exceptions.GoogleAPICallError as error:
         if error.code == 400 or error.code == 501:  # it sees the model, which counts no tokens this way
             return ModelState(Presence.SERVED)
-        return ModelState(Presence.UNKNOWN, f"Google did not say: {words(error.message)}", "Try again.")
+        return ModelState(Presence.UNKNOWN, f"Google did not answer for it: {words(error.message)}", "Try again.")
     except Exception as error:
         return _failure(error, words)
     return ModelState(Presence.SERVED)

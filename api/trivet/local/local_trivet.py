@@ -263,8 +263,8 @@ def _check_servers(settings: Settings) -> None:
 
 
 def _check_amqp(settings: Settings) -> None:
-    from trivet_tasks.broker_errors import BROKER_ERRORS, broker_text
     from trivet_tasks.celery_app import make_app
+    from trivet_tasks.messages import BROKER_ERRORS, broker_text
 
     app = make_app(settings)
     try:

@@ -39,16 +39,16 @@ class Source:
 def assumptions(source: Source, terms: Terms, outlooks: Sequence[Outlook]) -> Iterator[str]:
     """Yield a sentence for each assumption, those that change the figures most first."""
     yield from _of_file(source) if source.file is not None else _of_volume(source)
-    yield f"A month has {digits(terms.days)} days, all alike; what is fixed by the month is spread over them."
+    yield f"A month has {digits(terms.days)} equal days; monthly charges are spread over them."
     if terms.cache_read_share:
         yield (
-            f"{percent(terms.cache_read_share)} of the input is read from the provider's prompt cache, at its price; what "
-            "it costs to write it there is not counted, and limits do not count what is read."
+            f"{percent(terms.cache_read_share)} of the input is read from the provider's prompt cache, at its price; the "
+            "cost of writing it there is not counted, and cached input does not count against limits."
         )
     yield "Every call succeeds at once: no failed attempts, hedges or probes, and no answers from Trivet's own cache."
     yield (
-        f"List prices of {source.prices}, without taxes or a discount of yours, for calls made one by one: not those of "
-        "the providers' own batch interfaces."
+        f"List prices of {source.prices}, without taxes or your discounts, for single calls: not the prices of the "
+        "providers' batch APIs."
     )
     pairs = {(part.route, part.load.requirements.model) for outlook in outlooks for part in outlook.parts}
     for route, model in sorted(pairs):
@@ -56,7 +56,7 @@ def assumptions(source: Source, terms: Terms, outlooks: Sequence[Outlook]) -> It
             yield f"The price of {model} on {route} is an estimate: {note}."
     if any(one.charge.per is Per.GB_OUT for outlook in outlooks for one in outlook.charged):
         how = (
-            "as they stand in the file"
+            "as they are in the file"
             if source.file is not None
             else f"{digits(source.bytes_per_token)} bytes for each input token (--bytes-per-token)"
         )
@@ -66,7 +66,7 @@ def assumptions(source: Source, terms: Terms, outlooks: Sequence[Outlook]) -> It
     if detours:
         more = f" · and {len(detours) - MAX_DETOURS:,} more" if len(detours) > MAX_DETOURS else ""
         yield (
-            "What a route of a mix cannot take goes to its other routes, in the proportions of their shares: "
+            "Calls that a route of a mix cannot take go to its other routes, in the proportions of their shares: "
             f"{' · '.join(detours[:MAX_DETOURS])}{more}."
         )
 
@@ -78,21 +78,21 @@ def _of_file(source: Source) -> Iterator[str]:
         yield f"{source.repeated:,} of its lines repeat an earlier line's key and request and are not counted."
     if source.left_out:
         yield f"{source.left_out:,} bad lines of it are left out."
-    yield "Input tokens are Trivet's estimate from the size of each request, rather too many than too few."
+    yield "Input tokens are Trivet's estimate from the size of each request, on the high side."
     if source.expected_output:
         yield f"An answer has {source.expected_output}; DAY MAX, MONTH MAX and TIME MAX take every answer to be as long as its max_tokens."
     else:
         yield (
-            "Every answer is as long as its max_tokens, so this is the most it can be; --output-tokens or "
-            "--output-share-of-max says what is expected."
+            "Every answer is as long as its max_tokens, so this is the most it can be; give the expected length with "
+            "--output-tokens or --output-share-of-max."
         )
 
 
 def _of_volume(source: Source) -> Iterator[str]:
     if source.tokens_per_call is None:
         yield (
-            "How many calls it takes is not known without --tokens-per-call: limits of requests are not looked at, and "
-            "prompts are taken to be too short for prices of long ones."
+            "Without --tokens-per-call the number of calls is not known: request limits are ignored, and prompts are "
+            "taken to be too short for long-prompt prices."
         )
         return
     incoming = source.tokens_per_call * source.input_share
@@ -104,8 +104,8 @@ def _of_volume(source: Source) -> Iterator[str]:
 
 def _of_time(terms: Terms, pairs: set[tuple[str, str]]) -> Iterator[str]:
     yield (
-        "Time: routes work side by side, for nobody else, and their limits are used to the full (Trivet comes to about "
-        "98 %); workers are no limit."
+        "Time: routes work in parallel, for this work alone, and their limits are used in full (Trivet reaches about "
+        "98 %); there are enough workers."
     )
     rates = {model: known(model) for model in sorted({model for _, model in pairs})}
     speeds = [f"{name} {model.output_tokens_per_s}" for name, model in rates.items() if model is not None]
@@ -116,13 +116,13 @@ def _of_time(terms: Terms, pairs: set[tuple[str, str]]) -> Iterator[str]:
             yield f"On {name} a token of output counts as {factor:g} of its limit (output_token_factor)."
     windowed = [name for name in sorted({route for route, _ in pairs}) if terms.routes[name].windows]
     if windowed:
-        yield f"Off-peak windows of {', '.join(windowed)} are not counted: every hour is like those outside of them."
+        yield f"Off-peak windows of {', '.join(windowed)} are ignored: every hour counts as one outside of them."
     strangers = [name for name, model in rates.items() if model is None]
     if strangers:
-        yield f"How fast answers come is not known for {', '.join(strangers)}: calls in flight are no limit there."
+        yield f"The speed of answers is not known for {', '.join(strangers)}: calls in flight are no limit there."
     unlimited = [name for name in sorted({route for route, _ in pairs}) if not _limited(terms.routes[name])]
     if unlimited:
-        yield f"No limits are configured for {', '.join(unlimited)}: what the account allows may bind sooner."
+        yield f"No limits are configured for {', '.join(unlimited)}: the account's own may bind sooner."
 
 
 def _limited(route: RouteSettings) -> bool:

@@ -5,7 +5,7 @@ Only the database decides which route, model and requirements a job has. A messa
 
 from collections.abc import Callable, Sequence
 from decimal import Decimal
-from functools import lru_cache
+from functools import cache, lru_cache
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeAlias
 
@@ -103,6 +103,33 @@ def claim(
     # held until the commit, so that no rescuer drops the lease in between; heartbeats go on beside it
     if not select_locked(connection, _LIVING_LEASE, lease_id=target.lease_id, now=now):
         return ClaimResult([])
+    rows, forged = _start(connection, target, dispatched, now)
+    if not rows:
+        return ClaimResult([], forged)
+    requests = {row.id: row for row in query_rows(connection, _REQUESTS, [{"id": row.id} for row in rows])}
+    attempts = zip(attempt_ids, permits, strict=True)
+    attempt_of = {job.id: attempt for job, attempt in zip(dispatched, attempts, strict=True)}
+    estimate_of = {job.id: estimate for job, estimate in zip(dispatched, estimates, strict=True)}
+    reason_of = cache(unfit)
+    claimed: list[ClaimedJob] = []
+    misfits: list[dict[str, object]] = []
+    for row in rows:
+        request = requests[row.id]
+        requirements = _names(request.residency), _names(request.compliance), _names(request.features)
+        if reason := reason_of(*requirements):
+            misfits.append(_misfit(row.id, tried_of(row.tried), target.route, reason, now))
+        else:
+            claimed.append(_claimed(row, target, *attempt_of[row.id], bytes(request.body), *requirements))
+    transitions.put_back(connection, target.lease_id, misfits)
+    purpose = AttemptPurpose.PROBE if target.probe else AttemptPurpose.JOB
+    execute_rows(connection, _ADD_ATTEMPTS, [_row(job, now, estimate_of[job.id], purpose) for job in claimed])
+    return ClaimResult(claimed, forged, tuple(Misfit(str(row["id"]), str(row["last_error"])) for row in misfits))
+
+
+def _start(
+    connection: Connection, target: CallTarget, dispatched: Sequence[DispatchedJob], now: float
+) -> tuple[Sequence[Row[Any]], tuple[str, ...]]:
+    """Start the jobs that are as the message says. Returns their rows, and the ids of those that contradict it."""
     in_order = [job._asdict() for job in sorted(dispatched, key=_id)]
     rows = transitions.start(
         connection,
@@ -115,34 +142,11 @@ def claim(
         probe=target.probe,
         isolated=target.isolated,
     )
-    forged: tuple[str, ...] = ()
-    if len(rows) < len(dispatched):
-        held = {row.id for row in rows}
-        left = [job for job in in_order if job["id"] not in held]
-        forged = tuple(row.id for row in query_rows(connection, _FORGED, left, now=now))
-    if not rows:
-        return ClaimResult([], forged)
-    requests = {row.id: row for row in query_rows(connection, _REQUESTS, [{"id": row.id} for row in rows])}
-    attempts = zip(attempt_ids, permits, strict=True)
-    attempt_of = {job.id: attempt for job, attempt in zip(dispatched, attempts, strict=True)}
-    estimate_of = {job.id: estimate for job, estimate in zip(dispatched, estimates, strict=True)}
-    claimed: list[ClaimedJob] = []
-    misfits: list[dict[str, object]] = []
-    reasons: dict[tuple[str, str, str], str] = {}
-    for row in rows:
-        request = requests[row.id]
-        listed = request.residency, request.compliance, request.features
-        requirements = [_names(names) for names in listed]
-        if listed not in reasons:
-            reasons[listed] = unfit(*requirements)
-        if reasons[listed]:
-            misfits.append(_misfit(row.id, tried_of(row.tried), target.route, reasons[listed], now))
-        else:
-            claimed.append(_claimed(row, target, *attempt_of[row.id], bytes(request.body), requirements))
-    transitions.put_back(connection, target.lease_id, misfits)
-    purpose = AttemptPurpose.PROBE if target.probe else AttemptPurpose.JOB
-    execute_rows(connection, _ADD_ATTEMPTS, [_row(job, now, estimate_of[job.id], purpose) for job in claimed])
-    return ClaimResult(claimed, forged, tuple(Misfit(str(row["id"]), str(row["last_error"])) for row in misfits))
+    if len(rows) == len(dispatched):
+        return rows, ()
+    started = {row.id for row in rows}
+    left = [job for job in in_order if job["id"] not in started]
+    return rows, tuple(row.id for row in query_rows(connection, _FORGED, left, now=now))
 
 
 def _claimed(
@@ -151,9 +155,10 @@ def _claimed(
     attempt_id: str,
     permit: Permit,
     body: bytes,
-    requirements: Sequence[tuple[str, ...]],
+    residency: tuple[str, ...],
+    compliance: tuple[str, ...],
+    features: tuple[str, ...],
 ) -> ClaimedJob:
-    residency, compliance, features = requirements
     return ClaimedJob(
         id=row.id,
         claim=row.claim,

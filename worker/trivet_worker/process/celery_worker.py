@@ -8,11 +8,11 @@ import os
 import socket
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from celery import signals
+from celery import Celery, signals
 from celery.apps.worker import Worker
 from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 from celery.worker import state
@@ -51,37 +51,22 @@ def run_worker(settings: Settings, *, lane: Lane, routes: Sequence[str], on_read
     Raises:
         ConfigError: a route is not configured. StoreError: the database cannot be used.
     """
-    for route in routes:
-        if route not in settings.routes:
-            raise ConfigError(
-                f"{settings.source}: no route is called {route!r}.",
-                hint=f"Configured: {', '.join(settings.routes) or 'none'}.",
-            )
+    _refuse_unknown(settings, routes)
     if lane == Lane.BULK and settings.worker.bulk_nice:
         os.nice(settings.worker.bulk_nice)
     _share_one_heap()
-    # it warns root of pickled messages; only JSON is taken here
+    # Celery warns root of pickled messages; only JSON is taken here
     warnings.filterwarnings("ignore", category=SecurityWarning)
-    origin = origin_of(settings)
-    of_routes = served(routes, len(settings.routes))
-    set_title("worker", of_routes, lane, "(fork server)")  # what is forked now keeps it
-    forks = ForkServer(
-        [sys.executable, "-m", "trivet_worker.process.isolated_process", settings.source, lane, origin, *routes]
-    )
-    forks.fork(partial(run_isolated, settings, lane, origin, routes))
-    set_title("worker", of_routes, lane)
+    forks = _forked_server(settings, lane, routes)
     app = make_app(settings)
     name = worker_name(lane, routes, len(settings.routes))
     drops = Drops()
     runtime = Runtime(settings, app, worker=name, lane=lane, routes=routes, drops=drops, forks=forks)
-    register_tasks(app, runtime.run)
     queues = {
         queue_of(app, route, latency).name: route for route in routes for latency in Latency if latency.lane == lane
     }
-    app.steps["consumer"].update((consuming(runtime, queues), InspectionOnly))
     intake = Intake({name: settings.routes[name] for name in routes}, lane, queues, drops)
-    app.conf.worker_consumer = strict_consumer(intake)
-    app.amqp.Connection = strict_connection(_PatientConnection, intake.unreadable)
+    _adapt(app, runtime, intake, queues)
     signals.worker_ready.connect(lambda **_: on_ready(), weak=False)
     requests = StopRequests(_end_celery, on_hangup=Reloader(settings, runtime.reload, log).ask)
     stopper = Stopper(runtime, settings.worker.shutdown_grace_s, requests)
@@ -91,22 +76,56 @@ def run_worker(settings: Settings, *, lane: Lane, routes: Sequence[str], on_read
         with without_collecting():  # it imports the SDKs
             runtime.start()
         _collect_seldom()
-        worker = app.subclass_with_self(_LaneWorker, name="Worker")(
-            hostname=name,
-            pool="threads",
-            concurrency=min(MAX_THREADS, settings.worker.slots),
-            queues=list(queues),
-            loglevel=logging.getLogger().getEffectiveLevel(),
-            task_events=True,
-            without_gossip=True,
-            without_mingle=True,
-            quiet=True,
-        )
-        worker.start()
-        code = int(worker.exitcode or 0)
+        code = _consume(app, name, queues, min(MAX_THREADS, settings.worker.slots))
     finally:
         left = stopper.finish()
     return code or left
+
+
+def _refuse_unknown(settings: Settings, routes: Sequence[str]) -> None:
+    for route in routes:
+        if route not in settings.routes:
+            raise ConfigError(
+                f"{settings.source}: no route is called {route!r}.",
+                hint=f"Configured: {', '.join(settings.routes) or 'none'}.",
+            )
+
+
+def _forked_server(settings: Settings, lane: Lane, routes: Sequence[str]) -> ForkServer:
+    """Fork the server of quarantined jobs' processes. Call it before anything is begun."""
+    origin, of_routes = origin_of(settings), served(routes, len(settings.routes))
+    set_title("worker", of_routes, lane, "(fork server)")  # the forked process keeps it
+    forks = ForkServer(
+        [sys.executable, "-m", "trivet_worker.process.isolated_process", settings.source, lane, origin, *routes]
+    )
+    forks.fork(partial(run_isolated, settings, lane, origin, routes))
+    set_title("worker", of_routes, lane)
+    return forks
+
+
+def _adapt(app: Celery, runtime: Runtime, intake: Intake, queues: Mapping[str, str]) -> None:
+    """Give the application Trivet's tasks, and the consumer and transport that take nothing but its messages."""
+    register_tasks(app, runtime.run)
+    app.steps["consumer"].update((consuming(runtime, queues), InspectionOnly))
+    app.conf.worker_consumer = strict_consumer(intake)
+    app.amqp.Connection = strict_connection(_PatientConnection, intake.unreadable)
+
+
+def _consume(app: Celery, name: str, queues: Iterable[str], threads: int) -> int:
+    """Run Celery's worker until it is told to stop. Returns the exit code."""
+    worker = app.subclass_with_self(_LaneWorker, name="Worker")(
+        hostname=name,
+        pool="threads",
+        concurrency=threads,
+        queues=list(queues),
+        loglevel=logging.getLogger().getEffectiveLevel(),
+        task_events=True,
+        without_gossip=True,
+        without_mingle=True,
+        quiet=True,
+    )
+    worker.start()
+    return int(worker.exitcode or 0)
 
 
 def worker_name(lane: Lane, routes: Sequence[str], configured: int) -> str:
