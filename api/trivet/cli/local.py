@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trivet.cli import options, output
+from trivet.cli.extras import need
 from trivet.cli.output import FAILED, print_error, print_whole
 from trivet_tasks.config.environment_faults import refuse
 from trivet_tasks.config.server_urls import masked
@@ -38,6 +39,7 @@ def demo(
 
     Exit codes: 0 every job succeeded, none was lost or doubled; 1 otherwise; 130 on Ctrl-C.
     """
+    need("trivet demo", "worker", "embedded")
     from trivet.demo.run import run_demo
     from trivet.demo.screen import LiveScreen, PlainView, as_object, print_summary
 
@@ -91,6 +93,12 @@ def up(
     if replies is not None and not simulate:
         raise ConfigError("--replies: only the simulator takes scripted replies; give --simulate too.")
     refuse(settings)
+    need(
+        "trivet up",
+        "worker",
+        *(("embedded",) if simulate or settings.embedded else ()),
+        *(("ops",) if flower else ()),
+    )
     if flower:
         _check_port(flower_port)
     from trivet.local.local_trivet import LocalTrivet

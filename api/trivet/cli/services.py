@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trivet.cli import options, output
+from trivet.cli.extras import need
 from trivet.cli.options import named_routes
 from trivet.cli.output import print_error, print_facts
 from trivet_tasks.config.environment_faults import refuse
@@ -42,6 +43,7 @@ def worker(
     """
     settings = options.settings()
     refuse(settings)
+    need("trivet worker", "worker")
     _throttle_log()
     given = (name.strip() for names in routes or () for name in names.split(","))
     named = named_routes(settings, filter(None, given))
@@ -112,6 +114,7 @@ def simulate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the endpoints as one JSON line.")] = False,
 ) -> None:
     """Serve the wires of Anthropic, Bedrock and Vertex on this machine, with faults on demand, until Ctrl-C."""
+    need("trivet simulate", "embedded")
     set_title("simulator")
     with without_collecting():
         from trivet_simulator import Latency, ProviderOptions, SimulatorOptions, serve
@@ -168,13 +171,10 @@ def flower(
     Flower's other settings are its FLOWER_* variables, e.g. FLOWER_URL_PREFIX. It shows and changes nothing.
     """
     set_title("flower")
-    try:
-        from trivet.flower import server
-        from trivet.flower.options import Listen, parse_basic_auth
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in ("flower", "tornado", "prometheus_client"):
-            raise
-        raise ConfigError("Flower is not installed.", hint="Install it with: pip install 'trivet[ops]'") from None
+    need("trivet flower", "ops")
+    from trivet.flower import server
+    from trivet.flower.options import Listen, parse_basic_auth
+
     settings = options.settings()
     listen = Listen(address, port, parse_basic_auth(basic_auth), settings.flower.hosts, insecure)
     server.run_flower(settings, listen, _print_page)

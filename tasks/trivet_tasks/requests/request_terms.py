@@ -13,7 +13,7 @@ import orjson
 from trivet_tasks.catalog import Model
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.latency import Latency
-from trivet_tasks.requests.request_messages import check_text, kind, shown, wrong
+from trivet_tasks.requests.request_messages import check_text, kind, quoted, shown, wrong
 
 YEAR_S = 365 * 86_400.0
 MAX_KEY_CHARS = 250
@@ -70,11 +70,12 @@ def _moment(value: object, field: str, now: float) -> float | None:
             raise wrong(field, f"must be seconds from now, at most a year of them (31,536,000), is {kind(value)}.")
         return now + value
     if isinstance(value, str):
+        given = value
         try:
-            value = datetime.fromisoformat(value)
+            value = datetime.fromisoformat(given)
         except ValueError:
-            what = "must be seconds from now or a moment in ISO 8601, such as 2026-12-01T18:00:00+01:00."
-            raise wrong(field, what) from None
+            what = "must be seconds from now or a moment in ISO 8601, such as 2026-12-01T18:00:00+01:00"
+            raise wrong(field, f"{what}, is {quoted(given)}.") from None
     if not isinstance(value, datetime):
         raise wrong(field, f"must be seconds from now or a moment (datetime or ISO 8601), is {kind(value)}.")
     if value.utcoffset() is None:
