@@ -177,7 +177,7 @@ def _show(local: "LocalTrivet", *, as_json: bool, flower_port: int | None) -> No
                 "logs": str(local.logs_dir),
             }
         )
-        sys.stdout.flush()  # whoever started us waits for this line
+        sys.stdout.flush()  # the process that started this one waits for the line
         return
     rows = [
         ("routes", ", ".join(settings.routes)),
