@@ -12,6 +12,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     Dialect,
     Double,
     ForeignKey,
@@ -23,6 +24,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    TextClause,
     TypeDecorator,
     text,
 )
@@ -34,6 +36,7 @@ PICO = 10**12
 
 _MAX_PICO = 2**63 - 1
 _SPLIT = 10**6
+_NOTHING = Decimal(0)
 
 
 class Usd(TypeDecorator[Decimal]):
@@ -55,15 +58,15 @@ class Usd(TypeDecorator[Decimal]):
         return max(-_MAX_PICO, min(_MAX_PICO, int((value * PICO).to_integral_value())))
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
-        """Return the database's integer as a Decimal."""
+        """Return the database's figure as a Decimal; nothing is a plain 0, for 0E-12 reads badly."""
         if value is None:
             return None
         if dialect.name == "postgresql":
-            return Decimal(value)
+            return Decimal(value) or _NOTHING
         if isinstance(value, str):  # of `usd_sum`
             high, low = value.split()
-            return (Decimal(high) * _SPLIT + Decimal(low)).scaleb(-12)
-        return Decimal(int(value)).scaleb(-12)
+            return (Decimal(high) * _SPLIT + Decimal(low)).scaleb(-12) or _NOTHING
+        return Decimal(int(value)).scaleb(-12) if value else _NOTHING
 
 
 def usd_sum(dialect: Dialect, amounts: str) -> str:
@@ -75,6 +78,10 @@ def usd_sum(dialect: Dialect, amounts: str) -> str:
     if dialect.name == "postgresql":
         return f"sum({amounts})"
     return f"sum(({amounts}) / {_SPLIT}) || ' ' || sum(({amounts}) % {_SPLIT})"
+
+
+def _partial_index(name: str, *columns: ColumnElement[Any] | TextClause, where: str, unique: bool = False) -> None:
+    Index(name, *columns, unique=unique, sqlite_where=text(where), postgresql_where=text(where))
 
 
 metadata = MetaData()
@@ -144,8 +151,7 @@ flows = Table(  # jobs of one owner that need the same of a route; what a claim 
     Column("labels", Text, nullable=False, server_default=text("'{}'")),  # JSON: what budgets ask for of the jobs
     Column("cache_write", String(2), nullable=False, server_default=text("''")),  # `prompt_cache.CacheWrite`
 )
-_active = text("active")
-Index("ix_flows_active", flows.c.id, sqlite_where=_active, postgresql_where=_active)
+_partial_index("ix_flows_active", flows.c.id, where="active")
 Index("ix_flows_batch", flows.c.batch_id)
 
 jobs = Table(
@@ -185,20 +191,14 @@ jobs = Table(
     Column("last_error", Text),
     Column("cache_key", String(32)),  # null: called for in any case
 )
-_not_ended = text("ended_at IS NULL")
-_delayed = text("state = 'delayed'")
-_outstanding = text("state IN ('dispatched', 'running')")
-_keyed = text("key IS NOT NULL")
 KEY_OWNER = "coalesce(tenant, '')"
 """The owner of a key: all jobs without a tenant have one owner."""
-_with_deadline = text("ended_at IS NULL AND deadline_at IS NOT NULL")
-_in_batch = text("batch_seq IS NOT NULL")
-Index("ix_jobs_flow", jobs.c.flow_id, jobs.c.state, jobs.c.rank, sqlite_where=_not_ended, postgresql_where=_not_ended)
-Index("ix_jobs_key", jobs.c.key, text(KEY_OWNER), unique=True, sqlite_where=_keyed, postgresql_where=_keyed)
-Index("ix_jobs_deadline", jobs.c.deadline_at, sqlite_where=_with_deadline, postgresql_where=_with_deadline)
-Index("ix_jobs_delayed", jobs.c.not_before, sqlite_where=_delayed, postgresql_where=_delayed)
-Index("ix_jobs_outstanding", jobs.c.route, jobs.c.state, sqlite_where=_outstanding, postgresql_where=_outstanding)
-Index("ix_jobs_batch", jobs.c.batch_id, jobs.c.batch_seq, sqlite_where=_in_batch, postgresql_where=_in_batch)
+_partial_index("ix_jobs_flow", jobs.c.flow_id, jobs.c.state, jobs.c.rank, where="ended_at IS NULL")
+_partial_index("ix_jobs_key", jobs.c.key, text(KEY_OWNER), unique=True, where="key IS NOT NULL")
+_partial_index("ix_jobs_deadline", jobs.c.deadline_at, where="ended_at IS NULL AND deadline_at IS NOT NULL")
+_partial_index("ix_jobs_delayed", jobs.c.not_before, where="state = 'delayed'")
+_partial_index("ix_jobs_outstanding", jobs.c.route, jobs.c.state, where="state IN ('dispatched', 'running')")
+_partial_index("ix_jobs_batch", jobs.c.batch_id, jobs.c.batch_seq, where="batch_seq IS NOT NULL")
 
 coalesced_jobs = Table(  # jobs that are `coalesced`: whose answer each waits for, and until when without another look
     "coalesced_jobs",
@@ -293,8 +293,7 @@ attempts = Table(  # one row, one provider call; written before the call, settle
 )
 Index("ix_attempts_job", attempts.c.job_id)
 Index("ix_attempts_started", attempts.c.started_at)
-_unsettled = text("outcome IS NULL")
-Index("ix_attempts_unsettled", attempts.c.lease_id, sqlite_where=_unsettled, postgresql_where=_unsettled)
+_partial_index("ix_attempts_unsettled", attempts.c.lease_id, where="outcome IS NULL")
 
 spend = Table(  # what was spent, as counters (`spending.py`); what was spent stays spent
     "spend",

@@ -52,7 +52,6 @@ def test_a_pause_that_could_not_be_written_at_once_is_written_later(world: World
     recorder.start()
     recorder.put(replace(result, call=replace(result.call, wait_group=wait_group)))
     wait_group.wait()
-    recorder.close()
     with store.read() as connection:
         (pause,) = health.closed(connection, store.now(connection))
     store.close()

@@ -79,30 +79,24 @@ class Recorder:
         self._cached = cached
         self._unnoted: list[Change] = []
         self._gather_s = gather_s
-        self._results: queue.SimpleQueue[CallResult | None] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[CallResult] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="trivet-recorder", daemon=True)
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the thread; it runs as long as the process."""
         self._thread.start()
 
     def put(self, result: CallResult) -> None:
         """Hand over a finished call. Returns at once."""
         self._results.put(result)
 
-    def close(self, within_s: float = 30.0) -> None:
-        """Write what is left and end the thread."""
-        self._results.put(None)
-        self._thread.join(timeout=within_s)
-
     def _run(self) -> None:
-        going = True
-        while going:
-            group, going = self._gather()
+        while True:
+            group = self._gather()
             if group or self._permit_releaser.waits or self._unnoted:
                 self._record_safely(group)
 
-    def _gather(self) -> tuple[list[CallResult], bool]:
+    def _gather(self) -> list[CallResult]:
         """Wait for one result, then take what comes within the gathering time, up to a transaction's worth.
 
         Returns nothing while a report waits to be sent again.
@@ -115,13 +109,11 @@ class Recorder:
                 result = self._results.get(timeout=None if until is None else max(0.0, until - time.monotonic()))
             except queue.Empty:
                 break
-            if result is None:
-                return group, False
             if not group:
                 until = time.monotonic() + self._gather_s
             group.append(result)
             size += len(result.response.message)
-        return group, True
+        return group
 
     def _record_safely(self, group: list[CallResult]) -> None:
         """Record a group. Whatever goes wrong, the thread and the chunks go on; the lease keeper puts such jobs back."""
