@@ -163,9 +163,8 @@ class Teller:
             about = frozenset(one.key for one in found.impairments) or frozenset({("routes", "")})
             if not about <= self._told:
                 # a line each: a note that ends with a command to type has no full stop
-                output.print_error(
-                    "\n  ".join((f"Held up: {found.notes[0]}", *found.notes[1:], *found.reasons)), style="yellow"
-                )
+                lines = "\n  ".join((*found.notes, *found.reasons))
+                output.print_error(f"Held up: {lines}", style="yellow")
             self._told |= about
         elif self.held:
             output.print_error("It goes on.", style="yellow")
