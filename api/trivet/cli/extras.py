@@ -12,6 +12,8 @@ MODULES = {
     "parquet": ("pyarrow",),
 }
 """Modules that are imported for an extra's commands, by the extra."""
+_NAMED = 2
+"""Packages that an error names; the others are counted."""
 _MORE = {"boto3": "worker", "google": "worker"}
 
 
@@ -28,14 +30,15 @@ def need(command: str, *extras: str) -> None:
 
 def explained(command: str, error: ModuleNotFoundError) -> ConfigError | None:
     """Return the error to report where a package of an extra is not installed; None where it is of no extra."""
-    name = (error.name or "").partition(".")[0]
+    name = (error.name or "").partition(".")[0].replace("-", "_")  # a lack of metadata names the distribution
     extra = next((extra for extra, names in MODULES.items() if name in names), _MORE.get(name))
     return None if extra is None else _not_installed(command, [extra], [name])
 
 
 def _not_installed(command: str, extras: list[str], names: list[str]) -> ConfigError:
-    are = "is" if len(names) == 1 else "are"
+    more = len(names) - _NAMED
+    what = ", ".join(names[:_NAMED]) + (f" and {more} more package{'' if more == 1 else 's'}" if more > 0 else "")
     return ConfigError(
-        f"{command} needs {', '.join(names)}, which {are} not installed here.",
+        f"{command} needs {what}, which {'is' if len(names) == 1 else 'are'} not installed here.",
         hint=f"pip install 'trivet[{','.join(extras)}]' installs {'it' if len(names) == 1 else 'them'}.",
     )

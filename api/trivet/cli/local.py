@@ -35,7 +35,8 @@ def demo(
     ] = False,
     plain: Annotated[bool, typer.Option("--plain", help="A line every few seconds instead of a live screen.")] = False,
 ) -> None:
-    """Run 1,000 documents over three simulated providers, with an outage in the middle. Needs no account, costs nothing.
+    """Run 1,000 documents through a simulated outage. The three providers are simulated, so it needs no account and
+    costs nothing.
 
     Exit codes: 0 every job succeeded, none was lost or doubled; 1 otherwise; 130 on Ctrl-C.
     """
@@ -79,7 +80,7 @@ def up(
         bool, typer.Option("--json", help="Print the running services as one JSON line once they are up.")
     ] = False,
 ) -> None:
-    """Run broker, scheduler and workers on this machine, until Ctrl-C.
+    """Run everything on this machine until Ctrl-C. That is a broker, a scheduler and workers.
 
     On SIGHUP scheduler and workers read the configuration again. In the foreground of a terminal SIGHUP stops it instead.
     """
@@ -185,7 +186,7 @@ def _show(local: "LocalTrivet", *, as_json: bool, flower_port: int | None) -> No
                 "logs": str(local.logs_dir),
             }
         )
-        sys.stdout.flush()  # whoever started us waits for this line
+        sys.stdout.flush()  # the process that started this one waits for the line
         return
     rows = [
         ("routes", ", ".join(settings.routes)),

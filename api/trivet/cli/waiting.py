@@ -48,9 +48,9 @@ def wait_for(
                 watcher.join()
     except KeyboardInterrupt:
         again = (
-            f"the same command writes the other results to {results.path}.part"
+            f"run the same command again, and {results.path} appears when it is complete"
             if results
-            else f"trivet batch wait {batch.name}"
+            else f"see `trivet batch wait {batch.name}`"
         )
         print_error(f"Interrupted. The jobs of {batch.name} go on: {again}.")
         raise
