@@ -22,6 +22,9 @@ from pathlib import Path
 from trivet import Client
 from trivet.admin import Admin
 
+LINE_EVERY_S = 15.0
+"""Seconds between two lines of progress where there is no terminal."""
+
 
 def requests(documents: list[Path], folder: Path, options: argparse.Namespace) -> Iterator[dict[str, object]]:
     """Yield one request a document, read when its turn comes."""
@@ -49,7 +52,7 @@ def progress_shown(name: str) -> Iterator[None]:
 
     def show() -> None:
         with Admin() as admin:
-            while not done.wait(1 if on_terminal else 15):
+            while not done.wait(1 if on_terminal else LINE_EVERY_S):
                 progress, speed, left, _ = admin.batches.status(name)
                 failed = progress.ended - progress.succeeded
                 line = f"{progress.ended:,}/{progress.total:,} done, {failed:,} failed, ${progress.cost_usd:,.4f}"

@@ -1,0 +1,45 @@
+"""The example script, as it is, over a running Trivet."""
+
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from tests.builders import unique
+
+from trivet.testing import RunningTrivet
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "bulk_documents.py"
+
+
+def test_the_example_runs_a_folder_and_prints_lines_where_there_is_no_terminal(
+    system: RunningTrivet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = importlib.util.spec_from_file_location("bulk_documents", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    monkeypatch.setattr(script, "LINE_EVERY_S", 0.05)
+    folder, out = tmp_path / unique("documents"), tmp_path / "results.jsonl"
+    folder.mkdir()
+    for number in range(40):
+        (folder / f"{number}.txt").write_text(f"Document {number} of {folder.name}")
+    monkeypatch.setenv("TRIVET_CONFIG", system.settings.source)
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(folder), "--out", str(out)])
+    for provider in ("anthropic", "bedrock", "vertex"):
+        system.simulator.fault(provider, "latency", factor=10)
+
+    assert script.main() == 0
+    *lines, last = capsys.readouterr().err.splitlines()
+    assert last == f"0 failed; results in {out}"
+    form = r"\d+/40 done, 0 failed, \$\d+\.\d{4}(, [\d.,]+ jobs/s)?(, [\d.]+ min left)?"
+    assert lines
+    assert all(re.fullmatch(form, line) for line in lines), lines
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert sorted(row["document"] for row in rows) == sorted(f"{number}.txt" for number in range(40))
+
+    assert script.main() == 0
+    assert len(out.read_text().splitlines()) == 40, "run again, it writes nothing twice"
