@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.text import Text
 from sqlalchemy import event, text
 
+from trivet import EndStateName
 from trivet.cli import output
-from trivet.cli.options import since, span_or_moment, span_s
+from trivet.cli.options import since, span_or_moment
 from trivet.cli.output import Column, print_facts, print_line, print_table
 from trivet.cli.results import ResultsFile, result_line
 from trivet.client.result import Attempt, JobError, Result
@@ -24,6 +25,7 @@ from trivet_store.reports import backlog
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import DEFAULTS, Latency
+from trivet_tasks.spans import span_s
 
 COLUMNS = [Column("ROUTE"), Column("WHY", cut=True), Column("CALLS", right=True, spare=1), Column("LIMITS", spare=2)]
 ROWS = [["bedrock-us-east-1", "a reason of some length", "1,234", "500 req/min"], ["x", "[bold]y", "5", ""]]
@@ -99,7 +101,7 @@ def test_what_is_no_time_is_said_to_be_none(given: str) -> None:
         since(given, 0)
 
 
-def result(number: int, *, status: str = "succeeded") -> Result:
+def result(number: int, *, status: EndStateName = "succeeded") -> Result:
     good = status == "succeeded"
     return Result(
         id=f"{number:032x}",
@@ -110,7 +112,18 @@ def result(number: int, *, status: str = "succeeded") -> Result:
         cost_usd=Decimal("0.000000000001"),
         route="anthropic",
         model="claude-sonnet-5-5",
-        attempts=(Attempt("a1", "anthropic", status, 1.0, 0.5, Decimal("0.000000000001"), False, "req_1"),),
+        attempts=(
+            Attempt(
+                "a1",
+                "anthropic",
+                "succeeded" if good else "overloaded",
+                1.0,
+                0.5,
+                Decimal("0.000000000001"),
+                False,
+                "req_1",
+            ),
+        ),
         cached=False,
         latency_s=1.5,
         created_at=1.0,

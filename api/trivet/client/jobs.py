@@ -10,7 +10,7 @@ from trivet_store.jobs.batches import Progress
 from trivet_store.reports import results
 from trivet_store.reports.results import JobRow
 from trivet_tasks.errors import NotFound
-from trivet_tasks.states import END_STATES, JobState, read_job_state
+from trivet_tasks.states import END_STATES, JobState, JobStateName, read_job_state
 
 PAGE_JOBS = 200
 
@@ -30,7 +30,7 @@ class Job:
         return find_by_id(self._connections, self.id)
 
     @property
-    def state(self) -> str:
+    def state(self) -> JobStateName:
         """Its state: `waiting`, `delayed`, `coalesced`, `dispatched`, `running`, or its end state."""
         return self.look().state.value
 
