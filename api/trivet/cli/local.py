@@ -1,6 +1,7 @@
 """All of Trivet on this machine: `trivet up`, and `trivet demo` with an outage in the middle."""
 
 import contextlib
+import importlib.util
 import socket
 import sys
 import threading
@@ -34,7 +35,8 @@ def demo(
     ] = False,
     plain: Annotated[bool, typer.Option("--plain", help="A line every few seconds instead of a live screen.")] = False,
 ) -> None:
-    """Run 1,000 documents over three simulated providers, with an outage in the middle. Needs no account, costs nothing.
+    """Run 1,000 documents through a simulated outage. The three providers are simulated, so it needs no account and
+    costs nothing.
 
     Exit codes: 0 every job succeeded, none was lost or doubled; 1 otherwise; 130 on Ctrl-C.
     """
@@ -77,7 +79,7 @@ def up(
         bool, typer.Option("--json", help="Print the running services as one JSON line once they are up.")
     ] = False,
 ) -> None:
-    """Run broker, scheduler and workers on this machine, until Ctrl-C.
+    """Run everything on this machine until Ctrl-C. That is a broker, a scheduler and workers.
 
     On SIGHUP scheduler and workers read the configuration again. In the foreground of a terminal SIGHUP stops it instead.
     """
@@ -92,7 +94,7 @@ def up(
         raise ConfigError("--replies: only the simulator takes scripted replies; give --simulate too.")
     refuse(settings)
     if flower:
-        _check_port(flower_port)
+        _check_flower(flower_port)
     from trivet.local.local_trivet import LocalTrivet
 
     local = LocalTrivet(
@@ -141,8 +143,12 @@ def _simulation(replies: Path | None) -> "Simulation":
     return Simulation((*Simulation().arguments, "--replies", str(replies.absolute())))
 
 
-def _check_port(port: int) -> None:
-    """Raise ConfigError if Flower's port is taken, before anything else is started."""
+def _check_flower(port: int) -> None:
+    """Raise ConfigError if Flower is missing or its port is taken, before anything else is started."""
+    if importlib.util.find_spec("flower") is None:
+        from trivet.cli.services import no_flower
+
+        raise no_flower()
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -177,7 +183,7 @@ def _show(local: "LocalTrivet", *, as_json: bool, flower_port: int | None) -> No
                 "logs": str(local.logs_dir),
             }
         )
-        sys.stdout.flush()  # whoever started us waits for this line
+        sys.stdout.flush()  # the process that started this one waits for the line
         return
     rows = [
         ("routes", ", ".join(settings.routes)),

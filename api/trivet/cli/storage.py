@@ -19,19 +19,20 @@ cache = typer.Typer(help="Answers that are kept for equal requests.", no_args_is
 
 @db.command()
 def upgrade(as_json: Json = False) -> None:
-    """Bring the database to the schema this Trivet works with; a new database is filled. Workers may run meanwhile."""
+    """Upgrade the database to this Trivet's schema. A new database is filled. Workers may run meanwhile."""
     with options.admin() as admin, spinner("Upgrading: waiting for a moment at which nobody holds the tables"):
         done = admin.database.upgrade()
     if as_json:
         output.print_json(done._asdict())
     else:
         # one line whatever the width of the terminal: people grep for it
-        print_whole(f"{done.database}: {_named(done.before)} → {done.after}")
+        change = "already at" if done.before == done.after else f"{_named(done.before)} →"
+        print_whole(f"{done.database}: {change} {done.after}")
 
 
 @db.command()
 def version(as_json: Json = False) -> None:
-    """Print the schema the database has, and the one this Trivet works with."""
+    """Print the version of the database's schema. Prints the one this Trivet works with, too."""
     with options.admin() as admin:
         found = admin.database.version()
     if as_json:
@@ -103,7 +104,7 @@ def stats(as_json: Json = False) -> None:
             ("misses", f"{found.misses:,}"),
             ("hit rate", "no look-up yet" if found.hit_rate is None else f"{found.hit_rate:.1%}"),
             ("waited", f"{found.coalesced:,} times a job waited for an equal one"),
-            ("evicted", f"{found.evicted:,} for want of room"),
+            ("evicted", f"{found.evicted:,} to make room"),
             ("saved", saved if state.answered_jobs else "nothing yet"),
         ]
     )
