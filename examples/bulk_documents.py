@@ -6,16 +6,21 @@ Each document is a job of a batch that is named after the folder. Run again, it 
 results that the file does not have yet. When documents were added or changed, give another --name: the job's key is
 made of all that decides its answer, so no document is paid for a second time. Failed jobs can be run again with
 `trivet batch retry`; this script, started once more, then appends the new results.
+
+Its progress is one line that changes in place on a terminal, and a line every 15 s elsewhere.
 """
 
 import argparse
 import hashlib
 import json
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from trivet import Client
+from trivet.admin import Admin
 
 
 def requests(documents: list[Path], folder: Path, options: argparse.Namespace) -> Iterator[dict[str, object]]:
@@ -35,6 +40,37 @@ def written(out: Path) -> set[tuple[str, str]]:
     if lines and not lines[-1].endswith(b"\n"):
         out.write_bytes(b"".join(lines := lines[:-1]))
     return {(row["id"], row["status"]) for row in map(json.loads, lines)}
+
+
+@contextmanager
+def progress_shown(name: str) -> Iterator[None]:
+    """Print the batch's progress on standard error while the block runs."""
+    done, on_terminal = threading.Event(), sys.stderr.isatty()
+
+    def show() -> None:
+        with Admin() as admin:
+            while not done.wait(1 if on_terminal else 15):
+                progress, speed, left, _ = admin.batches.status(name)
+                failed = progress.ended - progress.succeeded
+                line = f"{progress.ended:,}/{progress.total:,} done, {failed:,} failed, ${progress.cost_usd:,.4f}"
+                line += f", {speed:,.1f} jobs/s" if speed else ""
+                line += f", {left / 60:,.1f} min left" if left else ""  # not known while a budget holds the batch
+                print(
+                    f"\r{line:<78}" if on_terminal else line,
+                    end="" if on_terminal else "\n",
+                    file=sys.stderr,
+                    flush=True,
+                )
+
+    thread = threading.Thread(target=show, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        if on_terminal:
+            print(file=sys.stderr)
 
 
 def main() -> int:
@@ -62,17 +98,18 @@ def main() -> int:
         total = batch.progress().total
         if total < len(documents):
             print(f"{len(documents) - total} were submitted before under another name", file=sys.stderr)
-        for number, result in enumerate(batch.results(), start=1):
-            print(f"\r{number} of {total}", end="", file=sys.stderr)
-            lost = result.pruned and (result.id, result.status) not in have
-            failed += result.status != "succeeded" or lost
-            if (result.id, result.status) not in have and not lost:
-                line = {
-                    "id": result.id, "document": result.tags["document"], "status": result.status, "text": result.text,
-                    "error": result.error.message if result.error else None, "cost_usd": str(result.cost_usd),
-                }  # fmt: skip
-                out.write(json.dumps(line, ensure_ascii=False) + "\n")
-    print(f"\n{failed} failed; results in {options.out}", file=sys.stderr)
+        with progress_shown(batch.name):
+            for result in batch.results():
+                lost = result.pruned and (result.id, result.status) not in have
+                failed += result.status != "succeeded" or lost
+                if (result.id, result.status) not in have and not lost:
+                    line = {
+                        "id": result.id, "document": result.tags["document"], "status": result.status,
+                        "text": result.text, "error": result.error.message if result.error else None,
+                        "cost_usd": str(result.cost_usd),
+                    }  # fmt: skip
+                    out.write(json.dumps(line, ensure_ascii=False) + "\n")
+    print(f"{failed} failed; results in {options.out}", file=sys.stderr)
     return 1 if failed else 0
 
 

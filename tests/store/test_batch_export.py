@@ -1,5 +1,7 @@
 """`trivet batch export` and `trivet bulk` as commands over a database alone: nobody runs the jobs but the test."""
 
+import gzip
+import io
 import json
 import os
 import pty
@@ -11,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -258,8 +261,37 @@ def test_without_pyarrow_it_says_what_to_install(
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     said = trivet("batch", "export", NAME, "--out", str(tmp_path / "out.parquet"))
     assert (said.code, said.out) == (2, "")
-    assert said.err == "trivet: --format parquet: needs pyarrow. pip install 'trivet[parquet]' installs it.\n"
+    assert said.err == (
+        "trivet: --format parquet needs pyarrow, which is not installed here. pip install 'trivet[parquet]' installs it.\n"
+    )
     assert not (tmp_path / "out.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "words"),
+    [
+        ("out.csv", (), "--out: out.csv: results are not written as .csv. Use out.jsonl or out.parquet"),
+        ("out.jsonl", ("--format", "parquet"), "--out: out.jsonl: the ending means jsonl, and --format says parquet."),
+        ("out.parquet", ("--format", "jsonl"), "--out: out.parquet: the ending means parquet"),
+    ],
+)
+def test_a_file_is_called_what_it_holds(
+    world: World, trivet: Callable[..., Said], tmp_path: Path, name: str, more: tuple[str, ...], words: str
+) -> None:
+    ended(world, 1)
+    said = trivet("batch", "export", NAME, "--out", str(tmp_path / name), *more)
+    assert (said.code, said.out) == (2, "")
+    assert words in said.err
+    assert not (tmp_path / name).exists()
+
+
+def test_a_format_that_is_named_may_go_into_a_file_of_any_name(
+    world: World, trivet: Callable[..., Said], tmp_path: Path
+) -> None:
+    ended(world, 1)
+    out = tmp_path / "out.txt"
+    assert trivet("batch", "export", NAME, "--out", str(out), "--format", "jsonl").code == 0
+    assert len(rows(out)) == 1
 
 
 def test_pruned_results_are_lines_without_text(world: World, trivet: Callable[..., Said], tmp_path: Path) -> None:
@@ -320,6 +352,42 @@ def test_bulk_broken_off_while_it_takes_in_leaves_no_file_of_results(
     assert before <= set(tmp_path.iterdir())
     assert (world.progress("requests").taken, world.progress("requests").state) == (200, "loading")
     assert trivet("bulk", str(file), "--json").json["total"] == 450
+
+
+@pytest.mark.parametrize("piped", [True, False])
+def test_bulk_takes_standard_input_and_what_gzip_compressed(
+    trivet: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piped: bool
+) -> None:
+    file = tmp_path / "requests.jsonl.gz"
+    file.write_bytes(gzip.compress(requests(tmp_path / "requests.jsonl", 450).read_bytes()))
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(file.read_bytes())))
+    words = ("-", "--name", "requests") if piped else (str(file),)
+    said = trivet("bulk", *words, "--json").json
+    assert (said["name"], said["total"], said["requests"]) == ("requests", 450, 450)
+
+
+def test_bulk_of_standard_input_needs_a_name_and_its_errors_are_told_of_it(
+    trivet: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b"{]\n")))
+    said = trivet("bulk", "-")
+    assert said.code == 2
+    assert "--name: is missing; what is read from a pipe has no name." in said.err
+    said = trivet("bulk", "-", "--name", "broken")
+    assert said.code == 2
+    assert said.err.startswith("trivet: standard input, line 1: is not JSON")
+
+
+def test_bulk_refuses_an_unknown_ending_before_it_takes_anything_in(
+    world: World, trivet: Callable[..., Said], tmp_path: Path
+) -> None:
+    file = requests(tmp_path / "requests.jsonl", 3)
+    said = trivet("bulk", str(file), "--out", str(tmp_path / "results.csv"))
+    assert (said.code, said.out) == (2, "")
+    assert (
+        said.err == "trivet: --out: results.csv: results are written as JSON Lines, not as .csv. Use results.jsonl.\n"
+    )
+    assert trivet("batch", "list", "--json").json == []
 
 
 HELD = """

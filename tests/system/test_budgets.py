@@ -73,6 +73,8 @@ def test_four_workers_spend_no_more_than_there_is_and_go_on_when_raised(
     words = "Held by the budget mail (tag team=mail): until "
     assert words in " ".join(trivet("job", "show", waiting.id).out.split())
     assert words in " ".join(trivet("batch", "status", "mails").out.split())
+    assert (status := system.admin.batches.status("mails")).blocked.budget
+    assert status.left_s is None, "nobody knows when it is raised"
     assert f"The budget mail (tag team=mail) is used up: {one['jobs_held']} jobs wait for it" in trivet("routes").out
     assert "holding" in trivet("budgets").out
     routes = trivet("routes", "--json").json["routes"]

@@ -1,7 +1,9 @@
 """The commands that put jobs in, watch them and read what came of them, against a running Trivet."""
 
+import gzip
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from tests.command_line import Said
 from tests.databases import database_of, migrated
 from tests.timing import until
 
+from trivet.cli import progress
 from trivet.testing import RunningTrivet
 from trivet_store.cluster import registry
 from trivet_tasks.config.settings import load_settings
@@ -146,6 +149,11 @@ def test_a_waiting_job_can_be_cancelled(trivet: Callable[..., Said]) -> None:
         (["route", "drain", "bedrock-us-east-2"], "Did you mean bedrock-us-east-1?"),
         (["costs", "--by", "colour"], "--by: 'colour' is not known."),
         (["costs", "--since", "yesterday"], "--since: 'yesterday' is not a time."),
+        (["costs", "--since", "30"], "--since: '30' needs a unit: days, hours, minutes?"),
+        (["routes", "events", "--since", "30"], "--since: '30' needs a unit"),
+        (["submit", "x", "--file", "/dev/null"], "/dev/null: is not JSON"),
+        (["batch", "wait", "nowhere"], "No batch is called 'nowhere'."),
+        (["batch", "wait", "nowhere", "--timeout", "3"], "--timeout: '3' is not a span of time: days, hours?"),
     ],
     ids=lambda value: "-".join(value)[:40].replace("/", "_") if isinstance(value, list) else "",
 )
@@ -209,6 +217,43 @@ def test_bulk_to_results_and_the_commands_about_its_batch(trivet: Callable[..., 
     table = trivet("costs", "--by", "batch,class,day").out
     assert file.stem in table
     assert table.splitlines()[0].split()[:4] == ["BATCH", "CLASS", "DAY", "CALLS"]
+
+
+def test_without_a_terminal_a_line_is_printed_every_few_seconds(
+    trivet: Callable[..., Said], system: RunningTrivet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "LINE_EVERY_S", 0.3)
+    for provider in ("anthropic", "bedrock", "vertex"):
+        system.simulator.fault(provider, "latency", factor=20)
+    file = write_requests(tmp_path / f"{unique('lines')}.jsonl", 300)
+    assert trivet("bulk", str(file), *TERMS).code == 0
+    late = trivet("batch", "wait", file.stem, "--timeout", "1s")
+    assert late.code == 1
+    assert f"Its state: trivet batch status {file.stem}" in late.err
+    system.simulator.clear()
+    said = trivet("batch", "wait", file.stem)
+    assert said.code == 0
+    assert "succeeded  300" in said.out
+    lines = [line for line in (late.err + said.err).splitlines() if line.startswith(f"{file.stem}: ")]
+    form = r"\d+/300 jobs, 0 failed, \$\d+\.\d+(, [\d.,]+ jobs/s, [\d.]+ (ms|s|min \d+ s) left)?"
+    told = [line.removeprefix(f"{file.stem}: ") for line in lines if "jobs, 0 failed" in line]
+    assert told
+    assert all(re.fullmatch(form, line) for line in told), told
+    assert any(" left" in line for line in told)
+    assert trivet("batch", "wait", file.stem, "--json").json["succeeded"] == 300
+
+
+def test_a_line_of_anthropics_batches_runs_as_it_is(trivet: Callable[..., Said], tmp_path: Path) -> None:
+    params = {"model": "claude-haiku-4-5", "max_tokens": 20, "messages": [{"role": "user", "content": "Hello"}]}
+    line = {"custom_id": unique("page"), "params": params}
+    file, one = tmp_path / f"{unique('anthropic')}.jsonl.gz", tmp_path / "one.json"
+    file.write_bytes(gzip.compress(json.dumps(line).encode()))
+    one.write_text(json.dumps(line | {"custom_id": unique("page")}))
+    assert trivet("bulk", str(file), "--wait").code == 0
+    (result,) = trivet("batch", "results", file.name.removesuffix(".jsonl.gz")).lines
+    assert (result["key"], result["model"], result["status"]) == (line["custom_id"], "claude-haiku-4-5", "succeeded")
+    said = trivet("submit", "--file", str(one), "--wait", "--json").json
+    assert (said["model"], said["usage"]["output_tokens"] <= 20) == ("claude-haiku-4-5", True)
 
 
 def test_bulk_whose_jobs_fail_exits_with_one(

@@ -373,16 +373,6 @@ def test_simulate_names_a_port_that_is_taken(folder: Path) -> None:
     assert len(done.err.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize("command", [("flower",), ("up", "--simulate", "--flower")])
-def test_a_flower_that_is_not_installed_is_refused_before_anything_starts(
-    folder: Path, command: tuple[str, ...]
-) -> None:
-    (folder / "sitecustomize.py").write_text("import sys; sys.modules['flower'] = None")
-    done = run_trivet(*command, env={"PYTHONPATH": str(folder)})
-    assert done.code == 2
-    assert done.err == "trivet: Flower is not installed. Install it with: pip install 'trivet[ops]'\n"
-
-
 def test_up_names_a_flower_port_that_is_taken(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

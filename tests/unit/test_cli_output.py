@@ -2,7 +2,12 @@
 
 import io
 import json
+import logging
+import queue
 import re
+import sys
+import threading
+import time
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -11,12 +16,14 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 from sqlalchemy import event, text
+from tests.timing import PATIENCE_S
 
 from trivet import EndStateName
-from trivet.cli import output
+from trivet.cli import output, progress
 from trivet.cli.options import since, span_or_moment
 from trivet.cli.output import Column, print_facts, print_line, print_table
-from trivet.cli.results import ResultsFile, result_line
+from trivet.cli.progress import ProgressLines
+from trivet.cli.results import ResultsFile, check_ending, result_line
 from trivet.client.result import Attempt, JobError, Result
 from trivet_store.database.engine import Store
 from trivet_store.jobs import batches
@@ -86,7 +93,16 @@ def test_lines_break_between_words_and_keep_their_indent(monkeypatch: pytest.Mon
 def test_spans(given: str, seconds: float) -> None:
     assert span_s(given) == seconds
     assert span_or_moment(given) == seconds
-    assert since(given, 2_000_000) == 2_000_000 - seconds
+    if not given.isdigit():
+        assert since(given, 2_000_000) == 2_000_000 - seconds
+
+
+@pytest.mark.parametrize("given", ["30", "1.5", "20261101"])
+def test_a_span_without_a_unit_is_no_time_to_look_back(given: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"--since: '{given}' needs a unit: days, hours, minutes[?]") as caught:
+        since(given, 2_000_000)
+    assert "Use 7d, 24h" in caught.value.hint
+    assert since("0", 2_000_000) == 2_000_000
 
 
 def test_moments_are_utc_unless_they_say_otherwise() -> None:
@@ -99,6 +115,73 @@ def test_moments_are_utc_unless_they_say_otherwise() -> None:
 def test_what_is_no_time_is_said_to_be_none(given: str) -> None:
     with pytest.raises(InvalidRequest, match="--since"):
         since(given, 0)
+
+
+def test_where_there_is_no_terminal_a_line_says_count_note_rate_and_time_left() -> None:
+    now = time.monotonic()
+    lines = ProgressLines("contracts", 100, unit="jobs")
+    lines.advance(20, "1 failed, $0.12")
+    assert re.fullmatch(
+        r"contracts: 20/100 jobs, 1 failed, \$0.12, (1.9|2.0) jobs/s, 4\d.\d s left", lines.line(now + 10)
+    )
+    lines.advance(30, "1 failed, $0.15", held="held by a budget")
+    held = lines.line(now + 20)
+    assert held.endswith("jobs/s, held by a budget")
+    assert " left" not in held
+    for after in (100, 200):
+        said = lines.line(now + after)
+    assert said == "contracts: 30/100 jobs, 1 failed, $0.15, held by a budget"
+    lines.advance(50, about=200)
+    assert lines.line(now + 201).startswith("contracts: 50/~200 jobs, ")
+
+
+def test_lines_come_while_nothing_moves_and_end_with_their_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "LINE_EVERY_S", 0.01)
+    said: queue.SimpleQueue[str] = queue.SimpleQueue()
+    monkeypatch.setattr(output, "print_error", said.put)
+    monkeypatch.setattr(output, "err", Console(file=io.StringIO()))
+    with progress.bar("Waiting", 5, unit="jobs"):
+        assert said.get(timeout=PATIENCE_S) == said.get(timeout=PATIENCE_S) == "Waiting: 0/5 jobs"
+    assert not [thread for thread in threading.enumerate() if thread.name == "trivet-lines"]
+
+
+@pytest.mark.parametrize("width", [30, 80])
+def test_a_bar_stays_on_its_line_whatever_is_logged(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    screen = io.StringIO()
+    for name in ("stderr", "__stderr__"):
+        monkeypatch.setattr(sys, name, screen)
+    console = Console(stderr=True, force_terminal=True, width=width, color_system=None)
+    monkeypatch.setattr(output, "err", console)
+    handler = logging.StreamHandler(screen)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [handler])
+    with progress.bar("A batch with a long name", 1_000, unit="jobs") as advance:
+        for done in range(0, 1_001, 100):
+            advance(done, "3 failed, $12.34", held="held by a budget" if done == 500 else "")
+        logging.getLogger("other").warning("logged")
+    assert handler.stream is screen
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue()).split("\n")
+    assert [line.split("\r")[-1] for line in lines if "logged" in line] == ["logged"]
+    assert len(lines) <= 4  # the log line, the last frame of the bar, and what follows it
+    assert max(len(frame) for line in lines for frame in line.split("\r")) <= width
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("results.csv", "--out: results.csv: results are written as JSON Lines, not as .csv. Use results.jsonl."),
+        ("results.JSON", "not as .json."),
+        ("results.parquet", "trivet batch export NAME --out results.parquet"),
+    ],
+)
+def test_a_results_file_with_another_ending_is_refused(tmp_path: Path, name: str, words: str) -> None:
+    with pytest.raises(InvalidRequest, match="--out") as caught:
+        check_ending(tmp_path / name)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["results", "results.jsonl", "results.NDJSON"])
+def test_files_of_json_lines_are_called_so(tmp_path: Path, name: str) -> None:
+    check_ending(tmp_path / name)
 
 
 def result(number: int, *, status: EndStateName = "succeeded") -> Result:

@@ -1,5 +1,7 @@
 """`trivet plan`, through the real command: its output, and its messages on mistakes."""
 
+import gzip
+import io
 import json
 import os
 import re
@@ -7,6 +9,7 @@ import sys
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import orjson
@@ -306,3 +309,19 @@ def test_a_hidden_cost_reads_as_people_say_it(given: str, expected: Charge) -> N
 def test_what_is_no_hidden_cost_is_said_to_be_none(given: str) -> None:
     with pytest.raises(InvalidRequest, match="--cost"):
         read_charge(given, {"r1": None})
+
+
+def test_a_plan_takes_standard_input_gzip_and_lines_of_anthropics_batches(
+    plan: Plan, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = {"model": "claude-sonnet-4-6", "max_tokens": 100, "messages": [{"role": "user", "content": "Hello"}]}
+    file = folder / "requests.jsonl.gz"
+    file.write_bytes(
+        gzip.compress(b"".join(orjson.dumps({"custom_id": f"{n}", "params": params}) + b"\n" for n in range(9)))
+    )
+    by_file = reckoned(plan, str(file))
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(file.read_bytes())))
+    by_pipe = reckoned(plan, "-")
+    assert by_file["scenarios"] == by_pipe["scenarios"]
+    assert by_file["scenarios"][0]["calls"] == "9"
+    assert any(said.startswith("standard input runs once a day: 9 requests.") for said in by_pipe["assumptions"])

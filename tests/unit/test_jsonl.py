@@ -1,9 +1,14 @@
 """A file of requests: checked whole, then read again; what errors say."""
 
+import gzip
+import io
 import os
 import sqlite3
+import tempfile
+import threading
 import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -293,3 +298,69 @@ def test_no_bytes_break_it(file: Path, pieces: list[bytes]) -> None:
     else:
         assert len(list(read_file(found, SETTINGS, DEFAULTS))) == found.rows
         assert not any(SECRET in str(one) for one in found.problems)
+
+
+BATCH_LINE = {
+    "custom_id": "page-1",
+    "params": {"model": "claude-haiku-4-5", "max_tokens": 30, "messages": [{"role": "user", "content": "Hello"}]},
+}
+
+
+def test_a_line_of_anthropics_batches_is_taken_as_it_is(file: Path) -> None:
+    lines = [BATCH_LINE, {**BATCH_LINE, "custom_id": "page-2", "latency": "async"}, {"params": BATCH_LINE["params"]}]
+    found = check(write(file, *(orjson.dumps(line) + b"\n" for line in lines), row("Hello", model="claude-haiku-4-5")))
+    first, second, third, plain = read_file(found, SETTINGS, DEFAULTS)
+    assert [job.key for job in (first, second, third)] == ["page-1", "page-2", None]
+    assert (first.model, first.max_tokens, first.latency, second.latency) == ("claude-haiku-4-5", 30, "batch", "async")
+    assert (plain.body, plain.max_tokens) != (first.body, first.max_tokens)
+    assert plain.body == first.body.replace(b'"max_tokens":30', b'"max_tokens":100')
+
+
+def test_a_custom_id_with_two_requests_is_a_problem_of_the_later_line(file: Path) -> None:
+    other = {**BATCH_LINE, "params": {**BATCH_LINE["params"], "max_tokens": 31}}  # type: ignore[dict-item]
+    error = refused(write(file, *(orjson.dumps(line) + b"\n" for line in (BATCH_LINE, BATCH_LINE, other))))
+    assert "line 3: key: an earlier line has the same key with a different request." in error.message
+
+
+@pytest.mark.parametrize("ending", [".jsonl.gz", ".jsonl"])
+def test_what_gzip_compressed_is_read_whatever_it_is_called(tmp_path: Path, ending: str) -> None:
+    lines = b"".join(row(f"Text {number}", key=f"k{number}") for number in range(500))
+    file = write(tmp_path / f"contracts{ending}", gzip.compress(lines[:9_000]), gzip.compress(lines[9_000:]))
+    shares: list[float] = []
+    found = check(file, tell=lambda _rows, share: shares.append(share))
+    assert [job.key for job in read_file(found, SETTINGS, DEFAULTS)] == [f"k{number}" for number in range(500)]
+    assert shares
+    assert all(0 < share <= 1 for share in shares)
+
+
+@pytest.mark.parametrize("content", [gzip.compress(row() * 900)[:-20], b"\x1f\x8bnot really"])
+def test_a_damaged_gzip_file_is_told(file: Path, content: bytes) -> None:
+    error = refused(write(file, content))
+    assert error.message == f"{file}: is compressed with gzip, and cut off or damaged."
+    assert "gzip --test" in error.hint
+
+
+def test_standard_input_and_pipes_are_read_twice_and_leave_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    lines = gzip.compress(row(key="a") + b"{]\n" + row(key="b"))
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(lines)))
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=[lines])
+    for path, called in ((Path("-"), "standard input"), (pipe, str(pipe))):
+        if path == pipe:
+            writer.start()
+        with jsonl.readable_twice(path) as (readable, name):
+            assert name == called
+            found = check(readable, skip_bad=True, name=name)
+            assert [job.key for job in read_file(found, SETTINGS, DEFAULTS)] == ["a", "b"]
+            assert refused(readable, name=name).message.startswith(f"{called}, line 2: is not JSON")
+    writer.join()
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
+def test_a_file_is_read_where_it_is(file: Path) -> None:
+    with jsonl.readable_twice(file) as found:
+        assert found == (file, str(file))

@@ -75,6 +75,8 @@ class Blocked:
     """True if something is wrong; limits, budgets and pauses between rounds are as configured."""
     impairments: tuple[Impairment, ...] = ()
     """Impairments of processes and servers; also in the notes."""
+    budget: bool = False
+    """True if a budget holds the next job: nobody knows when it goes on."""
 
 
 def blocked_batch(connections: Connections, progress: Progress) -> Blocked:
@@ -85,11 +87,13 @@ def blocked_batch(connections: Connections, progress: Progress) -> Blocked:
     with store.read() as connection:
         required = backlog.requirements_of_batch(connection, name)
     found = _blocked(connections, required, processes_only=moving)
-    if found.notes or moving:
+    if found.notes or progress.waiting == 0:
         return found
     with store.read() as connection:
         if budget := holding_batch(store, connection, connections.directory.costs, name):
-            return Blocked((budget,))
+            return Blocked((budget,), budget=True)
+        if moving:
+            return found
         due, now = backlog.pause_of(connection, name), store.now(connection)
     if due is None:
         return found
@@ -112,7 +116,9 @@ def blocked_waiting_job(connections: Connections, job: JobRow) -> Blocked:
     found = blocked_job(connections, job)
     with connections.store.read() as connection:
         budget = holding_job(connections.store, connection, connections.directory.costs, job.id)
-    return Blocked((*found.notes, budget), found.reasons, found.wrong, found.impairments) if budget else found
+    return (
+        Blocked((*found.notes, budget), found.reasons, found.wrong, found.impairments, budget=True) if budget else found
+    )
 
 
 def _blocked(connections: Connections, required: Sequence[FlowRequirements], *, processes_only: bool) -> Blocked:

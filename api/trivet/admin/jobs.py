@@ -118,7 +118,7 @@ class BatchStatus(NamedTuple):
     jobs_per_s: float | None
     """Jobs that ended per second in the last minute; None when hardly any did."""
     left_s: float | None
-    """Seconds until its last job ends, at this speed; None when it is done or the speed is not known."""
+    """Seconds until its last job ends, at this speed; None when it is done, a budget holds it, or the speed is not known."""
     blocked: Blocked
 
 
@@ -159,8 +159,10 @@ class Batches(Group):
         with store.read() as connection:
             progress = batches.progress(connection, name)
             speed = backlog.recent_speed(connection, name, store.now(connection))
-        left_s = (progress.total - progress.ended) / speed if speed and not progress.done else None
-        return BatchStatus(progress, speed, left_s, blocked_batch(self._connections, progress))
+        blocked = blocked_batch(self._connections, progress)
+        known = speed and not progress.done and not blocked.budget
+        left_s = (progress.total - progress.ended) / speed if speed and known else None
+        return BatchStatus(progress, speed, left_s, blocked)
 
     def blocked(self, name: str) -> Blocked:
         """Return why a batch, or a part of it, does not move; empty where it does.

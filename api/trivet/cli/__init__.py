@@ -40,9 +40,12 @@ def run() -> int:
         with contextlib.suppress(OSError):
             sys.stdout.close()
     except Exception as error:
+        from trivet.cli.extras import explained
         from trivet.cli.output import USAGE
         from trivet_tasks.errors import TrivetError
 
+        if isinstance(error, ModuleNotFoundError):
+            error = explained("this command", error) or error
         if not isinstance(error, TrivetError):
             raise
         print(f"trivet: {error}", file=sys.stderr)  # noqa: T201

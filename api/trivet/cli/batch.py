@@ -1,6 +1,5 @@
 """`trivet batch`: progress and results of batches, cancelling them, and running failures again."""
 
-import importlib.util
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trivet.cli import options, output
+from trivet.cli.extras import need
 from trivet.cli.options import Json
 from trivet.cli.output import (
     FAILED,
@@ -26,8 +26,9 @@ from trivet.cli.output import (
     reporting_status,
 )
 from trivet.cli.progress import Teller, bar
+from trivet.cli.waiting import wait_for
 from trivet.times import moment, seconds
-from trivet_tasks.errors import BatchIncomplete, ConfigError, InvalidRequest, ResultTimeout
+from trivet_tasks.errors import BatchIncomplete, InvalidRequest, ResultTimeout
 from trivet_tasks.states import END_STATES, BatchState, JobState
 
 if TYPE_CHECKING:
@@ -126,11 +127,8 @@ def results(
     with options.client() as client:
         batch = client.batch(name)
         progress = batch.progress()
-        if not now and progress.state in (BatchState.INCOMPLETE, BatchState.LOADING):
-            raise BatchIncomplete(
-                f"The batch {name!r} has taken in only a part of its requests and does not run.", name=name,
-                taken=progress.taken, hint=f"Submit it again, or run it as it is: trivet batch accept {name}.",
-            )  # fmt: skip
+        if not now:
+            _check_complete(progress)
         try:
             with nullcontext() if now else Teller(client.settings, lambda admin: admin.batches.blocked(name)):
                 for result in batch.results(timeout=0 if now else None):
@@ -142,6 +140,37 @@ def results(
             sys.stdout.buffer.flush()
     if pruned:
         print_error(f"{pruned:,} of these results were pruned: their lines have no text.", style="yellow")
+
+
+@group.command()
+def wait(
+    name: Name,
+    timeout: Annotated[str | None, typer.Option(help="Wait at most this long: 90s, 10m, 24h.", metavar="TIME")] = None,
+    as_json: Json = False,
+) -> None:
+    """Wait until every job of a batch has ended. Its progress is on standard error.
+
+    Exit code 1: some jobs did not succeed, or --timeout passed. 3: it passed while something that is wrong held them up.
+    """
+    limit_s = None if timeout is None else options.age_s("--timeout", timeout)
+    with options.client() as client:
+        batch = client.batch(name)
+        _check_complete(batch.progress())
+        try:
+            progress = wait_for(client, batch, timeout=limit_s)
+        except ResultTimeout as error:
+            print_error(f"trivet: {error.message} Its state: trivet batch status {name}")
+            with options.admin() as admin:
+                held = admin.batches.blocked(name).wrong
+            raise typer.Exit(HELD_UP if held else FAILED) from None
+    if as_json:
+        output.print_json(as_object(progress))
+    else:
+        print_progress(progress)
+        for said in _how_to_retry(progress):
+            print_line(said, style="yellow")
+    if progress.succeeded < progress.total:
+        raise typer.Exit(FAILED)
 
 
 @group.command()
@@ -222,7 +251,7 @@ def export(
     from trivet.cli.results import sink
 
     states = _checked_states(state)
-    chosen = form or (Form.PARQUET if out and out.suffix.lower() == ".parquet" else Form.JSONL)
+    chosen = _form_of(out, form)
     if chosen is Form.PARQUET:
         _check_parquet(out)
     count = pruned = 0
@@ -291,11 +320,41 @@ def _checked_states(given: list[str] | None) -> tuple[JobState, ...]:
     return tuple(JobState(state) for state in dict.fromkeys(given)) if given else STATES
 
 
+def _check_complete(progress: "Progress") -> None:
+    """Raise BatchIncomplete if nothing of the batch runs because only a part of it was taken in."""
+    if progress.state in (BatchState.INCOMPLETE, BatchState.LOADING):
+        raise BatchIncomplete(
+            f"The batch {progress.name!r} has taken in only a part of its requests and does not run.",
+            name=progress.name, taken=progress.taken,
+            hint=f"Submit it again, or run it as it is: trivet batch accept {progress.name}.",
+        )  # fmt: skip
+
+
+def _form_of(out: Path | None, form: Form | None) -> Form:
+    """Return the format to write. InvalidRequest where the ending of the file is unknown, or means another format."""
+    from trivet.cli.results import LINES_ENDINGS
+
+    ending = out.suffix.lower() if out else ""
+    meant = Form.JSONL if ending in LINES_ENDINGS else Form.PARQUET if ending == ".parquet" else None
+    if out and form is None and meant is None:
+        raise InvalidRequest(
+            f"--out: {out.name}: results are not written as {ending}.",
+            field="out",
+            hint=f"Use {out.stem}.jsonl or {out.stem}.parquet, or name the format with --format.",
+        )
+    if out and form and ending and meant not in (None, form):
+        raise InvalidRequest(
+            f"--out: {out.name}: the ending means {meant}, and --format says {form}.",
+            field="out",
+            hint="Leave --format out, or use another name.",
+        )
+    return form or meant or Form.JSONL
+
+
 def _check_parquet(out: Path | None) -> None:
     if out is None:
         raise InvalidRequest("--format parquet: needs a file to write to.", field="out", hint="Name one with --out.")
-    if importlib.util.find_spec("pyarrow") is None:
-        raise ConfigError("--format parquet: needs pyarrow.", hint="pip install 'trivet[parquet]' installs it.")
+    need("--format parquet", "parquet")
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """All of Trivet on this machine: `trivet up`, and `trivet demo` with an outage in the middle."""
 
 import contextlib
-import importlib.util
 import socket
 import sys
 import threading
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trivet.cli import options, output
+from trivet.cli.extras import need
 from trivet.cli.output import FAILED, print_error, print_whole
 from trivet_tasks.config.environment_faults import refuse
 from trivet_tasks.config.server_urls import masked
@@ -40,6 +40,7 @@ def demo(
 
     Exit codes: 0 every job succeeded, none was lost or doubled; 1 otherwise; 130 on Ctrl-C.
     """
+    need("trivet demo", "worker", "embedded")
     from trivet.demo.run import run_demo
     from trivet.demo.screen import LiveScreen, PlainView, as_object, print_summary
 
@@ -93,8 +94,14 @@ def up(
     if replies is not None and not simulate:
         raise ConfigError("--replies: only the simulator takes scripted replies; give --simulate too.")
     refuse(settings)
+    need(
+        "trivet up",
+        "worker",
+        *(("embedded",) if simulate or settings.embedded else ()),
+        *(("ops",) if flower else ()),
+    )
     if flower:
-        _check_flower(flower_port)
+        _check_port(flower_port)
     from trivet.local.local_trivet import LocalTrivet
 
     local = LocalTrivet(
@@ -143,12 +150,8 @@ def _simulation(replies: Path | None) -> "Simulation":
     return Simulation((*Simulation().arguments, "--replies", str(replies.absolute())))
 
 
-def _check_flower(port: int) -> None:
-    """Raise ConfigError if Flower is missing or its port is taken, before anything else is started."""
-    if importlib.util.find_spec("flower") is None:
-        from trivet.cli.services import no_flower
-
-        raise no_flower()
+def _check_port(port: int) -> None:
+    """Raise ConfigError if Flower's port is taken, before anything else is started."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -28,6 +28,7 @@ _COUNT = re.compile(r"(\d+(?:\.\d+)?)([kmbg]?)")
 _TIMES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
 _SHARE = re.compile(r"(\d*\.?\d+)\s*(%?)")
 _MAX_DIGITS = 30
+_SINCE_FORMS = "Use 7d, 24h, 30m, 90s or a moment such as 2026-11-01."
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 JsonExact = Annotated[bool, typer.Option("--json", help="Print JSON; amounts are strings, exact.")]
@@ -114,15 +115,17 @@ def since(given: str, now: float, *, option: str = "--since") -> float:
         now: the database's time: a span counts back from it.
 
     Raises:
-        InvalidRequest: it is neither a span nor a moment.
+        InvalidRequest: it is neither a span nor a moment, or a number without a unit.
     """
     seconds = span_s(given)
     if seconds is not None:
+        if seconds and given.strip()[-1].isdigit():
+            raise wrong(option, f"{given!r} needs a unit: days, hours, minutes?", _SINCE_FORMS)
         return max(0.0, now - seconds)
     try:
         at = datetime.fromisoformat(given)
     except ValueError:
-        raise wrong(option, f"{given!r} is not a time.", "Use 7d, 24h, 30m or a moment such as 2026-11-01.") from None
+        raise wrong(option, f"{given!r} is not a time.", _SINCE_FORMS) from None
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 
 

@@ -29,7 +29,10 @@ _CHARGE = re.compile(
 
 def plan(
     file: Annotated[
-        Path | None, typer.Argument(help="A JSON Lines file as for `trivet bulk`. Without one: --tokens-per-day.")
+        Path | None,
+        typer.Argument(
+            help="A JSON Lines file as for `trivet bulk`; - reads standard input. Without one: --tokens-per-day."
+        ),
     ] = None,
     tokens_per_day: Annotated[
         str | None, typer.Option(help="A volume instead of a file: input and output together, e.g. 10M.")
@@ -196,19 +199,23 @@ def _volume(planner: "Planner", given: Mapping[str, Any]) -> "Work":
 
 
 def _file(planner: "Planner", file: Path, given: Mapping[str, Any]) -> "Work":
+    from trivet_tasks.requests.jsonl import readable_twice
+
     expected = None if given["output_tokens"] is None else int(count("--output-tokens", given["output_tokens"]))
     of_max = given["output_share_of_max"]
     part = None if of_max is None else share("--output-share-of-max", of_max)
     runs = count("--runs-per-day", given["runs_per_day"] or "1")
     defaults = {name: given[name] for name in ("model", "max_tokens") if given[name] is not None}
     skip_bad = bool(given["skip_bad"])
-    return planner.file(
-        file,
-        lambda each: check_with_bar(file, planner.settings, defaults, now=time.time(), skip_bad=skip_bad, each=each),
-        runs_per_day=runs,
-        output_tokens=expected,
-        output_share_of_max=part,
-    )
+    with readable_twice(file) as (path, name):
+        return planner.file(
+            lambda each: check_with_bar(
+                path, planner.settings, defaults, now=time.time(), skip_bad=skip_bad, each=each, name=name
+            ),
+            runs_per_day=runs,
+            output_tokens=expected,
+            output_share_of_max=part,
+        )
 
 
 def _check_possible(found: "Plan", *, must: bool) -> None:

@@ -1,17 +1,28 @@
-"""Progress of a command that works or waits: bars and spinners on a terminal, and reasons if nothing moves."""
+"""Progress of a command that works or waits, and reasons if nothing moves.
 
+On a terminal bars and spinners are drawn in place; elsewhere a line is printed every 15 s.
+"""
+
+import logging
+import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Protocol, Self
 
 from trivet.cli import output
+from trivet.times import seconds
 
 if TYPE_CHECKING:
     from trivet.admin import Admin, Blocked
     from trivet_tasks.config.settings import Settings
 
+LINE_EVERY_S = 15.0
+"""Seconds between two lines where there is no terminal."""
+SPEED_OVER_S = 60.0
+"""Seconds that the rate and the time left in a line are taken from."""
 SHORTEST_BAR = 6
 """Characters of the bar itself on a narrow terminal; the title is cut before."""
 LONGEST_TITLE = 24
@@ -25,19 +36,25 @@ OPEN_S = 1.0
 class Advance(Protocol):
     """Moves a bar."""
 
-    def __call__(self, completed: int, note: str = "", *, about: int | None = None) -> None:
-        """Move to this position, with a few words beside it. `about`: how many there may be, where that is not known."""
+    def __call__(self, completed: int, note: str = "", *, about: int | None = None, held: str = "") -> None:
+        """Move to this position, with a few words beside it.
+
+        Args:
+            about: how many there may be, where that is not known.
+            held: what holds it up, said in place of the time left; nobody knows that time then.
+        """
 
 
 @contextmanager
 def bar(title: str, total: int, completed: int = 0, *, unit: str = "") -> Iterator[Advance]:
-    """Show a bar with count, rate and time left; where there is no terminal, nothing.
+    """Show a bar with count, rate and time left; where there is no terminal, print a line every 15 s.
 
     Args:
         unit: what is counted, said with the rate: `jobs`.
     """
-    if not output.err.is_terminal:
-        yield _nowhere
+    if not output.err.is_terminal or output.err.is_dumb_terminal:
+        with ProgressLines(title, total, completed, unit=unit) as lines:
+            yield lines.advance
         return
     from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
     from rich.table import Column
@@ -59,6 +76,8 @@ def bar(title: str, total: int, completed: int = 0, *, unit: str = "") -> Iterat
         max_refresh = 0.5
 
         def render(self, task: Task) -> Text:
+            if task.fields["held"]:
+                return Text(task.fields["held"], style="yellow")
             if task.finished or task.time_remaining is None:
                 return Text("")
             minutes, seconds = divmod(int(task.time_remaining), 60)
@@ -85,15 +104,80 @@ def bar(title: str, total: int, completed: int = 0, *, unit: str = "") -> Iterat
         console=output.err,
         expand=True,
     )
-    task = shown.add_task(title, total=total, completed=completed, note="", about="")
+    task = shown.add_task(title, total=total, completed=completed, note="", about="", held="")
 
-    def move(completed: int, note: str = "", *, about: int | None = None) -> None:
+    def move(completed: int, note: str = "", *, about: int | None = None, held: str = "") -> None:
         if about is not None:
             shown.tasks[0].total = about  # `update(total=…)` would begin its estimate of the speed anew each time
-        shown.update(task, completed=completed, note=note, about="" if about is None else "~")
+        shown.update(task, completed=completed, note=note, about="" if about is None else "~", held=held)
 
-    with shown:
+    with shown, _log_above():
         yield move
+
+
+@contextmanager
+def _log_above() -> Iterator[None]:
+    """Print log lines above the bar that is shown: written past it, each would leave a copy of the bar behind."""
+    moved = [
+        (handler, handler.setStream(sys.stderr))
+        for handler in logging.getLogger().handlers
+        if isinstance(handler, logging.StreamHandler) and handler.stream is sys.__stderr__
+    ]
+    try:
+        yield
+    finally:
+        for handler, stream in moved:
+            if stream is not None:
+                handler.setStream(stream)
+
+
+class ProgressLines:
+    """Prints the progress on standard error every `LINE_EVERY_S` while its block runs, whether it moves or not."""
+
+    def __init__(self, title: str, total: int, completed: int = 0, *, unit: str = "") -> None:
+        self._title = title
+        self._unit = unit
+        self._total = total
+        self._completed = completed
+        self._about = False
+        self._note = self._held = ""
+        self._seen = deque([(time.monotonic(), completed)])
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="trivet-lines", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def advance(self, completed: int, note: str = "", *, about: int | None = None, held: str = "") -> None:
+        """Move to this position (`Advance`)."""
+        self._completed, self._note, self._held = completed, note, held
+        if about is not None:
+            self._total, self._about = about, True
+
+    def line(self, now: float) -> str:
+        """Return the progress at this monotonic time, e.g. `contracts: 40/100 jobs, $0.12, 1 failed, 2.0 jobs/s, 30.0 s left`."""
+        self._seen.append((now, self._completed))
+        while len(self._seen) > 2 and self._seen[0][0] < now - SPEED_OVER_S:
+            self._seen.popleft()
+        (since, before), unit = self._seen[0], f" {self._unit}" if self._unit else ""
+        speed = (self._completed - before) / (now - since) if now > since else 0.0
+        parts = [f"{self._completed:,}/{'~' if self._about else ''}{self._total:,}{unit}", self._note]
+        if speed > 0:
+            parts.append(f"{speed:,.1f}{unit}/s")
+        if self._held:
+            parts.append(self._held)
+        elif speed > 0 and self._total > self._completed:
+            parts.append(f"{seconds((self._total - self._completed) / speed)} left")
+        return f"{self._title}: {', '.join(part for part in parts if part)}"
+
+    def _run(self) -> None:
+        while not self._done.wait(LINE_EVERY_S):
+            output.print_error(self.line(time.monotonic()))
 
 
 @contextmanager
@@ -106,10 +190,6 @@ def spinner(title: str) -> Iterator[None]:
 
     with output.err.status(escape(title)):
         yield
-
-
-def _nowhere(completed: int, note: str = "", *, about: int | None = None) -> None:
-    """Do nothing: nobody watches."""
 
 
 class Teller:
@@ -126,6 +206,8 @@ class Teller:
         self._told: frozenset[tuple[str, str]] = frozenset()
         self.held = False
         """True if something wrong blocked the jobs at the last reading."""
+        self.budget = False
+        """True if a budget held them at the last reading."""
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="trivet-telling", daemon=True)
 
@@ -159,6 +241,7 @@ class Teller:
                         self._tell(found)
 
     def _tell(self, found: "Blocked") -> None:
+        self.budget = found.budget
         if found.wrong:
             about = frozenset(one.key for one in found.impairments) or frozenset({("routes", "")})
             if not about <= self._told:

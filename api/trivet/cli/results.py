@@ -31,6 +31,31 @@ _ENDED: dict[str, str] = {
 }
 
 
+LINES_ENDINGS = ("", ".jsonl", ".ndjson")
+"""Endings of files of JSON Lines."""
+
+
+def check_ending(out: Path) -> None:
+    """Make sure that a file of JSON Lines is not called something else.
+
+    Raises:
+        InvalidRequest: its ending is another.
+    """
+    ending = out.suffix.lower()
+    if ending == ".parquet":
+        raise InvalidRequest(
+            f"--out: {out.name}: Parquet is written when a batch is done, JSON Lines while it runs.",
+            field="out",
+            hint=f"Use {out.stem}.jsonl, or `trivet bulk FILE --wait` and `trivet batch export NAME --out {out.name}`.",
+        )
+    if ending not in LINES_ENDINGS:
+        raise InvalidRequest(
+            f"--out: {out.name}: results are written as JSON Lines, not as {ending}.",
+            field="out",
+            hint=f"Use {out.stem}.jsonl.",
+        )
+
+
 def print_result(result: Result, *, as_json: bool) -> None:
     """Print the text of a result and where it came from. Exits with 1 when there is none."""
     if as_json:

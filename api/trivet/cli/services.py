@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trivet.cli import options, output
+from trivet.cli.extras import need
 from trivet.cli.options import named_routes
 from trivet.cli.output import print_error, print_facts
 from trivet_tasks.config.environment_faults import refuse
@@ -42,6 +43,7 @@ def worker(
     """
     settings = options.settings()
     refuse(settings)
+    need("trivet worker", "worker")
     _throttle_log()
     given = (name.strip() for names in routes or () for name in names.split(","))
     named = named_routes(settings, filter(None, given))
@@ -148,11 +150,6 @@ def simulate(
         raise ConfigError(f"simulate: {error}") from None
 
 
-def no_flower() -> ConfigError:
-    """Return the error of a machine without Flower."""
-    return ConfigError("Flower is not installed.", hint="Install it with: pip install 'trivet[ops]'")
-
-
 def flower(
     address: Annotated[str, typer.Option(envvar="FLOWER_ADDRESS", help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[
@@ -174,13 +171,10 @@ def flower(
     Flower's other settings are its FLOWER_* variables, e.g. FLOWER_URL_PREFIX. It shows and changes nothing.
     """
     set_title("flower")
-    try:
-        from trivet.flower import server
-        from trivet.flower.options import Listen, parse_basic_auth
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in ("flower", "tornado", "prometheus_client"):
-            raise
-        raise no_flower() from None
+    need("trivet flower", "ops")
+    from trivet.flower import server
+    from trivet.flower.options import Listen, parse_basic_auth
+
     settings = options.settings()
     listen = Listen(address, port, parse_basic_auth(basic_auth), settings.flower.hosts, insecure)
     server.run_flower(settings, listen, _print_page)

@@ -1,10 +1,9 @@
 """`trivet submit`: one job in, and with `--wait` its answer out. `trivet bulk`: the same for a file of requests."""
 
 import logging
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,11 +15,11 @@ from trivet.cli.batch import as_object, print_progress
 from trivet.cli.options import Json, read_prompt, read_request, read_tags, span_or_moment
 from trivet.cli.output import FAILED, HELD_UP, print_error, print_line
 from trivet.cli.progress import Advance, Teller, bar
+from trivet.cli.waiting import wait_for
 from trivet_tasks.errors import InvalidRequest, ResultTimeout
 
 if TYPE_CHECKING:
     from trivet.admin import Progress
-    from trivet.cli.results import ResultsFile
     from trivet.client.client import Client
     from trivet.client.jobs import Batch
     from trivet_tasks.config.settings import Settings
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
 
 DEFAULTS: dict[str, Any] = {"model": "claude-sonnet-5-5", "max_tokens": 1024}
 """Value for a request that names neither."""
-SHOW_EVERY_S = 0.5
-"""Seconds between two readings of a batch's progress while a bar is shown."""
 ADVANCE_EVERY = 200
 """Requests between two steps of the bar while they are taken in."""
 MAX_WARNINGS = 100
@@ -71,6 +68,7 @@ def submit(
     Exit code 3: --timeout passed while the job was held up by something that is wrong.
     """
     from trivet.cli.results import print_result
+    from trivet_tasks.requests.reading import unwrapped
 
     given = {
         "prompt": read_prompt(prompt),
@@ -86,7 +84,11 @@ def submit(
         "residency": residency or None,
         "compliance": compliance or None,
     }
-    request = {**DEFAULTS, **(read_request(file) if file else {}), **{k: v for k, v in given.items() if v is not None}}
+    request = {
+        **DEFAULTS,
+        **(unwrapped(read_request(file)) if file else {}),
+        **{k: v for k, v in given.items() if v is not None},
+    }
     if not file and "prompt" not in request:
         raise InvalidRequest(
             "There is no prompt.", hint="Give one, or - to read it from standard input, or --file request.json."
@@ -109,9 +111,16 @@ def submit(
 
 
 def bulk(
-    file: Annotated[Path, typer.Argument(help="A JSON Lines file: one request a line, as for `trivet submit --file`.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="A JSON Lines file: one request a line, as for `trivet submit --file`, or a line of Anthropic's batches; "
+            "compressed with gzip too. - reads standard input."
+        ),
+    ],
     name: Annotated[
-        str | None, typer.Option(help="The batch's name. Default: the file's name without its ending.")
+        str | None,
+        typer.Option(help="The batch's name. Default: the file's name without its ending; standard input needs one."),
     ] = None,
     latency: Annotated[str | None, typer.Option(help="realtime, batch (the default), async or deferred.")] = None,
     model: Annotated[str | None, typer.Option(help="Model of the lines that name none.")] = None,
@@ -137,9 +146,12 @@ def bulk(
     as_json: Json = False,
 ) -> None:
     """Submit a file of requests as one batch. Safe to interrupt: run it again and it continues where it stopped."""
-    from trivet.cli.results import ResultsFile
+    from trivet.cli.results import ResultsFile, check_ending
+    from trivet_tasks.requests.jsonl import readable_twice
 
-    chosen = name or file.stem
+    chosen = name or _name_of(file)
+    if out is not None:
+        check_ending(out)
     given = {
         "latency": latency,
         "model": model,
@@ -148,19 +160,34 @@ def bulk(
         "prompt_cache": prompt_cache,
     }
     defaults = {key: value for key, value in given.items() if value is not None}
-    with options.client() as client:
-        check = check_with_bar(file, client.settings, defaults, now=client.now(), skip_bad=skip_bad)
+    with options.client() as client, ExitStack() as source:
+        path, called = source.enter_context(readable_twice(file))
+        check = check_with_bar(path, client.settings, defaults, now=client.now(), skip_bad=skip_bad, name=called)
         for problem in check.problems:
-            print_error(f"left out: {file}, {problem}")
+            print_error(f"left out: {called}, {problem}")
         if check.bad > len(check.problems):
             print_error(f"left out: {check.bad - len(check.problems):,} more bad lines")
         results = ResultsFile(out) if out else None  # before any job is taken in: it may not be writable
         with results or nullcontext():
             batch = _take_in(client, check, chosen, defaults)
-            progress = _wait(client, batch, results) if wait or results else batch.progress()
+            source.close()  # a copy of standard input is not needed while it waits
+            progress = wait_for(client, batch, results) if wait or results else batch.progress()
     _report(check, progress, out, waited=wait or results is not None, as_json=as_json)
     if (wait or results) and progress.succeeded < progress.total:
         raise typer.Exit(FAILED)
+
+
+def _name_of(file: Path) -> str:
+    """Return the name of the batch of a file: its own without its endings. InvalidRequest where it has none."""
+    from trivet_tasks.requests.jsonl import is_read_once
+
+    if is_read_once(file):
+        raise InvalidRequest(
+            "--name: is missing; what is read from a pipe has no name.",
+            field="name",
+            hint="Name the batch, e.g. --name contracts: the same command with the same name continues it.",
+        )
+    return Path(file.stem).stem if file.suffix.lower() == ".gz" else file.stem
 
 
 def check_with_bar(
@@ -171,6 +198,7 @@ def check_with_bar(
     now: float,
     skip_bad: bool,
     each: "Callable[[JobSpec], None] | None" = None,
+    name: str = "",
 ) -> "FileCheck":
     """Check a JSON Lines file of requests whole, with a bar on a terminal; see `check_file`.
 
@@ -179,6 +207,7 @@ def check_with_bar(
         now: seconds since the epoch.
         skip_bad: leave bad lines out instead of refusing the file.
         each: called with every good request.
+        name: the file's name in messages; empty: its path.
 
     Raises:
         InvalidRequest: the file cannot be read, or some of its lines are bad; names the options that could fix them.
@@ -186,12 +215,12 @@ def check_with_bar(
     from trivet_tasks.requests.jsonl import check_file
 
     try:
-        with bar(f"Checking {file.name}", 0, unit="jobs") as advance:
+        with bar(f"Checking {Path(name).name or file.name}", 0, unit="jobs") as advance:
 
             def tell(rows: int, share: float) -> None:
                 advance(rows, about=round(rows / share))
 
-            check = check_file(file, settings, defaults, now=now, skip_bad=skip_bad, tell=tell, each=each)
+            check = check_file(file, settings, defaults, now=now, skip_bad=skip_bad, tell=tell, each=each, name=name)
             tell(check.rows, 1.0)
             return check
     except InvalidRequest as error:
@@ -230,59 +259,6 @@ def _quietly(specs: "Iterable[JobSpec]", warnings: Counter[str], advance: Advanc
             spec = replace(spec, warnings=())
         yield spec
     advance(number)
-
-
-def _wait(client: "Client", batch: "Batch", results: "ResultsFile | None") -> "Progress":
-    """Wait for the end of the batch and write its results as they come."""
-    progress = batch.progress()
-    done = threading.Event()
-    try:
-        with bar(batch.name, progress.total, progress.ended, unit="jobs") as advance:
-            watcher = threading.Thread(target=_watch, args=(batch, advance, done), name="trivet-progress", daemon=True)
-            watcher.start()
-            try:
-                with Teller(client.settings, lambda admin: admin.batches.blocked(batch.name)):
-                    if results is not None:
-                        _write(batch, results)
-                    return batch.wait()
-            finally:
-                done.set()
-                watcher.join()
-    except KeyboardInterrupt:
-        again = (
-            f"run the same command again, and {results.path} appears when it is complete"
-            if results
-            else f"see `trivet batch status {batch.name}`"
-        )
-        print_error(f"Interrupted. The jobs of {batch.name} go on: {again}.")
-        raise
-
-
-def _write(batch: "Batch", results: "ResultsFile") -> None:
-    """Write every result except pruned ones: a line without text would be no result."""
-    missing = 0
-    for result in batch.results():
-        if not result.pruned:
-            results.write(result)
-        elif result not in results:
-            missing += 1
-    if missing:
-        print_error(f"{missing:,} results were pruned and are not in {results.path}.")
-
-
-def _watch(batch: "Batch", advance: Advance, done: threading.Event) -> None:
-    """Move the bar until told to stop, also while the database is away."""
-    from trivet_tasks.errors import StoreError
-
-    last = False
-    while not last:
-        last = done.wait(SHOW_EVERY_S)
-        try:
-            progress = batch.progress()
-        except StoreError:
-            continue
-        failed = progress.failed + progress.expired + progress.cancelled
-        advance(progress.ended, output.usd(progress.cost_usd) + (f", {failed:,} failed" if failed else ""))
 
 
 def _report(check: "FileCheck", progress: "Progress", out: Path | None, *, waited: bool, as_json: bool) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from trivet.plan.assumptions import Source, assumptions
@@ -129,7 +128,6 @@ class Planner:
 
     def file(
         self,
-        path: Path,
         check: "Callable[[Callable[[JobSpec], None]], FileCheck]",
         *,
         runs_per_day: Decimal = Decimal(1),
@@ -138,7 +136,7 @@ class Planner:
     ) -> Work:
         """Return a day's work of a JSON Lines file of requests.
 
-            planner.file(path, lambda each: check_file(path, planner.settings, {}, now=time.time(), each=each))
+            planner.file(lambda each: check_file(path, planner.settings, {}, now=time.time(), each=each))
 
         Args:
             check: checks the file and calls its argument with every good request.
@@ -152,7 +150,7 @@ class Planner:
             expected = f"{percent(output_share_of_max)} of its max_tokens"
         source = Source(
             self._prices,
-            file=str(path),
+            file=checked.name,
             requests=checked.rows - checked.repeated,
             repeated=checked.repeated,
             left_out=checked.bad,

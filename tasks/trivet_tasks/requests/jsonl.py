@@ -1,19 +1,25 @@
 """A JSON Lines file of requests, one a line: checked whole first, then read a second time, row by row.
 
 Both passes hold one line at a time; digests of the keys seen so far are in a temporary file (`Seen`). They reach the
-same result on each line: times count from the moment of the check, and a file that changed in between is an error.
+same result on each line: times count from the moment of the check, and a file that changed in between is an error. What gzip
+compressed is read as it is; standard input and pipes, which can be read once only, are copied to a temporary file first.
 """
 
+import gzip
 import os
+import shutil
 import sqlite3
 import stat
+import sys
+import tempfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import orjson
 
@@ -35,6 +41,9 @@ TELL_EVERY = 200
 _PROBLEMS_KEPT = 20
 """Of a file; all are counted."""
 _BOM = b"\xef\xbb\xbf"
+_GZIP = b"\x1f\x8b"
+"""First bytes of a gzip file; no line of JSON begins with them."""
+STANDARD_INPUT = Path("-")
 _PIECE = 1024 * 1024
 
 
@@ -105,6 +114,8 @@ class FileCheck:
     """Result of the check of a whole file; `read_file` goes on from it."""
 
     path: Path
+    name: str
+    """Its name in messages."""
     rows: int
     """Number of requests that can be accepted."""
     bad: int
@@ -129,27 +140,30 @@ def check_file(
     now: float,
     tell: Callable[[int, float], None] = lambda _rows, _share: None,
     each: Callable[[JobSpec], None] | None = None,
+    name: str = "",
 ) -> FileCheck:
     """Validate every line of a file before any is taken.
 
-    UTF-8, with or without a byte order mark; blank lines are passed over and counted in line numbers. A key that an
-    earlier line has with a different request is a problem of the later line.
+    UTF-8, with or without a byte order mark, plain or compressed with gzip; blank lines are passed over and counted in
+    line numbers. A key that an earlier line has with a different request is a problem of the later line.
 
     Args:
         skip_bad: return the check also when there are bad lines, for `read_file` to leave them out.
         now: the moment of the submit, seconds since the epoch.
         tell: called every `TELL_EVERY` lines, with the requests found so far and the share of the file that was read.
         each: is given every job of the file once, as it is read: valid rows, without those that repeat an earlier one.
+        name: the file's name in messages; empty: its path.
 
     Raises:
         InvalidRequest: the file cannot be read, has no request, or has a bad line and `skip_bad` is False. The message
             reads `contracts.jsonl, line 731: messages: must not be empty.`, one line for each of `.problems`.
     """
     path = Path(path)
+    name = name or str(path)
     rows = bad = repeated = 0
     problems: list[Problem] = []
-    with _opened(path) as (file, status), Seen() as keys:
-        lines = _Rows(file, settings, defaults, now, keys)
+    with _opened(path, name) as (file, status), Seen() as keys:
+        lines = _Rows(_unpacked(file), settings, defaults, now, keys)
         for number, found in enumerate(lines, start=1):
             if number % TELL_EVERY == 0:
                 tell(rows, file.tell() / max(1, status.st_size))
@@ -162,13 +176,13 @@ def check_file(
                 if each is not None and lines.repeated == repeated:
                     each(found)
                 repeated = lines.repeated
-        _same(path, status, os.fstat(file.fileno()))
+        _same(name, status, os.fstat(file.fileno()))
     if bad and not skip_bad:
-        raise _refused(path, problems, bad)
+        raise _refused(name, problems, bad)
     if not rows:
         what = f"none of its {bad:,} lines is a valid request" if bad else "holds no request"
-        raise InvalidRequest(f"{path}: {what}.", problems=tuple(problems))
-    return FileCheck(path, rows, bad, tuple(problems), repeated, now, status.st_size, status.st_mtime_ns)
+        raise InvalidRequest(f"{name}: {what}.", problems=tuple(problems))
+    return FileCheck(path, name, rows, bad, tuple(problems), repeated, now, status.st_size, status.st_mtime_ns)
 
 
 def read_file(check: FileCheck, settings: Settings, defaults: Mapping[str, object]) -> Iterator[JobSpec]:
@@ -180,13 +194,13 @@ def read_file(check: FileCheck, settings: Settings, defaults: Mapping[str, objec
         InvalidRequest: the file is not the one that was checked (its size or time of change differs), before the first
             row; or it changed while it was read, after the last.
     """
-    with _opened(check.path) as (file, status), Seen() as keys:
+    with _opened(check.path, check.name) as (file, status), Seen() as keys:
         if (status.st_size, status.st_mtime_ns) != (check.size, check.modified_ns):
-            raise _changed(check.path)
-        for found in _Rows(file, settings, defaults, check.checked_at, keys):
+            raise _changed(check.name)
+        for found in _Rows(_unpacked(file), settings, defaults, check.checked_at, keys):
             if isinstance(found, JobSpec):
                 yield found
-        _same(check.path, status, os.fstat(file.fileno()))
+        _same(check.name, status, os.fstat(file.fileno()))
 
 
 class _Rows:
@@ -254,39 +268,88 @@ def _why_not_json(line: bytes, error: orjson.JSONDecodeError) -> str:
     return f"is not JSON: {error.msg} at character {error.colno} of the line.{hint}"
 
 
+def is_read_once(path: Path) -> bool:
+    """Return whether this is standard input (`-`) or a pipe."""
+    try:
+        return path == STANDARD_INPUT or path.is_fifo()
+    except ValueError:  # not a path at all: opening it says so
+        return False
+
+
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[BinaryIO, os.stat_result]]:
+def readable_twice(path: Path) -> Iterator[tuple[Path, str]]:
+    """Yield a path that can be read twice, with the name that messages are to use for it.
+
+    A file is itself. Standard input (`-`) and a pipe are copied to a temporary file (`TMPDIR`), which is removed afterwards.
+
+    Raises:
+        InvalidRequest: it cannot be read, or the folder for temporary files is full.
+    """
+    if not is_read_once(path):
+        yield path, str(path)
+        return
+    name = "standard input" if path == STANDARD_INPUT else str(path)
+    with tempfile.NamedTemporaryFile(prefix="trivet-", suffix=".jsonl") as copy:
+        try:
+            if path == STANDARD_INPUT:
+                shutil.copyfileobj(sys.stdin.buffer, copy, _PIECE)
+            else:
+                with path.open("rb") as pipe:
+                    shutil.copyfileobj(pipe, copy, _PIECE)
+            copy.flush()
+        except OSError as error:
+            raise InvalidRequest(
+                f"{name}: cannot be copied to {copy.name}: {error.strerror}.",
+                hint="Let TMPDIR name a folder with more room, or name a file.",
+            ) from None
+        yield Path(copy.name), name
+
+
+@contextmanager
+def _opened(path: Path, name: str) -> Iterator[tuple[BinaryIO, os.stat_result]]:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-            raise InvalidRequest(f"{path}: is {kind}; a file is needed, which is read twice.")
+            raise InvalidRequest(f"{name}: is {kind}; a file is needed, which is read twice.")
         file = path.open("rb")
     except FileNotFoundError:
-        raise InvalidRequest(f"{path}: no such file.") from None
+        raise InvalidRequest(f"{name}: no such file.") from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "its name is not a path"
-        raise InvalidRequest(f"{path}: cannot be read: {reason}.") from None
+        raise InvalidRequest(f"{name}: cannot be read: {reason}.") from None
     with file:
         try:
             yield file, os.fstat(file.fileno())
+        except (EOFError, zlib.error, gzip.BadGzipFile):
+            raise InvalidRequest(
+                f"{name}: is compressed with gzip, and cut off or damaged.",
+                hint="`gzip --test` says where; copy it again.",
+            ) from None
         except OSError as error:
-            raise InvalidRequest(f"{path}: cannot be read: {error.strerror}.") from None
+            raise InvalidRequest(f"{name}: cannot be read: {error.strerror}.") from None
 
 
-def _same(path: Path, before: os.stat_result, after: os.stat_result) -> None:
+def _unpacked(file: BinaryIO) -> BinaryIO:
+    """Return the text of a file: of what gzip compressed, its content."""
+    compressed = file.read(len(_GZIP)) == _GZIP
+    file.seek(0)
+    return cast(BinaryIO, gzip.GzipFile(fileobj=file)) if compressed else file
+
+
+def _same(name: str, before: os.stat_result, after: os.stat_result) -> None:
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise _changed(path)
+        raise _changed(name)
 
 
-def _changed(path: Path) -> InvalidRequest:
-    return InvalidRequest(f"{path}: changed while it was being submitted.", hint="Submit it again when it is complete.")
+def _changed(name: str) -> InvalidRequest:
+    return InvalidRequest(f"{name}: changed while it was being submitted.", hint="Submit it again when it is complete.")
 
 
-def _refused(path: Path, problems: list[Problem], bad: int) -> InvalidRequest:
-    lines = [f"{path}, {problem}" for problem in problems]
+def _refused(name: str, problems: list[Problem], bad: int) -> InvalidRequest:
+    lines = [f"{name}, {problem}" for problem in problems]
     if bad > len(problems):
-        lines.append(f"{path}: {bad - len(problems):,} more bad lines.")
+        lines.append(f"{name}: {bad - len(problems):,} more bad lines.")
     return InvalidRequest(
         "\n".join(lines),
         problems=tuple(problems),

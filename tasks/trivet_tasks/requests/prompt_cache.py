@@ -19,7 +19,7 @@ from cachetools import LRUCache
 from trivet_tasks.jobs import JobSpec, Prefix
 from trivet_tasks.latency import Latency
 from trivet_tasks.requests.request_json import write_body
-from trivet_tasks.requests.request_messages import kind, wrong
+from trivet_tasks.requests.request_messages import quoted, wrong
 
 LEAST_TOKENS: Mapping[str, int] = {
     "claude-sonnet-4-5": 1_024,
@@ -64,7 +64,7 @@ def read_prompt_cache(value: object) -> str | None:
         return "5m"
     if isinstance(value, str) and value in ("5m", "1h"):
         return value
-    raise wrong("prompt_cache", f"must be true, false, 5m or 1h, is {kind(value)}.")
+    raise wrong("prompt_cache", f"must be true, false, 5m or 1h, is {quoted(value)}.")
 
 
 def prefixes_of(model: str, body: Mapping[str, Any], raw: bytes) -> tuple[Prefix, ...]:

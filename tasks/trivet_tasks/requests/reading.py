@@ -18,6 +18,9 @@ A request is the Messages API body (`trivet_tasks.requests.request_body` has its
     extra_headers, extra_body
                  headers and fields of the body that Trivet does not know, sent as they are (`trivet_tasks.requests.request_extras`)
 
+A line of Anthropic's batches, `{"custom_id": …, "params": …}`, is such a request: the custom_id is the key, and params are
+the body. Trivet's own fields may stand beside them.
+
 A field that is None counts as not given. Errors name the field and what is allowed, never a text of the request.
 """
 
@@ -25,7 +28,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from functools import cached_property
 from hashlib import blake2b
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from cachetools import LRUCache
 
@@ -55,7 +58,15 @@ from trivet_tasks.requests.request_body import (
 )
 from trivet_tasks.requests.request_extras import read_extra_body, read_extra_headers
 from trivet_tasks.requests.request_json import estimate_input, write_body
-from trivet_tasks.requests.request_messages import check_messages, check_text, content_blocks, kind, shown, wrong
+from trivet_tasks.requests.request_messages import (
+    check_messages,
+    check_text,
+    content_blocks,
+    kind,
+    quoted,
+    shown,
+    wrong,
+)
 from trivet_tasks.requests.request_objects import plain_request
 from trivet_tasks.requests.request_terms import (
     MAX_KEY_CHARS,
@@ -79,6 +90,8 @@ OWN_FIELDS = frozenset({
 })  # fmt: skip
 """Trivet's own fields; the rest of a request is the Messages API body."""
 
+_BATCH_LINE = frozenset({"custom_id", "params"})
+"""Fields of a line of Anthropic's batches (platform.claude.com/docs/en/build-with-claude/batch-processing)."""
 _ALL_FIELDS = OWN_FIELDS | BODY_FIELDS.keys()
 _KNOWN_IN_BODY = frozenset(BODY_FIELDS)
 _MERGED = ("tags", "extra_headers", "extra_body")
@@ -199,6 +212,8 @@ class RequestReader:
         return self._read(_as_mapping(plain, request), now)
 
     def _read(self, request: Mapping[str, object], now: float) -> JobSpec:
+        if isinstance(request, dict) and not _BATCH_LINE.isdisjoint(request):
+            request = unwrapped(request)
         given = _merged(request, self._defaults)
         if _TERM_NAMES.isdisjoint(request):
             terms = self._of_defaults
@@ -279,7 +294,7 @@ class RequestReader:
         compliance = read_names(given.get("compliance"), "compliance")
         cache = given.get("cache", True)
         if not isinstance(cache, bool):
-            raise wrong("cache", f"must be true or false, is {kind(cache)}.")
+            raise wrong("cache", f"must be true or false, is {quoted(cache)}.")
         return _Terms(
             model_id=model_id,
             model=model,
@@ -301,6 +316,33 @@ class RequestReader:
                 )
             ),
         )
+
+
+def unwrapped(request: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the request of a line of Anthropic's batches, with its custom_id as the key; any other is returned as it is.
+
+        unwrapped({"custom_id": "a-1", "params": {"model": "claude-haiku-4-5"}})
+        # {"model": "claude-haiku-4-5", "key": "a-1"}
+
+    Raises:
+        InvalidRequest: `params` is no object, or something is given both there and beside it.
+    """
+    custom_id, params = request.get("custom_id"), request.get("params")
+    if params is None:
+        return request
+    if not isinstance(params, Mapping):
+        raise wrong("params", f"must be an object, the body of a request, is {kind(params)}.")
+    beside = {name: value for name, value in request.items() if name not in _BATCH_LINE}
+    for name in beside:
+        if name in params:
+            raise wrong(shown(name), "is given beside params and in it.")
+        if name not in OWN_FIELDS:
+            raise wrong(shown(name), "stands beside params; a field of the request belongs in it.")
+    if custom_id is None:
+        return {**params, **beside}
+    if "key" in beside or "key" in params:
+        raise wrong("custom_id", "is the key of the request; give only one of the two.")
+    return {**params, **beside, "key": read_name(custom_id, "custom_id", MAX_KEY_CHARS)}
 
 
 def _as_mapping(value: object, given: Mapping[str, object]) -> Mapping[str, object]:

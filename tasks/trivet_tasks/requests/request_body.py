@@ -14,6 +14,7 @@ from trivet_tasks.requests.request_messages import (
     check_some_text,
     check_text,
     kind,
+    quoted,
     shown,
     wrong,
 )
@@ -33,8 +34,8 @@ REFUSED_FIELDS: Mapping[str, str] = {
     "output_format": "it is the older name of output_config.format.",
     "user_profile_id": "Trivet does not send it; leave it out.",
     "workspace_id": "it belongs to a route's credentials, not to a request; leave it out.",
-    "custom_id": "it is named key here.",
-    "params": "put its fields beside key, without params around them.",
+    "custom_id": "without params it is named key here.",
+    "params": "it is the body of a request; it cannot be in itself, nor in defaults.",
     "timeout": "the latency class sets it; deadline says until when the result is wanted.",
 }
 """Fields that people bring from elsewhere and Trivet does not take, with what to do instead."""
@@ -59,7 +60,7 @@ def check_max_tokens(value: object, largest: int | None) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
         number = isinstance(value, int) and not isinstance(value, bool)
         batch = largest and number and largest < value <= BATCH_OUTPUT  # type: ignore[operator]
-        raise wrong("max_tokens", f"must be {allowed}, is {kind(value)}{f'; {_BATCH_ONLY}' if batch else ''}.")
+        raise wrong("max_tokens", f"must be {allowed}, is {quoted(value)}{f'; {_BATCH_ONLY}' if batch else ''}.")
     return value
 
 
@@ -99,14 +100,14 @@ def _any_string(field: str) -> Callable[[object], None]:
 def _share(field: str) -> Callable[[object], None]:
     def check(value: object) -> None:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-            raise wrong(field, f"must be a number from 0 to 1, is {kind(value)}.")
+            raise wrong(field, f"must be a number from 0 to 1, is {quoted(value)}.")
 
     return check
 
 
 def _check_top_k(value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise wrong("top_k", f"must be a whole number of at least 0, is {kind(value)}.")
+        raise wrong("top_k", f"must be a whole number of at least 0, is {quoted(value)}.")
 
 
 def _choice(field: str, *allowed: str) -> Callable[[object], None]:
@@ -159,7 +160,7 @@ def _check_thinking(value: object) -> None:
     if thinking["type"] == "enabled":
         budget = thinking.get("budget_tokens")
         if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1_024:
-            raise wrong("thinking.budget_tokens", "must be a whole number of at least 1,024.")
+            raise wrong("thinking.budget_tokens", f"must be a whole number of at least 1,024, is {quoted(budget)}.")
 
 
 def _check_metadata(value: object) -> None:
@@ -205,7 +206,7 @@ def _check_mcp_servers(value: object) -> None:
 
 def _check_fallbacks(value: object) -> None:
     if not isinstance(value, list | tuple) and not (isinstance(value, str) and value == "default"):
-        raise wrong("fallbacks", f"must be default or a list of models, is {kind(value)}.")
+        raise wrong("fallbacks", f"must be default or a list of models, is {quoted(value)}.")
 
 
 def _check_betas(value: object) -> None:

@@ -15,6 +15,14 @@ MAX_MESSAGES = 100_000
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@/-]{0,59}")
 """Text that an error may repeat: it looks like a name."""
 
+_FIGURE = re.compile(
+    r"[+-]?\d[\d.,_]{0,20} ?(%|[a-z]|ms|min|(sec|second|minute|hour|day|week|month)s?)?"
+    r"|\d{4}-\d\d?-\d\d?([T ][\d:.]{1,15}(Z|[+-][\d:]{1,5})?)?"
+    r"|true|false|yes|no|on|off|none|null",
+    re.IGNORECASE,
+)
+"""Text that reads like a number, a span of time, a moment or a truth value."""
+
 _NEEDED: Mapping[str, tuple[str, ...]] = {
     "image": ("source",),
     "document": ("source",),
@@ -51,6 +59,12 @@ def shown(value: object) -> str:
     Never for a field that may hold a text of the user, who may have put one word there.
     """
     return value if isinstance(value, str) and PLAIN_NAME.fullmatch(value) else kind(value)
+
+
+def quoted(value: object) -> str:
+    """A value of a field that takes a number, a truth value or a time: a text that reads like one as it is, in quotes, which
+    tell it from a number; of any other only what it is, for it may be a word of the user's."""
+    return f'"{value}"' if isinstance(value, str) and _FIGURE.fullmatch(value) else kind(value)
 
 
 def check_text(text: object, field: str) -> str:

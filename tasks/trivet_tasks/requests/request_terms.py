@@ -13,7 +13,7 @@ import orjson
 from trivet_tasks.catalog import Model
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.latency import Latency
-from trivet_tasks.requests.request_messages import check_text, kind, shown, wrong
+from trivet_tasks.requests.request_messages import check_text, kind, quoted, shown, wrong
 from trivet_tasks.spans import span_s
 
 YEAR_S = 365 * 86_400.0
@@ -79,10 +79,11 @@ def _moment(value: object, field: str, now: float) -> float | None:
             raise wrong(field, f"must be seconds from now, at most a year of them (31,536,000), is {kind(value)}.")
         return now + value
     if isinstance(value, str):
+        given = value
         try:
-            value = datetime.fromisoformat(value)
+            value = datetime.fromisoformat(given)
         except ValueError:
-            raise wrong(field, f"{_MOMENTS}.") from None
+            raise wrong(field, f"{_MOMENTS}, is {quoted(given)}.") from None
     if not isinstance(value, datetime):
         raise wrong(field, f"{_MOMENTS}, is {kind(value)}.")
     if value.utcoffset() is None:
