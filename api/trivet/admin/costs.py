@@ -11,6 +11,7 @@ from trivet_store.database.engine import Connection
 from trivet_store.database.postgres import plan_freely
 from trivet_store.reports.cost_savings import ANSWERED_BY, AnswerSaving, CacheSaving, answer_savings, cache_savings
 from trivet_store.reports.costs import CostRow, Span, Unpriced, summed, unpriced
+from trivet_store.reports.spend_rate import SpendRate, spend_rate
 from trivet_tasks.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class CostReport:
     span: Span
     by: tuple[str, ...]
     rows: Sequence[CostRow]
-    """One row for each group, dearest first; by day where that is asked for. None without groups."""
+    """One row for each group, dearest first; by time where that is asked for. None without groups."""
     total: CostRow
     unpriced: Sequence[Unpriced]
     """Calls for which no price is known, and which no sum includes."""
@@ -98,7 +99,8 @@ class Costs(Group):
                 print(row.group, row.cost_usd)
 
         Args:
-            by: `route`, `model`, `provider`, `class`, `batch`, `tenant`, `tag:NAME`, `day`, `outcome`, `purpose`, `role`.
+            by: `route`, `model`, `provider`, `class`, `batch`, `tenant`, `tag:NAME`, `hour`, `day`, `month`, `outcome`,
+                `purpose`, `role`.
             until: the end, which is not in the span; None: now.
 
         Raises:
@@ -109,6 +111,15 @@ class Costs(Group):
             plan_freely(connection)
             span = Span(since, store.now(connection) if until is None else until)
             return _report(connection, by, span, [name for name in by if name in ANSWERED_BY])
+
+    def rate(self) -> SpendRate:
+        """Return the present spending in USD per hour, by route and in all.
+
+        admin.costs.rate().usd_per_hour
+        """
+        store = self._connections.store
+        with store.read() as connection:
+            return spend_rate(connection, store.now(connection))
 
     def overview(self, by: Sequence[str] = (), *, since: float = 0.0, until: float | None = None) -> CostOverview:
         """Return the same report with the costs by day, by class and by role of the calls.

@@ -282,7 +282,8 @@ def _watch(batch: "Batch", advance: Advance, done: threading.Event) -> None:
         except StoreError:
             continue
         failed = progress.failed + progress.expired + progress.cancelled
-        advance(progress.ended, output.usd(progress.cost_usd) + (f", {failed:,} failed" if failed else ""))
+        cost = output.usd_and_estimate(progress.cost_usd, progress.estimated_usd)
+        advance(progress.ended, cost + (f", {failed:,} failed" if failed else ""))
 
 
 def _report(check: "FileCheck", progress: "Progress", out: Path | None, *, waited: bool, as_json: bool) -> None:

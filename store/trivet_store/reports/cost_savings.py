@@ -10,7 +10,7 @@ import orjson
 from sqlalchemy import Connection, text
 
 from trivet_store.ledger.spending import HOUR_S
-from trivet_store.reports.costs import Span, grouping
+from trivet_store.reports.costs import TIMES, Span, grouping
 from trivet_store.schema import Usd, usd_sum
 from trivet_tasks.catalog import bare_name
 from trivet_tasks.prices import price_records
@@ -33,7 +33,7 @@ class CacheSaving:
     """Additional cost of tokens written to the cache over plain input."""
 
 
-ANSWERED_BY = ("day", "class", "model", "batch")
+ANSWERED_BY = ("hour", "day", "month", "class", "model", "batch")
 """Possible groups of answers from the response cache."""
 
 
@@ -51,8 +51,8 @@ class AnswerSaving:
 
 def answer_savings(connection: Connection, by: Sequence[str], span: Span) -> list[AnswerSaving]:
     """Return the savings by the response cache in a span of whole hours, by some of `ANSWERED_BY` (none: one line)."""
-    (day,) = grouping(connection, ["day"]).columns
-    columns = {"day": day, "class": "a.latency", "model": "a.model", "batch": "a.batch"}
+    times = dict(zip(TIMES, grouping(connection, list(TIMES)).columns, strict=True))
+    columns = {**times, "class": "a.latency", "model": "a.model", "batch": "a.batch"}
     numbers = ", ".join(str(number + 1) for number in range(len(by)))
     statement = text(
         f"""
