@@ -165,7 +165,7 @@ def test_what_failed_calls_may_have_cost_is_shown_as_such(trivet: Callable[..., 
     assert Decimal(orjson.loads(line)["estimated_usd"]) == Decimal("0.3")
     world.end(lease, [good], cost="2")
     progress = trivet("batch", "status", "contracts", "--json").json
-    assert (Decimal(progress["cost_usd"]), Decimal(progress["estimated_usd"])) == (2, Decimal("0.3"))
+    assert (Decimal(progress["cost_usd"]), Decimal(progress["estimated_usd"])) == (Decimal(2), Decimal("0.3"))
     assert "$2.00 + at most $0.300000" in trivet("batch", "status", "contracts").out
 
 

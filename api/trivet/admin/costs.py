@@ -80,6 +80,8 @@ class Repricing(NamedTuple):
     """Settled calls whose rows do not keep the terms of their price; they stay unchanged."""
     groups: "Mapping[tuple[str, str], Tally]"
     """Calls priced so far, by model and route."""
+    not_in_force: tuple[str, ...] = ()
+    """Routes whose negotiated prices in this configuration are not those in force."""
 
     @property
     def total(self) -> "Tally":
@@ -145,7 +147,8 @@ class Costs(Group):
     def reprice(self, *, since: float = 0.0, until: float | None = None, apply: bool = False) -> Iterator[Repricing]:
         """Price settled calls again, each by the prices of its day as they are known today.
 
-        Workers go on meanwhile. Safe to interrupt: yielded work is committed, and another run does the rest.
+        Negotiated prices are those that the routes have in force now; calls on a removed route keep theirs. Workers go on
+        meanwhile. Safe to interrupt: yielded work is committed, and another run does the rest.
 
             for progress in admin.costs.reprice(since=time.time() - 86_400, apply=True):
                 print(progress.total.calls, "of", progress.calls)
@@ -164,6 +167,10 @@ class Costs(Group):
         from trivet_tasks.prices.price_book import PriceBook
 
         book = PriceBook()
+        routes = self._connections.directory.known(fresh=True).routes
+        prices = {name: route.settings.prices for name, route in routes.items()}
+        own = self._connections.settings.routes
+        other = tuple(name for name, route in own.items() if route.prices != prices.get(name, ()))
         store = self._connections.store
         with store.read() as connection:
             span = Span(since, store.now(connection) if until is None else until)
@@ -175,9 +182,9 @@ class Costs(Group):
 
         def run() -> Iterator[Repricing]:
             groups: defaultdict[tuple[str, str], Tally] = defaultdict(repricing.Tally)
-            progress = Repricing(span, book.version, apply, *repricing.extent(store, span), {})
+            progress = Repricing(span, book.version, apply, *repricing.extent(store, span), {}, other)
             yield progress
-            for page in repricing.reprice(store, book, span, apply=apply):
+            for page in repricing.reprice(store, book, span, prices=prices, apply=apply):
                 for group, tally in page.items():
                     groups[group] += tally
                 yield progress._replace(groups=dict(groups))

@@ -31,6 +31,7 @@ _FIGURES = (
     "cache_write_1h_tokens",
     "output_tokens",
     "cost_usd",
+    "list_usd",
     "estimated_usd",
     "approximate_usd",
     "unpriced",
@@ -228,13 +229,14 @@ def report_lines(report: "CostReport", room: int | None) -> list[Text]:
         return [*lines, *(said(_answered_line(report.answered)) if report.answered else [])]
     names, digits = report.by, report.decimals
     estimated = total.estimated_usd > 0
+    negotiated = any(row.list_usd != row.cost_usd for row in (total, *report.rows))
 
     def row(group: list[str], of: "CostRow") -> list[str]:
-        cost, at_most = (f"${amount:,.{digits}f}" for amount in (of.cost_usd, of.estimated_usd))
+        cost, listed, at_most = (f"${usd:,.{digits}f}" for usd in (of.cost_usd, of.list_usd, of.estimated_usd))
         written = of.cache_write_5m_tokens + of.cache_write_1h_tokens
         return [
             *group, f"{of.calls:,}", f"{of.jobs:,}", f"{of.input_tokens:,}", _count(of.cache_read_tokens), _count(written),
-            f"{of.output_tokens:,}", cost, at_most if estimated else "", f"{of.unpriced:,}" if unpriced else "",
+            f"{of.output_tokens:,}", cost, listed if negotiated else "", at_most if estimated else "", f"{of.unpriced:,}" if unpriced else "",
         ]  # fmt: skip
 
     lines = table_lines(
@@ -243,7 +245,7 @@ def report_lines(report: "CostReport", room: int | None) -> list[Text]:
             Column("CALLS", right=True), Column("JOBS", right=True, spare=1),
             Column("INPUT", right=True, spare=2), Column("CACHE READ", right=True, spare=3, optional=True),
             Column("CACHE WRITE", right=True, spare=4, optional=True), Column("OUTPUT", right=True, spare=2),
-            Column("COST", right=True),
+            Column("COST", right=True), Column("AT LIST PRICE", right=True, spare=1, optional=True),
             Column("ESTIMATED", right=True, optional=True), Column("UNPRICED", right=True, optional=True),
         ],
         [row([_named(*pair) for pair in zip(names, found.group, strict=True)], found) for found in report.rows],
@@ -316,6 +318,7 @@ def _report_repricing(done: "Repricing", *, as_json: bool, complete: bool) -> No
                 "rows": [{"model": model, "route": route, **_tally(tally)} for (model, route), tally in groups],
                 "total": _tally(total),
                 "without_terms": done.without_terms,
+                "not_in_force": done.not_in_force,
             }
         )
         return
@@ -359,6 +362,12 @@ def _print_repricing(done: "Repricing", changed: "list[tuple[tuple[str, str], Ta
         print_line(
             f"{_calls(done.without_terms)} left as before: a row from before schema 0004 does not keep what it was "
             "priced by.",
+            style="yellow",
+        )
+    if done.not_in_force:
+        print_line(
+            f"Not used: the prices in this configuration of {', '.join(done.not_in_force)}, which are not in force. "
+            "`trivet config apply` puts them in force.",
             style="yellow",
         )
     if changed:

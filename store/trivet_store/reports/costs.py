@@ -45,7 +45,7 @@ GROUPINGS = {
 
 
 TIMES = {
-    "hour": ("YYYY-MM-DD\"T\"HH24:00\"Z\"", "%Y-%m-%dT%H:00Z"),
+    "hour": ('YYYY-MM-DD"T"HH24:00"Z"', "%Y-%m-%dT%H:00Z"),
     "day": ("YYYY-MM-DD", "%Y-%m-%d"),
     "month": ("YYYY-MM", "%Y-%m"),
 }
@@ -75,6 +75,8 @@ class CostRow:
     output_tokens: int
     cost_usd: Decimal
     """Settled calls only."""
+    list_usd: Decimal
+    """The same calls at list price. It differs where a route has negotiated prices."""
     estimated_usd: Decimal
     """An upper bound on calls in flight and calls whose fate is not known: timeouts and crashes."""
     approximate_usd: Decimal
@@ -131,6 +133,7 @@ def summed(connection: Connection, by: Sequence[str], span: Span, *, probes: boo
                coalesce(sum(a.cache_write_1h_tokens), 0) AS cache_write_1h,
                coalesce(sum(a.output_tokens), 0) AS output_tokens,
                {total("CASE WHEN a.estimated THEN 0 ELSE a.cost_usd END")} AS cost,
+               {total("CASE WHEN a.estimated THEN 0 ELSE coalesce(a.list_usd, a.cost_usd) END")} AS listed,
                {total("CASE WHEN a.estimated THEN a.cost_usd ELSE 0 END")} AS estimated,
                {total("CASE WHEN a.price_terms LIKE :noted AND NOT a.estimated THEN a.cost_usd ELSE 0 END")} AS approximate,
                sum((CASE WHEN a.estimated THEN 0 ELSE a.cost_usd END) * 1.0) AS dearest,
@@ -142,7 +145,7 @@ def summed(connection: Connection, by: Sequence[str], span: Span, *, probes: boo
         {f"GROUP BY {numbers}" if by else ""}
          ORDER BY {times}dearest DESC NULLS LAST{f", {numbers}" if by else ""}
         """
-    ).columns(cost=Usd(), estimated=Usd(), approximate=Usd())
+    ).columns(cost=Usd(), listed=Usd(), estimated=Usd(), approximate=Usd())
     parameters = {**span._asdict(), **groups.parameters, "noted": f"{NOTED}%"}
     return [
         CostRow(
@@ -155,6 +158,7 @@ def summed(connection: Connection, by: Sequence[str], span: Span, *, probes: boo
             int(row.cache_write_1h),
             int(row.output_tokens),
             row.cost or Decimal(0),
+            row.listed or Decimal(0),
             row.estimated or Decimal(0),
             row.approximate or Decimal(0),
             row.unpriced,
