@@ -46,7 +46,7 @@ def test_a_batch_that_waits_for_the_shared_state_is_blocked_by_something_wrong(w
     status = admin.batches.status("contracts")
     assert (status.progress.waiting, status.jobs_per_s, status.left_s) == (2, None, None)
     assert status.blocked.wrong
-    assert any("redis://127.0.0.1:1" in note for note in status.blocked.notes)
+    assert sum("redis://127.0.0.1:1" in note for note in status.blocked.notes) == 1
     assert admin.batches.blocked("contracts") == status.blocked
 
 

@@ -209,6 +209,25 @@ def test_a_coalesced_job_can_be_cancelled_expire_and_run_again(world: World) -> 
     assert noted(world) == 0
 
 
+def test_a_job_that_ran_again_is_not_woken_by_what_was_noted_of_it(world: World) -> None:
+    """It expired while it was coalesced, was retried, and waits now until its next try."""
+    lease, leader, (again,) = led(world, coalesced_jobs=1)
+    world.sql("UPDATE jobs SET deadline_at = 1 WHERE id = :id", id=again)
+    world.expire()
+    with world.store.write() as connection:
+        assert retrying.retry_job(world.store, connection, again, classes=DEFAULTS)
+    world.sql("UPDATE jobs SET deadline_at = NULL WHERE id = :id", id=again)
+    (job,) = world.take(lease, world.dispatch(1))
+    later = world.now() + 1_000
+    world.end(lease, [job], Wait(later, JobRound(1), Outcome.OVERLOADED, "overloaded"))
+    assert (world.job(again).state, noted(world)) == ("delayed", 1)
+    world.end(lease, [leader])
+    world.sql("UPDATE coalesced_jobs SET until = 1")
+    assert look(world) == 1
+    assert noted(world) == 0
+    assert (world.job(again).state, world.job(again).not_before) == ("delayed", later)
+
+
 def test_a_cancelled_batch_cancels_its_coalesced_jobs(world: World) -> None:
     batch = world.batch("b", *equal(3))
     leader, *others = world.dispatch(3)

@@ -33,7 +33,12 @@ GUARDED: dict[str, tuple[Change, set[JobState], JobState]] = {
         {JobState.WAITING},
         JobState.DISPATCHED,
     ),
-    "wake": (transitions.wake, {JobState.DELAYED, JobState.COALESCED}, JobState.WAITING),
+    "wake delayed": (lambda c, ids: transitions.wake(c, ids, JobState.DELAYED), {JobState.DELAYED}, JobState.WAITING),
+    "wake coalesced": (
+        lambda c, ids: transitions.wake(c, ids, JobState.COALESCED),
+        {JobState.COALESCED},
+        JobState.WAITING,
+    ),
     "start": (start, {JobState.DISPATCHED}, JobState.RUNNING),
     "recall": (recall, {JobState.DISPATCHED}, JobState.WAITING),
     "put back": (put_back, {JobState.RUNNING}, JobState.WAITING),

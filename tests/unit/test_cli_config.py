@@ -320,7 +320,7 @@ def test_db_upgrade_creates_and_says_from_where_to_where(folder: Path) -> None:
     assert first.code == 0
     newest = json.loads(run_trivet("db", "version", "--json").out)["newest"]
     assert f"no schema → {newest}" in first.out
-    assert f"{newest} → {newest}" in run_trivet("db", "upgrade").out
+    assert f"already at {newest}" in run_trivet("db", "upgrade").out
     assert json.loads(run_trivet("db", "version", "--json").out)["version"] == newest
 
 
@@ -371,6 +371,16 @@ def test_simulate_names_a_port_that_is_taken(folder: Path) -> None:
     assert done.code == 2
     assert f"port {port} for bedrock" in done.err
     assert len(done.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", [("flower",), ("up", "--simulate", "--flower")])
+def test_a_flower_that_is_not_installed_is_refused_before_anything_starts(
+    folder: Path, command: tuple[str, ...]
+) -> None:
+    (folder / "sitecustomize.py").write_text("import sys; sys.modules['flower'] = None")
+    done = run_trivet(*command, env={"PYTHONPATH": str(folder)})
+    assert done.code == 2
+    assert done.err == "trivet: Flower is not installed. Install it with: pip install 'trivet[ops]'\n"
 
 
 def test_up_names_a_flower_port_that_is_taken(folder: Path) -> None:

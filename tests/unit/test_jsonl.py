@@ -94,6 +94,7 @@ def test_problems_are_all_counted_and_some_kept(file: Path) -> None:
     [
         (b'{"prompt": "a"', "line 2: is not JSON: "),
         (b'{"prompt": SECRET}', "at character 12 of the line"),
+        (b'{"prompt" "b"}', "is not JSON: unexpected character, expected ':' after key at character 11 of the line."),
         (b'{"prompt": NaN}', "line 2: prompt: must be a string, is nan"),
         (b'{"prompt": "a", "max_tokens": Infinity}', "line 2: max_tokens: "),
         (

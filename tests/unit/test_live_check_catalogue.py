@@ -99,6 +99,15 @@ def test_another_answer_than_the_admin_api_s_has_no_limits(
     assert len(fake.calls("/v1/messages")) == 1
 
 
+def test_a_list_without_an_end_is_read_for_some_pages_only(account: tuple[Account, RouteSettings]) -> None:
+    fake, settings = account
+    entry: dict[str, object] = {"type": "rate_limit", "group_type": "batch", "models": None, "limits": []}
+    fake.refuse["/v1/organizations"] = 200, {"data": [entry], "next_page": "again"}
+    report = check(settings, admin_api_key="env:MY_ADMIN_KEY")
+    assert about(report, "names no limits for these models").level is Level.NOTE
+    assert len(fake.calls("/v1/organizations")) == 100
+
+
 def test_an_admin_key_that_is_not_there_is_told(account: tuple[Account, RouteSettings]) -> None:
     _, settings = account
     assert about(check(settings, admin_api_key="env:NOT_SET_ANYWHERE"), "No admin key").level is Level.WARNING

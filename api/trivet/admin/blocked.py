@@ -134,7 +134,9 @@ def _blocked(connections: Connections, required: Sequence[FlowRequirements], *, 
         found = blocked_reasons(connections, required)
     except redis.RedisError as error:
         unavailable = str(connections.unavailable(error))
-        return Blocked(tuple(dict.fromkeys((*notes, unavailable))), (), True, wrong)
+        # the same fault without its remedy is among the notes
+        others = (note for note in notes if not unavailable.startswith(note))
+        return Blocked((unavailable, *others), (), True, wrong)
     return Blocked(
         (*notes, *(one.sentence(named=len(found) > 1) for one in found)),
         tuple(dict.fromkeys(reason for one in found for reason in one.reasons)),

@@ -1,6 +1,7 @@
 """All of Trivet on this machine: `trivet up`, and `trivet demo` with an outage in the middle."""
 
 import contextlib
+import importlib.util
 import socket
 import sys
 import threading
@@ -92,7 +93,7 @@ def up(
         raise ConfigError("--replies: only the simulator takes scripted replies; give --simulate too.")
     refuse(settings)
     if flower:
-        _check_port(flower_port)
+        _check_flower(flower_port)
     from trivet.local.local_trivet import LocalTrivet
 
     local = LocalTrivet(
@@ -141,8 +142,12 @@ def _simulation(replies: Path | None) -> "Simulation":
     return Simulation((*Simulation().arguments, "--replies", str(replies.absolute())))
 
 
-def _check_port(port: int) -> None:
-    """Raise ConfigError if Flower's port is taken, before anything else is started."""
+def _check_flower(port: int) -> None:
+    """Raise ConfigError if Flower is missing or its port is taken, before anything else is started."""
+    if importlib.util.find_spec("flower") is None:
+        from trivet.cli.services import no_flower
+
+        raise no_flower()
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -177,7 +182,7 @@ def _show(local: "LocalTrivet", *, as_json: bool, flower_port: int | None) -> No
                 "logs": str(local.logs_dir),
             }
         )
-        sys.stdout.flush()  # whoever started us waits for this line
+        sys.stdout.flush()  # the process that started this one waits for the line
         return
     rows = [
         ("routes", ", ".join(settings.routes)),

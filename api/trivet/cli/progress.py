@@ -162,7 +162,9 @@ class Teller:
         if found.wrong:
             about = frozenset(one.key for one in found.impairments) or frozenset({("routes", "")})
             if not about <= self._told:
-                output.print_error(f"Held up: {' '.join(found.notes)}", style="yellow")
+                # a line each: a note that ends with a command to type has no full stop
+                lines = "\n  ".join((*found.notes, *found.reasons))
+                output.print_error(f"Held up: {lines}", style="yellow")
             self._told |= about
         elif self.held:
             output.print_error("It goes on.", style="yellow")

@@ -125,7 +125,7 @@ def restore(name: Name, as_json: Json = False) -> None:
     if as_json:
         output.print_json({"route": name, "drained": False, "was_drained": restored.was_drained})
     else:
-        print_line(f"{name} is back in service; what was held against it is forgotten.")
+        print_line(f"{name} is back in service; its failures, pauses and learned limits are cleared.")
 
 
 @one.command()

@@ -147,6 +147,11 @@ def simulate(
         raise ConfigError(f"simulate: {error}") from None
 
 
+def no_flower() -> ConfigError:
+    """Return the error of a machine without Flower."""
+    return ConfigError("Flower is not installed.", hint="Install it with: pip install 'trivet[ops]'")
+
+
 def flower(
     address: Annotated[str, typer.Option(envvar="FLOWER_ADDRESS", help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[
@@ -174,7 +179,7 @@ def flower(
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in ("flower", "tornado", "prometheus_client"):
             raise
-        raise ConfigError("Flower is not installed.", hint="Install it with: pip install 'trivet[ops]'") from None
+        raise no_flower() from None
     settings = options.settings()
     listen = Listen(address, port, parse_basic_auth(basic_auth), settings.flower.hosts, insecure)
     server.run_flower(settings, listen, _print_page)

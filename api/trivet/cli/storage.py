@@ -26,7 +26,8 @@ def upgrade(as_json: Json = False) -> None:
         output.print_json(done._asdict())
     else:
         # one line whatever the width of the terminal: people grep for it
-        print_whole(f"{done.database}: {_named(done.before)} → {done.after}")
+        change = "already at" if done.before == done.after else f"{_named(done.before)} →"
+        print_whole(f"{done.database}: {change} {done.after}")
 
 
 @db.command()
@@ -103,7 +104,7 @@ def stats(as_json: Json = False) -> None:
             ("misses", f"{found.misses:,}"),
             ("hit rate", "no look-up yet" if found.hit_rate is None else f"{found.hit_rate:.1%}"),
             ("waited", f"{found.coalesced:,} times a job waited for an equal one"),
-            ("evicted", f"{found.evicted:,} for want of room"),
+            ("evicted", f"{found.evicted:,} to make room"),
             ("saved", saved if state.answered_jobs else "nothing yet"),
         ]
     )

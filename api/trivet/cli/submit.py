@@ -250,9 +250,9 @@ def _wait(client: "Client", batch: "Batch", results: "ResultsFile | None") -> "P
                 watcher.join()
     except KeyboardInterrupt:
         again = (
-            f"the same command writes the other results to {results.path}.part"
+            f"run the same command again, and {results.path} appears when it is complete"
             if results
-            else f"trivet batch status {batch.name}"
+            else f"see `trivet batch status {batch.name}`"
         )
         print_error(f"Interrupted. The jobs of {batch.name} go on: {again}.")
         raise

@@ -108,7 +108,7 @@ def fill_batch(connections: "Connections", name: str, specs: Iterable[JobSpec]) 
         with store.write() as connection:
             batches.mark_incomplete(connection, loading.id, error.message)
         stands = (
-            f"The batch {name!r} holds the {loading.taken} requests before it and does not run. Mend the request and submit "
+            f"The batch {name!r} holds the {loading.taken} requests before it and does not run. Fix the request and submit "
             f"again under the same name, or run it as it is: `trivet batch accept {name}`."
         )
         error.hint = f"{error.hint} {stands}".strip()

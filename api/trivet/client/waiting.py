@@ -121,7 +121,7 @@ class Notices:
             subjects = [f"job {job_id}" for job_id in notice["jobs"]]
             subjects += [f"batch {batch}" for batch in notice["batches"]]
         except (ValueError, TypeError, KeyError):
-            return  # none of ours; those who watch look by themselves
+            return  # not a notice of Trivet's; watchers look by themselves
         with self._lock:
             for subject in subjects:
                 for event in self._watchers.get(subject, ()):

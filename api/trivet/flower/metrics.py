@@ -16,7 +16,7 @@ _COUNTED = {
     "misses": "Look-ups after which the job was called for.",
     "coalesced": "Jobs that waited for an equal one.",
     "stored": "Answers that were kept.",
-    "evicted": "Answers that left before their time, for want of room.",
+    "evicted": "Answers that left before their time, to make room.",
 }
 _GAUGES = {
     "entries": "Answers that are kept.",

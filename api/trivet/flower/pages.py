@@ -105,7 +105,7 @@ class BrokerPage(_RouteQueues):
 
     @authenticated  # type: ignore[untyped-decorator]
     async def get(self) -> None:
-        """Show the page; where broker or database is away it says so and shows the rest."""
+        """Show the page. If broker or database is away, report that and show the rest."""
         backlog = await self.application.backlog.latest()
         routes = self.application.route_names()
         (depths, broker_impairment), proven = await asyncio.gather(

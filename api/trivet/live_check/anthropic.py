@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from trivet.live_check.report import Finding, Kind, Level, ListedModel, ModelState, Presence, Quota, Reading
@@ -41,6 +42,7 @@ _LIMIT_TYPES = {
     "input_tokens_per_minute_cache_aware": Kind.INPUT,
     "output_tokens_per_minute": Kind.OUTPUT,
 }
+_PAGES_AT_MOST = 100
 _MODELS_LIST = "Anthropic API, models.list"
 _MESSAGE = "Anthropic API, a message of one token"
 
@@ -115,7 +117,9 @@ def _from_admin_api(subject: Subject, states: Mapping[str, ModelState], served: 
         with anthropic.Anthropic(api_key="", base_url=base_url, max_retries=0, timeout=timeout_s) as admin:
             admin.api_key = key
             listed = admin.organization.rate_limits.list(group_type="model_group")
-            entries = [entry.to_dict() for entry in listed if isinstance(entry, anthropic.BaseModel)]
+            pages = islice(listed.iter_pages(), _PAGES_AT_MOST)
+            found = (entry for page in pages for entry in page.data or ())
+            entries = [entry.to_dict() for entry in found if isinstance(entry, anthropic.BaseModel)]
     except anthropic.AnthropicError as error:
         what = f"The Admin API did not return the limits: {mask.words(_message(error))}"
         action = "Use a key that begins with sk-ant-admin; a message was sent for the limits instead."

@@ -61,8 +61,8 @@ class Exit:
 
     def __str__(self) -> str:
         how = f"was killed by signal {-self.code}" if self.code < 0 else f"ended with code {self.code}"
-        then = "" if self.restart_in_s is None else f"; started again in {self.restart_in_s:g} s"
-        said = f": {self.last_line}" if self.last_line else ""
+        then = "" if self.restart_in_s is None else f"; it starts again in {self.restart_in_s:g} s"
+        said = f". Its last line: {self.last_line}" if self.last_line else ""
         return f"{self.name} {how} after {self.ran_s:.1f} s{then}{said}"
 
 

@@ -138,5 +138,6 @@ def leader_of(connection: Connection, job_id: str) -> str | None:
 
 def _free(connection: Connection, ids: Sequence[str]) -> None:
     if ids:
-        transitions.wake(connection, ids)
+        # a note may have outlived the wait: its job expired, was retried, and may be delayed now
+        transitions.wake(connection, ids, JobState.COALESCED)
         connection.execute(_FORGET, {"ids": ids})

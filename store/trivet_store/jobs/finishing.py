@@ -39,7 +39,7 @@ _SETTLE = RowsStatement(
      WHERE attempts.id = r.id
     """,
 )
-_HOLD_BATCHES = "SELECT id FROM batches WHERE id IN :ids ORDER BY id {FOR UPDATE}"
+_LOCK_BATCHES = "SELECT id FROM batches WHERE id IN :ids ORDER BY id {FOR UPDATE}"
 
 
 def finish(store: Store, connection: Connection, group: Sequence[Transition]) -> Written:
@@ -53,12 +53,12 @@ def finish(store: Store, connection: Connection, group: Sequence[Transition]) ->
     counted = spending.calls(connection, [transition.settlement.attempt_id for transition in group])
     settle(connection, [transition.settlement for transition in group])
     if late:
-        # all batches at once, by id, as below they are counted: not these first and the others then
+        # lock all batches of the group at once, by id: they are counted in that order below
         ids = {row.batch_id for row in current.values() if row.batch_id is not None}
         if ids:
-            select_locked(connection, _HOLD_BATCHES, ids=sorted(ids))
+            select_locked(connection, _LOCK_BATCHES, ids=sorted(ids))
         book_again(connection, late, before)
-    # one claimed at the moment of the cancel was not asked, and nobody would claim it again
+    # a job claimed while its batch was cancelled has no cancel request of its own, and nobody would claim it again
     cancelled = cancelled_batches(connection, {row.batch_id for row in current.values() if row.batch_id is not None})
     ended: list[Ended] = []
     gone_on: list[Transition] = []

@@ -80,7 +80,7 @@ def begin_retry(connection: Connection, batch_id: int) -> int:
     Raises:
         InvalidRequest: the batch was cancelled.
     """
-    return int(_living(connection, batch_id).seq)
+    return int(_uncancelled(connection, batch_id).seq)
 
 
 def retry_group(
@@ -141,13 +141,13 @@ def _run_again(
     classes: Mapping[Latency, ClassSettings],
 ) -> tuple[str, ...]:
     """Put jobs of one batch, or of none, back to waiting. Those that another retry has put back are left out."""
-    # locked in the order that `locking` tells
+    # locked in the order that `locking` gives
     ranks = ranks_of(connection, [(Latency(job.latency), job.tenant, job.batch) for job in picked], classes)
     flows = sorted({job.flow_id for job in picked})
     select_locked(connection, _LOCK_FLOWS, ids=flows)
     batch_id = picked[0].batch_id
     if batch_id is not None:
-        _living(connection, batch_id)
+        _uncancelled(connection, batch_id)
     rank_of = {(job.id, job.batch_seq): rank for job, rank in zip(picked, ranks, strict=True)}
     locked = select_locked(connection, _LOCK_JOBS, ids=[job.id for job in picked])
     kept = set(connection.execute(_NOT_PRUNED, {"ids": [job.id for job in locked]}).scalars())
@@ -179,7 +179,7 @@ def _run_again(
     return tuple(ids)
 
 
-def _living(connection: Connection, batch_id: int) -> Row[Any]:
+def _uncancelled(connection: Connection, batch_id: int) -> Row[Any]:
     """Return the batch; InvalidRequest when it was cancelled, because nobody would ever dispatch a job of it."""
     batch = connection.execute(_BATCH, {"id": batch_id}).one()
     if batch.state == BatchState.CANCELLED:

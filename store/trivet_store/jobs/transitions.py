@@ -26,6 +26,7 @@ from sqlalchemy import Connection, Row, text
 from trivet_store import schema
 from trivet_store.database.many_rows import RowsStatement, execute_rows, of_ids, query_rows
 from trivet_tasks.jobs import DispatchedJob
+from trivet_tasks.states import JobState
 
 Rows = Sequence[Mapping[str, Any]]
 """Values by the names of columns, a mapping for each job."""
@@ -64,7 +65,7 @@ _WAKE = RowsStatement(
     schema.jobs,
     """
     UPDATE jobs SET state = 'waiting', not_before = NULL
-      FROM {rows} WHERE jobs.id = r.id AND jobs.state || '' IN ('delayed', 'coalesced')
+      FROM {rows} WHERE jobs.id = r.id AND jobs.state || '' = r.state
     """,
 )
 # everything that the message says must be what the database has
@@ -177,9 +178,9 @@ def dispatch(connection: Connection, ids: Sequence[str], route: str, until: floa
     return [DispatchedJob(*row) for row in query_rows(connection, _DISPATCH, _of(ids), route=route, until=until)]
 
 
-def wake(connection: Connection, ids: Sequence[str]) -> None:
-    """Put delayed or coalesced jobs back to waiting."""
-    execute_rows(connection, _WAKE, _of(ids))
+def wake(connection: Connection, ids: Sequence[str], state: JobState) -> None:
+    """Put jobs that are delayed, or that are coalesced, back to waiting; those in another state are passed over."""
+    execute_rows(connection, _WAKE, [{"id": job_id, "state": state.value} for job_id in ids])
 
 
 def start(connection: Connection, jobs: Rows, *, lease_id: str, now: float, **message: object) -> Sequence[Row[Any]]:

@@ -96,7 +96,7 @@ def due(store: Store, connection: Connection) -> Due:
 def wake_delayed(store: Store, connection: Connection) -> int:
     """Put jobs whose `not_before` has come back to waiting."""
     rows = select_locked(connection, _DELAYED, now=store.now(connection), limit=WOKEN_AT_ONCE)
-    transitions.wake(connection, [row.id for row in rows])
+    transitions.wake(connection, [row.id for row in rows], JobState.DELAYED)
     return len(rows)
 
 

@@ -4,7 +4,7 @@ So a budget on all jobs, a tag or a route reads no more rows where there are mor
 calls or price them again keep the counters, so they equal the sums over `attempts` at every moment, to the last digit:
 a call counts from the moment it has an outcome, on the day (UTC) on which it began. Deleted attempts stay counted.
 
-What answers from the response cache saved is counted by the hour: those sums, too, stay when jobs are pruned.
+Savings of the response cache are counted by the hour; those sums also stay when jobs are pruned.
 
 The rows of `spend` are the last that a transaction locks, all at once and in one order: they stay locked no longer
 than a commit takes.
@@ -57,7 +57,7 @@ class Spent(NamedTuple):
     """The calls without a known price; the sums lack them."""
 
     def plus(self, other: "Spent") -> "Spent":
-        """The sum of both."""
+        """Return the sum of both."""
         return Spent(
             self.settled_usd + other.settled_usd,
             self.estimated_usd + other.estimated_usd,
@@ -71,7 +71,7 @@ class Spent(NamedTuple):
 
     @property
     def usd(self) -> Decimal:
-        """All of it, what is estimated included."""
+        """Settled and estimated cost together."""
         return self.settled_usd + self.estimated_usd
 
 
@@ -141,7 +141,7 @@ def book(connection: Connection, before: Mapping[str, Call], after: Iterable[tup
     """Count the present cost of calls. A transaction does this last: see the head of this module.
 
     Args:
-        before: the calls as they were counted so far; what is not among them is left out.
+        before: the calls as they were counted so far; others are left out.
         after: calls by id, and how they count from now on. Each once.
     """
     more: dict[Place, Spent] = {}
@@ -169,7 +169,7 @@ def book_settled(connection: Connection, before: Mapping[str, Call], settlements
 def book_priced(
     connection: Connection, before: Mapping[str, Call], costs: Iterable[tuple[str, Decimal | None]]
 ) -> None:
-    """Count calls at another price; None = unpriced."""
+    """Count calls at a new price; None = unpriced."""
     known = ((attempt_id, cost) for attempt_id, cost in costs if attempt_id in before)
     book(connection, before, ((id, spent_by(cost, estimated=before[id].estimated)) for id, cost in known))
 

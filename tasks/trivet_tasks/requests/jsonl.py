@@ -251,7 +251,7 @@ def _why_not_json(line: bytes, error: orjson.JSONDecodeError) -> str:
     except UnicodeDecodeError as bad:
         return f"is not UTF-8 text (byte {bad.start + 1} of the line)."
     hint = " One request a line is expected, not one list of all." if line.lstrip().startswith(b"[") else ""
-    return f"is not JSON: {error.msg.partition(':')[0]} at character {error.colno} of the line.{hint}"
+    return f"is not JSON: {error.msg} at character {error.colno} of the line.{hint}"
 
 
 @contextmanager

@@ -42,7 +42,7 @@ log = logging.getLogger("trivet.recorder")
 
 RETRY_S = 1.0
 """Seconds between two tries to reach a database or a shared state that does not answer."""
-MAX_UNNOTED = 1_000
+MAX_UNRECORDED = 1_000
 """Changes of routes kept while the database is away, the newest."""
 
 
@@ -77,7 +77,7 @@ class Recorder:
         self._permit_releaser = PermitReleaser(*parts)
         self._on_released = on_released
         self._cached = cached
-        self._unnoted: list[Change] = []
+        self._unrecorded: list[Change] = []
         self._gather_s = gather_s
         self._results: queue.SimpleQueue[CallResult] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="trivet-recorder", daemon=True)
@@ -93,7 +93,7 @@ class Recorder:
     def _run(self) -> None:
         while True:
             group = self._gather()
-            if group or self._permit_releaser.waits or self._unnoted:
+            if group or self._permit_releaser.waits or self._unrecorded:
                 self._record_safely(group)
 
     def _gather(self) -> list[CallResult]:
@@ -103,7 +103,7 @@ class Recorder:
         """
         group: list[CallResult] = []
         size = 0
-        until = time.monotonic() + RETRY_S if self._permit_releaser.waits or self._unnoted else None
+        until = time.monotonic() + RETRY_S if self._permit_releaser.waits or self._unrecorded else None
         while len(group) < BULK_ROWS and size < BULK_BYTES:
             try:
                 result = self._results.get(timeout=None if until is None else max(0.0, until - time.monotonic()))
@@ -130,15 +130,15 @@ class Recorder:
         try:
             changes = self._permit_releaser.release(group)
             self._on_released(group, changes)
-            self._unnoted += changes
-            self._note()
+            self._unrecorded += changes
+            self._record_changes()
             if not group:  # only a waiting report was sent again
                 return
             transitions = self._transitions(group)
             # before the commit: it frees the coalesced jobs, which must find these answers
             self._cached.keep(group, transitions)
             written = self._commit(transitions)
-            self._note()
+            self._record_changes()
         finally:
             # before the next attempts are sent: this process may claim one at once, and holds it anew from then on
             self._in_progress.discard(result.call.job.id for result in group if result.decides)
@@ -163,26 +163,26 @@ class Recorder:
             log.error("the call %s could not be priced: %s", call.job.attempt_id, place_of(error))
             return self._pricing.unread(call, response, result.latency_s)
 
-    def _note(self) -> None:
+    def _record_changes(self) -> None:
         """Record the changes of the routes in a transaction of their own: no refused result undoes them.
 
         While the database is away they are kept: the pauses that providers asked for are recorded nowhere else.
         Refused changes are given up; a scheduler compares the recorded health with the actual one.
         """
-        if not self._unnoted:
+        if not self._unrecorded:
             return
         try:
             with self._store.write() as connection:
                 now = self._store.now(connection)
-                for one in self._unnoted:
+                for one in self._unrecorded:
                     health.note(connection, one.route, one.model, one.state, one.cause, now, one.seconds, one.share)
         except StoreUnavailable as error:
             self._context.note_database("recorder", error, 3 * RETRY_S)  # over with the next group that is written
-            del self._unnoted[:-MAX_UNNOTED]
+            del self._unrecorded[:-MAX_UNRECORDED]
             return
         except DBAPIError as error:
-            log.error("%d changes of routes were refused by the database: %s", len(self._unnoted), _kind(error))
-        self._unnoted = []
+            log.error("%d changes of routes were refused by the database: %s", len(self._unrecorded), _kind(error))
+        self._unrecorded = []
 
     def _commit(self, transitions: Sequence[Transition]) -> Written:
         """Write the group in one transaction. A result that the database refuses must not undo the others."""
@@ -194,7 +194,7 @@ class Recorder:
             )
             written = _joined([self._write_one(one) for one in transitions])
         if written.refused:
-            log.warning("%d late results were refused: their jobs are others' now", len(written.refused))
+            log.warning("%d late results were refused: their jobs belong to other workers now", len(written.refused))
         return written
 
     def _write_one(self, transition: Transition) -> Written:
@@ -250,7 +250,7 @@ class Recorder:
         try:
             publish(self._app, chunks)
         except BrokerUnavailable as error:
-            if not self._process_impairments.of(SHARED_STATE):  # else it is said already
+            if not self._process_impairments.of(SHARED_STATE):  # else it was reported already
                 log.error("%d jobs wait to be dispatched again: %s", len(written.gone_on), error)
 
     def _notify(self, written: Written, waiting: bool) -> None:
