@@ -79,7 +79,7 @@ def list_(
 
 @group.command()
 def status(name: Name, as_json: Json = False) -> None:
-    """Show the progress of a batch, its cost, its expected end, and the reason if it does not move.
+    """Show progress, cost and expected end of a batch. Says why, if it does not move.
 
     Exit code 3: its jobs are held up by something that is wrong.
     """
@@ -119,7 +119,7 @@ def results(
         bool, typer.Option("--now", help="Print the results so far, instead of waiting for the last.")
     ] = False,
 ) -> None:
-    """Print the results as JSON Lines, in the order the jobs end; failures are lines too."""
+    """Print the results as JSON Lines. They come in the order the jobs end; failures are lines too."""
     from trivet.cli.results import result_line
 
     pruned = 0
@@ -146,7 +146,7 @@ def results(
 
 @group.command()
 def cancel(name: Name, as_json: Json = False) -> None:
-    """Stop a batch: waiting jobs end at once, running ones are dropped within about two seconds."""
+    """Stop a batch. Waiting jobs end at once, running ones are dropped within about two seconds."""
     with options.client() as client:
         batch = client.batch(name)
         ended = batch.cancel()
@@ -167,7 +167,7 @@ def retry(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Run the failed jobs again, and no others, with every earlier attempt on record."""
+    """Run the failed jobs of a batch again. No others run, and every earlier attempt stays on record."""
     with options.client() as client:
         batch = client.batch(name)
         again = batch.retry(failed=failed or not expired, expired=expired)
@@ -185,7 +185,7 @@ def retry(
 
 @group.command()
 def accept(name: Name, as_json: Json = False) -> None:
-    """Run an incomplete batch as it is, without the requests that were not submitted."""
+    """Run an incomplete batch as it is. The requests that were not submitted stay out."""
     with options.client() as client:
         batch = client.batch(name)
         before = batch.progress()

@@ -20,7 +20,8 @@ group = typer.Typer(no_args_is_help=True, help="One budget: raise it.")
 
 
 def budgets(as_json: JsonExact = False) -> None:
-    """Amounts spent, reserved and left of every budget, and the jobs it holds. Windows are days and months of UTC."""
+    """Amounts spent, reserved and left of every budget. Shows the jobs it holds, too. Windows are days and months of
+    UTC."""
     with options.admin() as admin:
         found = admin.budgets.list()
     if as_json:
@@ -37,7 +38,8 @@ def raise_(
     to: Annotated[str, typer.Option(help="New limit of the current window, in USD.")],
     as_json: JsonExact = False,
 ) -> None:
-    """Raise a budget for its current window: today, this month, or the batch. The next has the configured amount.
+    """Raise a budget for its current window. That is today, this month, or the batch. The next has the configured
+    amount.
 
     Jobs that were held go on within a second. The author and the time are recorded.
     """

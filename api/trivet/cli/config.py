@@ -33,7 +33,7 @@ group = typer.Typer(help="Check, show, write and apply the configuration.", no_a
 
 @group.command()
 def check() -> None:
-    """Read the configuration and report it as understood, with this machine's environment and the database.
+    """Check the configuration and show it as understood. Includes this machine's environment and the database.
 
     Exit codes: 1 when a credential is not set here, 2 when something is wrong.
     """
@@ -102,7 +102,7 @@ def init(
         typer.Option(help="Write a reference set-up: aws-native, multi-cloud, startup or sydney.", metavar="NAME"),
     ] = None,
 ) -> None:
-    """Write a commented configuration that proposes routes for the credentials found in the environment.
+    """Write a commented configuration. It proposes routes for the credentials found in the environment.
 
     With --scenario it has that set-up's routes, whatever was found, and what is missing is named. No secret is
     written, and no job is sent: a route is used once `trivet up` or a worker reads the file.
@@ -136,7 +136,7 @@ def apply(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the changes without making them.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Put the figures of this file's routes in force: to roll back to an earlier version.
+    """Put the figures of this file's routes in force. Use it to roll back to an earlier version.
 
     They count everywhere within two seconds. Where a route of this file leads elsewhere than the one that is served, it
     stays where it is, and the workers that serve it are named: with --places these take no more of its work until they are

@@ -159,7 +159,8 @@ def reprice(
     apply: Annotated[bool, typer.Option("--apply", help="Write the new costs. Without it nothing is written.")] = False,
     as_json: JsonExact = False,
 ) -> None:
-    """Price settled calls again, each by the prices of its day as they are known today, and show the difference.
+    """Price settled calls again and show the difference. Each is priced by the prices of its day as they are known
+    today.
 
     Workers go on meanwhile. Safe to interrupt: run it again.
     """

@@ -33,7 +33,7 @@ REASON = 100
 AFTER = 9
 """Characters of the column that says how long after its submit something happened."""
 
-group = typer.Typer(no_args_is_help=True, help="Jobs: lists, the life of one job, its result, cancelling, retrying.")
+group = typer.Typer(no_args_is_help=True, help="Single jobs: list, show, result, cancel, retry.")
 
 
 @group.command("list")
@@ -75,7 +75,8 @@ def show(
     body: Annotated[bool, typer.Option("--body", help="Show the request too, prompt and all.")] = False,
     as_json: Json = False,
 ) -> None:
-    """A job's whole life in order: accepted, every call with its outcome and cost, its end, and each time it ran again."""
+    """Show a job's whole life in order. That is when it was accepted, every call with its outcome and cost, its end,
+    and each time it ran again."""
     import orjson
 
     with options.admin() as admin:
@@ -121,7 +122,7 @@ def result(
 
 @group.command()
 def cancel(job_id: Id = None, key: Key = None, tenant: Tenant = None, as_json: Json = False) -> None:
-    """Stop a job: at once if it waits, within about two seconds if it runs."""
+    """Stop a job. It ends at once if it waits, within about two seconds if it runs."""
     with options.client() as client:
         job = _job(client, job_id, key, tenant)
         done = job.cancel()
@@ -140,7 +141,7 @@ def cancel(job_id: Id = None, key: Key = None, tenant: Tenant = None, as_json: J
 
 @group.command()
 def retry(job_id: Id = None, key: Key = None, tenant: Tenant = None, as_json: Json = False) -> None:
-    """Run a job that failed or expired again: the same job, with every earlier attempt on record."""
+    """Run a failed or expired job again. It is the same job, with every earlier attempt on record."""
     with options.client() as client:
         job = _job(client, job_id, key, tenant)
         again = job.retry()

@@ -35,7 +35,8 @@ def demo(
     ] = False,
     plain: Annotated[bool, typer.Option("--plain", help="A line every few seconds instead of a live screen.")] = False,
 ) -> None:
-    """Run 1,000 documents over three simulated providers, with an outage in the middle. Needs no account, costs nothing.
+    """Run 1,000 documents through a simulated outage. The three providers are simulated, so it needs no account and
+    costs nothing.
 
     Exit codes: 0 every job succeeded, none was lost or doubled; 1 otherwise; 130 on Ctrl-C.
     """
@@ -78,7 +79,7 @@ def up(
         bool, typer.Option("--json", help="Print the running services as one JSON line once they are up.")
     ] = False,
 ) -> None:
-    """Run broker, scheduler and workers on this machine, until Ctrl-C.
+    """Run everything on this machine until Ctrl-C. That is a broker, a scheduler and workers.
 
     On SIGHUP scheduler and workers read the configuration again. In the foreground of a terminal SIGHUP stops it instead.
     """

@@ -74,7 +74,8 @@ def plan(
     ] = False,
     as_json: JsonExact = False,
 ) -> None:
-    """Estimate the cost of a day and a month by scenario, and the duration of a day's work within the limits.
+    """Estimate the cost and the duration of a workload. Gives the cost of a day and a month by scenario, and the
+    duration of a day's work within the limits.
 
     It sends nothing and needs no database: routes, limits and hidden costs are those of the configuration.
     """

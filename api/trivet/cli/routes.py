@@ -21,9 +21,7 @@ Name = Annotated[str, typer.Argument(help="The route's name.", show_default=Fals
 
 every = typer.Typer()
 every.command()(routes_check.check)
-one = typer.Typer(
-    no_args_is_help=True, help="One route: probe it, take it out of service, put it back, set its limits, remove it."
-)
+one = typer.Typer(no_args_is_help=True, help="One route: probe, drain, restore, limit, remove.")
 
 
 @every.callback(invoke_without_command=True)
@@ -35,7 +33,7 @@ def routes(
         bool, typer.Option("--json", help="Print JSON; with --watch one line for each reading.")
     ] = False,
 ) -> None:
-    """Health, limits and headroom of every route, its jobs, waiting jobs, and what is wrong.
+    """Health, limits, headroom and jobs of every route. Shows waiting jobs and what is wrong, too.
 
     Exit code 3: work is held up by something that is wrong.
     """
@@ -75,7 +73,8 @@ def events(
     limit: Annotated[int, typer.Option(min=1, help="Maximum number of events, the latest.")] = 200,
     as_json: Json = False,
 ) -> None:
-    """Events of the routes with their causes, the newest last: opened, probed, recovering, limited, drained, restored."""
+    """List the events of routes, the newest last. Each has its cause: opened, probed, recovering, limited, drained,
+    restored."""
     from trivet.cli.routes_remarks import event_lines
 
     with options.admin() as admin:
@@ -119,7 +118,7 @@ def drain(
 
 @one.command()
 def restore(name: Name, as_json: Json = False) -> None:
-    """Put a route back into service and clear its failures, its pauses and its learned limits."""
+    """Put a route back into service. Clears its failures, its pauses and its learned limits."""
     with options.admin() as admin:
         restored = admin.routes.restore(name)
     if as_json:
@@ -149,7 +148,8 @@ def limit(
     reset: Annotated[bool, typer.Option("--reset", help="Remove limits that were set by hand.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Set limits of a route by hand, in force everywhere within two seconds and over restarts, or show those in force.
+    """Set limits of a route, or show those in force. They are in force everywhere within two seconds, and over
+    restarts.
 
     They beat the configuration files until their time is over or --reset removes them. Groups of limits keep their
     own figures unless --model names them.
@@ -187,7 +187,7 @@ def probe(
     model: Annotated[str | None, typer.Option(help="A model it serves; none: one in use.", show_default=False)] = None,
     as_json: Json = False,
 ) -> None:
-    """Make one probe of a route now: a call of one token, by a worker, priced like any other.
+    """Make one probe of a route now. It is a call of one token, by a worker, priced like any other.
 
     It counts for the route's health as a probe of the scheduler's does. Works on drained, open and healthy routes.
     Exits with 1 when it failed or could not be made.
@@ -216,7 +216,7 @@ def probe(
 
 @one.command()
 def remove(name: Name, as_json: Json = False) -> None:
-    """Remove a route that no living worker serves and no job needs. Its calls and costs stay.
+    """Remove a route that is not in use. No living worker serves it, and no job needs it. Its calls and costs stay.
 
     Where a file still has it, a scheduler or worker that starts or reads the file makes it known again: drained, until
     `trivet route restore` or `trivet config apply`.

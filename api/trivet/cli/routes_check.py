@@ -34,7 +34,7 @@ def check(
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one account may take.")] = 20.0,
     as_json: Json = False,
 ) -> None:
-    """Check routes against themselves and, with --live, against their accounts.
+    """Check the settings of routes. With --live, compare them with their accounts.
 
     Exit codes: 0 fine (warnings allowed), 1 an error was found, 2 usage or configuration.
     """

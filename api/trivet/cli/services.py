@@ -36,7 +36,7 @@ def worker(
         str, typer.Option(help="realtime or bulk. Default: a process for each of `[worker] lanes`, which are both.")
     ] = "both",
 ) -> None:
-    """Run a worker: it takes chunks from the queues of its routes and makes the calls.
+    """Run a worker: it makes the calls to the providers. It takes chunks from the queues of its routes.
 
     On SIGHUP it reads its routes from the file again. In the foreground of a terminal SIGHUP stops it instead.
     """
@@ -62,7 +62,7 @@ def worker(
 
 
 def scheduler() -> None:
-    """Run a scheduler: it dispatches waiting jobs and does the periodic work. Any number may run.
+    """Run a scheduler: it dispatches waiting jobs. It does the periodic work, too. Any number may run.
 
     On SIGHUP it reads routes and budgets from the file again. In the foreground of a terminal SIGHUP stops it instead.
     """
@@ -111,7 +111,8 @@ def simulate(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the endpoints as one JSON line.")] = False,
 ) -> None:
-    """Serve the wires of Anthropic, Bedrock and Vertex on this machine, with faults on demand, until Ctrl-C."""
+    """Simulate the three providers until Ctrl-C. Serves the wires of Anthropic, Bedrock and Vertex on this machine,
+    with faults on demand."""
     set_title("simulator")
     with without_collecting():
         from trivet_simulator import Latency, ProviderOptions, SimulatorOptions, serve
@@ -168,7 +169,7 @@ def flower(
     ] = "",
     insecure: Annotated[bool, typer.Option("--insecure", help="Serve other machines without a password.")] = False,
 ) -> None:
-    """Run Flower: the queues of the routes, the workers, the tasks, and the jobs that wait in the database.
+    """Run Flower: queues, workers, tasks and waiting jobs. The queues are those of the routes.
 
     Flower's other settings are its FLOWER_* variables, e.g. FLOWER_URL_PREFIX. It shows and changes nothing.
     """

@@ -19,7 +19,7 @@ cache = typer.Typer(help="Answers that are kept for equal requests.", no_args_is
 
 @db.command()
 def upgrade(as_json: Json = False) -> None:
-    """Bring the database to the schema this Trivet works with; a new database is filled. Workers may run meanwhile."""
+    """Upgrade the database to this Trivet's schema. A new database is filled. Workers may run meanwhile."""
     with options.admin() as admin, spinner("Upgrading: waiting for a moment at which nobody holds the tables"):
         done = admin.database.upgrade()
     if as_json:
@@ -32,7 +32,7 @@ def upgrade(as_json: Json = False) -> None:
 
 @db.command()
 def version(as_json: Json = False) -> None:
-    """Print the schema the database has, and the one this Trivet works with."""
+    """Print the version of the database's schema. Prints the one this Trivet works with, too."""
     with options.admin() as admin:
         found = admin.database.version()
     if as_json:
