@@ -257,7 +257,8 @@ def find_newest(
     wanted = None if state is None else read_job_state(state)
     with connections.store.read() as connection:
         batch_id = batches.id_of(connection, batch) if batch else None
-        return results.recent_jobs(connection, state=wanted, batch_id=batch_id, limit=limit)
+        found = results.recent_jobs(connection, state=wanted, batch_id=batch_id, limit=limit)
+        return results.with_estimates(connection, found)
 
 
 def find_newest_batches(connections: Connections, limit: int) -> list[Progress]:

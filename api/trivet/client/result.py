@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from trivet_store.reports.results import AttemptRow, JobRow
+from trivet_store.reports.results import AttemptRow, JobRow, estimated
 from trivet_tasks.catalog import bare_name, same_model
 from trivet_tasks.outcomes import Outcome, OutcomeName
 from trivet_tasks.states import EndStateName, JobState, name_of_end
@@ -59,7 +59,7 @@ class Result:
     error: JobError | None
     stop_reason: str | None
     cost_usd: Decimal | None
-    """Cost of all attempts; None where one of them could not be priced."""
+    """Settled cost of all attempts; None where one of them could not be priced."""
     route: str | None
     model: str
     attempts: Sequence[Attempt] = field(repr=False)
@@ -74,6 +74,8 @@ class Result:
     """The provider's answer as JSON, as it came."""
     pruned: bool = False
     """The job ended as `status` says, but its answer, or the words of its error, are not kept any more."""
+    estimated_usd: Decimal = Decimal(0)
+    """At most this much more: attempts whose cost is not known, such as timeouts."""
 
     @property
     def provider(self) -> str | None:
@@ -156,6 +158,7 @@ def to_result(row: JobRow, attempts: Sequence[AttemptRow]) -> Result:
         tags=row.tags,
         raw=row.message,
         pruned=row.pruned,
+        estimated_usd=estimated(attempts),
     )
 
 
