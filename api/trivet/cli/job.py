@@ -133,7 +133,9 @@ def cancel(job_id: Id = None, key: Key = None, tenant: Tenant = None, as_json: J
         print_line(f"{job.id} had ended before: {state}.")
     else:
         print_line(
-            f"{job.id} is cancelled." if state == "cancelled" else f"{job.id} runs; its worker was told to drop it."
+            f"{job.id} is cancelled."
+            if state == JobState.CANCELLED.value
+            else f"{job.id} runs; its worker was told to drop it."
         )
 
 

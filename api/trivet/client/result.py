@@ -88,7 +88,11 @@ class Result:
 
         Its prices are those in `cost_usd`.
         """
-        own = [attempt for attempt in self.attempts if attempt.outcome == "succeeded" and attempt.route == self.route]
+        own = [
+            attempt
+            for attempt in self.attempts
+            if attempt.outcome == Outcome.SUCCEEDED.value and attempt.route == self.route
+        ]
         if own:
             return own[-1].model_used or self.model
         named = self.message.get("model") if self.cached and self.message else None
@@ -117,7 +121,7 @@ class Result:
     @property
     def succeeded(self) -> bool:
         """True when there is a message. Of a job that succeeded and whose result was pruned there is none."""
-        return self.status == "succeeded" and not self.pruned
+        return self.status == JobState.SUCCEEDED.value and not self.pruned
 
 
 def to_result(row: JobRow, attempts: Sequence[AttemptRow]) -> Result:
