@@ -12,12 +12,13 @@ import tempfile
 import time
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 from trivet_setup import databases, migrate
 
 from trivet.testing import QUICK, running_trivet
 
-TERMS = {"model": "claude-haiku-4-5", "max_tokens": 1_000}
+TERMS: dict[str, Any] = {"model": "claude-haiku-4-5", "max_tokens": 1_000}
 SIMULATOR = ("--latency-median", "0.2", "--latency-p95", "0.5", "--seed", "1")
 LIMIT_S = 1_800.0
 

@@ -27,12 +27,13 @@ from rich.table import Table
 from running import Running, machine, running, save
 from sqlalchemy import text
 
+from trivet import LatencyName
 from trivet_store.database.engine import Store
 from trivet_store.schema import Usd
 
 MODEL = "claude-haiku-4-5"
 BUDGET_S = 5.0
-CLASSES = {"cost": "batch", "priority": "async"}
+CLASSES: dict[str, LatencyName] = {"cost": "batch", "priority": "async"}
 """The order of each class."""
 CHARS_PER_TOKEN = 4
 """As the simulator counts; see `trivet_simulator.answers`."""

@@ -12,7 +12,7 @@ import anthropic
 from load import MAX_TOKENS, MODEL, messages, prompt
 from orders import serve
 
-from trivet import Client
+from trivet import Client, LatencyName
 
 
 class Producer:
@@ -23,7 +23,7 @@ class Producer:
         self._direct = anthropic.Anthropic(api_key="simulated-key", base_url=direct_url, max_retries=0)
         self._batch = ""
 
-    def send(self, jobs: int, characters: int = 400, latency: str = "batch") -> dict[str, Any]:
+    def send(self, jobs: int, characters: int = 400, latency: LatencyName = "batch") -> dict[str, Any]:
         """All at once, as one batch."""
         requests = [{"prompt": prompt(number, characters)} for number in range(jobs)]
         self._batch = f"bench-{time.time_ns()}"

@@ -21,6 +21,7 @@ from typer.main import get_command
 
 from trivet.cli.app import app
 from trivet_tasks.config.budgets import BudgetSettings
+from trivet_tasks.config.route_prices import RoutePrice, TokenUsd
 from trivet_tasks.config.route_settings import LimitGroup, RouteCosts, RouteSettings
 from trivet_tasks.config.route_windows import RouteWindow
 from trivet_tasks.config.settings import Settings
@@ -56,6 +57,8 @@ TABLES: Sequence[tuple[str, type[BaseModel]]] = (
     ("[routes.NAME]", RouteSettings),
     ("[[routes.NAME.limits]]", LimitGroup),
     ("[routes.NAME.costs]", RouteCosts),
+    ("[[routes.NAME.prices]]", RoutePrice),
+    ("[[routes.NAME.prices]] usd", TokenUsd),
     ("[[routes.NAME.windows]]", RouteWindow),
     ("[[budgets]]", BudgetSettings),
 )
@@ -80,7 +83,7 @@ def settings_page() -> str:
 def _table(title: str, model: type[BaseModel]) -> str:
     meanings = _docstrings(model)
     rows = [
-        (f"`{name}`", _type_name(field), _default(field), meanings.get(name, ""))
+        (f"`{field.alias or name}`", _type_name(field), _default(field), meanings.get(name, ""))
         for name, field in model.model_fields.items()
     ]
     return f"## `{title}`\n\n{inspect.getdoc(model)}\n\n{_markdown(('key', 'type', 'default', 'meaning'), rows)}"

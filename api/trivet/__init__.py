@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trivet.client.async_client import AsyncClient
+    from trivet.client.async_client import AsyncBatch, AsyncClient, AsyncJob
     from trivet.client.client import Client
     from trivet.client.jobs import Batch, Job
     from trivet.client.result import Attempt, JobError, Result
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from trivet_tasks.errors import (
         BatchIncomplete,
         BrokerUnavailable,
+        ClientClosed,
         ConfigError,
         InvalidRequest,
         KeyConflict,
@@ -30,36 +31,51 @@ if TYPE_CHECKING:
         StoreUnavailable,
         TrivetError,
     )
+    from trivet_tasks.latency import LatencyName
+    from trivet_tasks.outcomes import OutcomeName
+    from trivet_tasks.requests.submit_params import RequestParams, SubmitParams
+    from trivet_tasks.states import EndStateName, JobStateName
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AsyncBatch",
     "AsyncClient",
+    "AsyncJob",
     "Attempt",
     "Batch",
     "BatchIncomplete",
     "BrokerUnavailable",
     "Client",
+    "ClientClosed",
     "ConfigError",
+    "EndStateName",
     "InvalidRequest",
     "Job",
     "JobError",
+    "JobStateName",
     "KeyConflict",
+    "LatencyName",
     "NotFound",
+    "OutcomeName",
     "Progress",
+    "RequestParams",
     "Result",
     "ResultTimeout",
     "SchemaMismatch",
     "Settings",
     "StoreError",
     "StoreUnavailable",
+    "SubmitParams",
     "TrivetError",
     "load_settings",
 ]
 
 
 _MODULES = {
+    "AsyncBatch": "trivet.client.async_client",
     "AsyncClient": "trivet.client.async_client",
+    "AsyncJob": "trivet.client.async_client",
     "Batch": "trivet.client.jobs",
     "Client": "trivet.client.client",
     "Job": "trivet.client.jobs",
@@ -69,6 +85,12 @@ _MODULES = {
     "Settings": "trivet_tasks.config.settings",
     "load_settings": "trivet_tasks.config.settings",
     "Progress": "trivet_store.jobs.batches",
+    "EndStateName": "trivet_tasks.states",
+    "JobStateName": "trivet_tasks.states",
+    "LatencyName": "trivet_tasks.latency",
+    "OutcomeName": "trivet_tasks.outcomes",
+    "RequestParams": "trivet_tasks.requests.submit_params",
+    "SubmitParams": "trivet_tasks.requests.submit_params",
 }
 _ERRORS = "trivet_tasks.errors"
 

@@ -17,6 +17,11 @@ def moment(at: float | None) -> str:
     return "" if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
+def iso(at: float) -> str:
+    """Return a time, in seconds since the epoch, in ISO 8601 and UTC, for JSON."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def seconds(value: float | None) -> str:
     """Return a duration, in seconds, as people read it; empty for None."""
     if value is None:

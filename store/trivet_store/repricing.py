@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from sqlalchemy import Connection, Row, bindparam, text
 
@@ -20,6 +20,7 @@ from trivet_store.jobs.ending import book_again, costs_of
 from trivet_store.ledger import spending
 from trivet_store.reports.costs import Span
 from trivet_store.schema import Usd
+from trivet_tasks.config.route_prices import RoutePrice
 from trivet_tasks.outcomes import Usage
 from trivet_tasks.prices import price_records
 from trivet_tasks.prices.price_book import PriceBook, is_newer
@@ -66,13 +67,18 @@ class _New(NamedTuple):
     price_terms: str
     price_parts: str | None
     model_used: str | None
+    list_usd: Decimal | None
+    negotiated_price: str | None
 
     @property
-    def by(self) -> tuple[str | None, ...]:
+    def by(self) -> tuple[str | Decimal | None, ...]:
         """The values it is priced by, without the version."""
-        return self.list_price, self.multipliers, self.price_terms, self.price_parts, self.model_used
+        return tuple(getattr(self, name) for name in _PRICED_BY)
 
 
+_PRICED_BY = (
+    "list_price", "multipliers", "price_terms", "price_parts", "model_used", "list_usd", "negotiated_price",
+)  # fmt: skip
 _EXTENT = text(
     """
     SELECT coalesce(sum(CASE WHEN price_terms IS NOT NULL THEN 1 ELSE 0 END), 0) AS calls,
@@ -91,21 +97,23 @@ _PAGE = text(
     """
     SELECT id, job_id, provider, model, wire_model, route, started_at, input_tokens, output_tokens, cache_read_tokens,
            cache_write_5m_tokens, cache_write_1h_tokens, cost_usd, list_price, multipliers, price_terms, price_parts,
-           model_used
+           model_used, list_usd, negotiated_price
       FROM attempts
      WHERE started_at >= :at AND (started_at > :at OR id > :after) AND started_at < :until AND price_terms IS NOT NULL
      ORDER BY started_at, id LIMIT :limit
     """
-).columns(cost_usd=Usd())
+).columns(cost_usd=Usd(), list_usd=Usd())
 _HOLD_JOBS = "SELECT id, state, batch_id FROM jobs WHERE id IN :ids ORDER BY id {FOR UPDATE}"
 _WRITE = text(
     """
     UPDATE attempts SET cost_usd = :cost_usd, list_price = :list_price, multipliers = :multipliers,
                         price_version = :price_version, price_terms = :price_terms, price_parts = :price_parts,
-                        model_used = :model_used
+                        model_used = :model_used, list_usd = :list_usd, negotiated_price = :negotiated_price
      WHERE id = :id
     """
-).bindparams(bindparam("cost_usd", type_=Usd()))
+).bindparams(bindparam("cost_usd", type_=Usd()), bindparam("list_usd", type_=Usd()))
+Prices: TypeAlias = Mapping[str, tuple[RoutePrice, ...]]
+"""Negotiated prices by route."""
 
 
 def extent(store: Store, span: Span) -> Extent:
@@ -121,11 +129,16 @@ def priced_by_newer(store: Store, book: PriceBook, span: Span) -> list[str]:
     return sorted(version for version in found if is_newer(version, book.version))
 
 
-def reprice(store: Store, book: PriceBook, span: Span, *, apply: bool = False) -> Iterator[Tallies]:
+def reprice(
+    store: Store, book: PriceBook, span: Span, *, prices: Prices | None = None, apply: bool = False
+) -> Iterator[Tallies]:
     """Price the settled calls of a span again, page by page; write what differs only if told to apply it.
 
     A call keeps the price of its own day, as today's lists and rules have it. Yields the result of each page once it is
     written.
+
+    Args:
+        prices: negotiated prices of routes as they are today. A call on another route keeps the one that it was charged.
 
     Raises:
         StoreUnavailable: the database does not answer. What was done until then stays done.
@@ -137,12 +150,12 @@ def reprice(store: Store, book: PriceBook, span: Span, *, apply: bool = False) -
         tallies: dict[tuple[str, str], Tally] = defaultdict(Tally)
         new: list[_New] = []
         for row in rows:
-            priced = _priced(book, row)
+            priced = _priced(book, row, prices or {})
             before, cost = row.cost_usd or Decimal(0), priced.cost_usd or Decimal(0)
             changed = priced.cost_usd != row.cost_usd
             unpriced = (int(row.cost_usd is None), int(priced.cost_usd is None))
             tallies[row.model_used or row.model, row.route] += Tally(1, int(changed), before, cost, *unpriced)
-            kept = (row.list_price, row.multipliers, row.price_terms, row.price_parts, row.model_used)
+            kept = tuple(getattr(row, name) for name in _PRICED_BY)
             if changed or kept != priced.by:
                 new.append(priced)
         if apply:
@@ -156,7 +169,7 @@ def reprice(store: Store, book: PriceBook, span: Span, *, apply: bool = False) -
             return
 
 
-def _priced(book: PriceBook, row: Row[Any]) -> _New:
+def _priced(book: PriceBook, row: Row[Any], prices: Prices) -> _New:
     terms, began = price_records.read_terms(row.price_terms), datetime.fromtimestamp(row.started_at, UTC)
     usage = Usage(
         row.input_tokens,
@@ -173,7 +186,10 @@ def _priced(book: PriceBook, row: Row[Any]) -> _New:
         terms.doubt,
         price_records.read_parts(row.price_parts) if row.price_parts else (),
     )
-    priced = book.price(row.provider, row.model, row.wire_model, terms.region, began, usage)
+    charged = prices.get(row.route)
+    if charged is None:
+        charged = (RoutePrice.model_validate_json(terms.contract),) if terms.contract else ()
+    priced = book.price(row.provider, row.model, row.wire_model, terms.region, began, usage, prices=charged)
     return _New(row.id, row.job_id, *price_records.record_of(priced, terms.region, usage))
 
 

@@ -283,7 +283,9 @@ attempts = Table(  # one row, one provider call; written before the call, settle
     Column("cache_write_1h_tokens", Integer),
     Column("list_price", Text),  # JSON: USD per million tokens by kind; null: see price_parts
     Column("multipliers", Text),  # JSON: name to factor
+    Column("negotiated_price", Text),  # JSON: USD per million tokens by kind, as charged; null: by the two before
     Column("cost_usd", Usd),  # null: unpriced
+    Column("list_usd", Usd),  # the cost at list price, of a call at a negotiated one; null: `cost_usd`
     Column("estimated", Boolean, nullable=False),  # the cost is an upper bound made before the call, not a bill
     Column("price_version", String(120)),
     Column("price_terms", Text),  # JSON (`price_records.py`); null: not priced by its usage

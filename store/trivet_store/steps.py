@@ -108,6 +108,9 @@ class Settlement:
     """Its passes (`price_records`); None: it had one."""
     model_used: str | None = None
     """The model that answered; None: the one asked for."""
+    list_usd: Decimal | None = None
+    """Its cost at list price, if it was charged at a negotiated one."""
+    negotiated_price: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

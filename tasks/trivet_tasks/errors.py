@@ -10,6 +10,7 @@
     │   ├── StoreUnavailable   it does not answer
     │   └── SchemaMismatch     its schema is older or newer than this Trivet
     ├── BrokerUnavailable      the broker or the shared state does not answer
+    ├── ClientClosed           the client was used after its `close()`
     ├── ProcessFailed          a part that was to be started here did not start
     ├── ProbeNotMade           a probe asked for by hand was not made
     └── ResultTimeout          waiting ended before the job did
@@ -96,6 +97,12 @@ class SchemaMismatch(StoreError):
 
 class BrokerUnavailable(TrivetError):
     """The broker or the shared state does not answer."""
+
+
+class ClientClosed(TrivetError):
+    """The client was used after it was closed, or closed while something waited. Jobs go on."""
+
+    hint = "Make a new Client; jobs go on without one."
 
 
 class ProcessFailed(TrivetError):

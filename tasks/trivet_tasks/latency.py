@@ -1,7 +1,7 @@
 """The four latency classes and their defaults."""
 
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,6 +26,9 @@ class Latency(StrEnum):
         """The kind of worker process that runs this class."""
         return Lane.REALTIME if self is Latency.REALTIME else Lane.BULK
 
+
+LatencyName: TypeAlias = Literal["realtime", "batch", "async", "deferred"]
+"""Name of a latency class, as people write it."""
 
 Order = Literal["latency", "cost", "priority", "weight"]
 

@@ -6,7 +6,7 @@ The rules that classify a provider's error are in `trivet_worker.adapters.error_
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 CATEGORY_UNNAMED = "unnamed"
 """Of a refusal whose category the provider gives as null."""
@@ -43,6 +43,13 @@ class Outcome(StrEnum):
     """The call was dropped on our side: the job was cancelled or the worker shut down."""
     UNKNOWN = "unknown"
     """The worker died between the call and its record: the outcome is not known."""
+
+
+OutcomeName: TypeAlias = Literal[
+    "succeeded", "rate_limited", "overloaded", "server_error", "timeout", "connection", "incomplete", "unusable",
+    "proxy_error", "invalid", "ambiguous", "cancelled", "unknown",
+]  # fmt: skip
+"""Name of an outcome, as people read it."""
 
 
 class Scope(StrEnum):

@@ -5,6 +5,7 @@ A state that a row or a reply carries may be plain text of the same value: state
 
 from difflib import get_close_matches
 from enum import StrEnum
+from typing import Literal, TypeAlias, cast
 
 from trivet_tasks.errors import InvalidRequest
 
@@ -26,6 +27,19 @@ class JobState(StrEnum):
     FAILED = "failed"
     EXPIRED = "expired"
     CANCELLED = "cancelled"
+
+
+EndStateName: TypeAlias = Literal["succeeded", "failed", "expired", "cancelled"]
+"""Name of a state in which a job has ended, as people read it."""
+JobStateName: TypeAlias = Literal["waiting", "delayed", "coalesced", "dispatched", "running"] | EndStateName
+"""Name of any state of a job."""
+
+
+def name_of_end(state: JobState) -> EndStateName:
+    """Return the name of a state in which a job has ended. ValueError for any other state."""
+    if state not in END_STATES:
+        raise ValueError(f"a job that is {state.value} has not ended")
+    return cast("EndStateName", state.value)
 
 
 def read_job_state(text: str) -> JobState:

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.faults.ledger import HAIKU
 from tests.faults.pool import Names, Shape, simulator_arguments, write_config
@@ -59,5 +60,5 @@ def running_system(folder: Path, store_url: str, pool: Sequence[Names]) -> Itera
 def _warm_up(client: Client) -> None:
     """Do what is slow once, such as loading Celery in this process, before anybody measures a realtime job's time."""
     for latency in ("batch", "realtime"):
-        terms = {"model": HAIKU, "max_tokens": 10, "compliance": [WARM.tag], "latency": latency}
+        terms: dict[str, Any] = {"model": HAIKU, "max_tokens": 10, "compliance": [WARM.tag], "latency": latency}
         client.submit("Warm up.", **terms).result(timeout=READY_S)

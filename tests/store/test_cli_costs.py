@@ -13,9 +13,10 @@ import pytest
 from tests.command_line import Said
 from tests.store.world import MODEL, OTHER_ROUTE, SUCCESS, WAIT, World, finished, specs
 
-from trivet_store.steps import ClaimedJob, Settlement, Transition
+from trivet_store.steps import ClaimedJob, End, Settlement, Transition
 from trivet_tasks.outcomes import Outcome, Usage
 from trivet_tasks.prices import price_records
+from trivet_tasks.states import JobState
 
 LISTED = {"input": "2", "output": "10", "cache_read": "0.1", "cache_write_5m": "2.5", "cache_write_1h": "4"}
 FIRST_DAY, SECOND_DAY = 1_795_391_999.0, 1_795_392_000.0  # 2026-11-22 and 2026-11-23, UTC
@@ -57,6 +58,14 @@ def test_what_prompt_caches_saved_is_told(trivet: Callable[..., Said], ledger: W
     assert (one["model"], one["read_tokens"], Decimal(one["saved_usd"])) == (MODEL, 1_000_000, Decimal("1.9"))
 
 
+def test_the_table_has_cached_tokens_where_there_are_any(trivet: Callable[..., Said], ledger: World) -> None:
+    heading, *_, total = trivet("costs", "--by", "model", *ALWAYS).out.splitlines()[:3]
+    assert ("CACHE READ" in heading, "CACHE WRITE" in heading) == (True, False)
+    assert "1,000,000" in total
+    (row,) = trivet("costs", "--by", "month", *ALWAYS, "--json").json["rows"]
+    assert (row["month"], row["cache_read_tokens"], row["plain_input_tokens"]) == ("2026-11", 1_000_000, 50)
+
+
 def test_the_table_names_what_is_unpriced(trivet: Callable[..., Said], ledger: World) -> None:
     said = trivet("costs", *ALWAYS)
     assert (said.code, said.err) == (0, "")
@@ -79,7 +88,7 @@ def test_json_has_every_digit_the_span_and_the_models_without_a_price(
     ]
     assert found["total"]["unpriced"] == 1
     assert found["unpriced"] == [{"provider": "bedrock", "model": MODEL, "wire_model": f"wire.{MODEL}", "calls": 1}]
-    assert (found["since"], found["until"]) == (1_793_491_200.0, 1_796_083_200.0)
+    assert (found["since"], found["until"]) == ("2026-11-01T00:00:00.000Z", "2026-12-01T00:00:00.000Z")
     half = trivet("costs", "--since", "2026-11-22", "--until", "2026-11-23", "--json").json
     assert half["total"]["cost_usd"] == "0.123456789012"
 
@@ -140,6 +149,26 @@ def test_the_page_loads_nothing_runs_nothing_and_has_the_figures(
     assert heights[1] / heights[0] == pytest.approx(4 / 0.123456789012, rel=0.01)
 
 
+def test_what_failed_calls_may_have_cost_is_shown_as_such(trivet: Callable[..., Said], world: World) -> None:
+    world.batch("contracts", *specs(2))
+    lease = world.lease()
+    cut, good = world.take(lease, world.dispatch(2))
+    end = End(JobState.FAILED, outcome=Outcome.TIMEOUT, error="it took too long")
+    world.finish(finished(cut, lease, end, outcome=Outcome.TIMEOUT, cost="0.3", estimated=True))
+    for said in (
+        trivet("batch", "status", "contracts").out, trivet("batch", "list").out, trivet("job", "list").out,
+        trivet("job", "show", cut.id).out, trivet("job", "result", cut.id).err,
+    ):  # fmt: skip
+        assert "at most $0.300000" in said, said
+        assert "$0.00 " not in said, said
+    (line,) = trivet("batch", "results", "contracts", "--now").out.splitlines()
+    assert Decimal(orjson.loads(line)["estimated_usd"]) == Decimal("0.3")
+    world.end(lease, [good], cost="2")
+    progress = trivet("batch", "status", "contracts", "--json").json
+    assert (Decimal(progress["cost_usd"]), Decimal(progress["estimated_usd"])) == (Decimal(2), Decimal("0.3"))
+    assert "$2.00 + at most $0.300000" in trivet("batch", "status", "contracts").out
+
+
 def test_a_page_of_nothing_says_so(trivet: Callable[..., Said], world: World) -> None:
     page = trivet("costs", "--html", "-").out
     assert "No call was made." in page
@@ -155,6 +184,7 @@ def test_a_page_of_nothing_says_so(trivet: Callable[..., Said], world: World) ->
         (["--since", "1d", "--until", "2d"], "is before --since"),
         (["--csv", "/nowhere/at/all.csv"], "/nowhere/at/all.csv cannot be written"),
         (["--csv", "-", "--json"], "do not go together"),
+        (["--csv", "-", "--watch"], "goes with the table"),
         (["--json", "reprice"], "options come after the sub-command"),
     ],
 )

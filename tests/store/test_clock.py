@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import orjson
 import pytest
@@ -71,7 +71,12 @@ def test_deadlines_count_from_the_database_s_time_however_a_job_is_submitted(
 ) -> None:
     world.lease()  # somebody works: the database's clock stays as it is
     wall(-by_s)
-    request = {"model": MODEL, "max_tokens": 10, "messages": [{"role": "user", "content": "Hi"}], "deadline": 600}
+    request: dict[str, Any] = {
+        "model": MODEL,
+        "max_tokens": 10,
+        "messages": [{"role": "user", "content": "Hi"}],
+        "deadline": 600,
+    }
     (tmp_path / "one.jsonl").write_bytes(orjson.dumps({**request, "key": "bulk"}))
     before = world.now()
     with Client(tmp_path / "trivet.toml") as client:

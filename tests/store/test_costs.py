@@ -11,6 +11,7 @@ from trivet_store.jobs.claiming import add_attempt
 from trivet_store.ledger import spending
 from trivet_store.reports import cost_savings, costs
 from trivet_store.reports.costs import GROUPINGS, CostRow, Span
+from trivet_store.reports.spend_rate import spend_rate
 from trivet_store.steps import CallTarget, End, Settlement, Transition
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.latency import Latency
@@ -89,10 +90,44 @@ def test_days_are_utc(world: World) -> None:
         world.sql("UPDATE attempts SET started_at = :at WHERE id = :id", at=at, id=attempt)
     assert sorted(row.group[0] for row in _summed(world, "day")) == ["2026-11-22", "2026-11-23"]
     assert [row.calls for row in _summed(world, since=1_795_392_000.0)] == [1]
+    assert [row.group for row in _summed(world, "hour", "month")] == [
+        ("2026-11-22T23:00Z", "2026-11"),
+        ("2026-11-23T00:00Z", "2026-11"),
+    ]
+
+
+def test_tokens_are_told_by_kind(world: World) -> None:
+    lease, jobs = world.running(1)
+    settled = finished(jobs[0], lease).settlement
+    world.finish(Transition(jobs[0], replace(settled, usage=Usage(1, 2, 30, 400, 5_000)), SUCCESS))
+    (row,) = _summed(world)
+    assert (row.input_tokens, row.plain_input_tokens, row.output_tokens) == (5_431, 1, 2)
+    assert (row.cache_read_tokens, row.cache_write_5m_tokens, row.cache_write_1h_tokens) == (30, 400, 5_000)
+
+
+def test_the_present_rate_counts_calls_that_ended_lately(world: World) -> None:
+    lease, jobs = world.running(3)
+    world.end(lease, jobs, cost="0.5")
+    now = world.now()
+    for job, began, took in zip(jobs, (700.0, 100.0, 200.0), (100.0, 1.0, None), strict=True):
+        world.sql(
+            "UPDATE attempts SET started_at = :at, latency_s = :took WHERE id = :id",
+            at=now - began, took=took, id=job.attempt_id,
+        )  # fmt: skip
+    world.sql("UPDATE attempts SET outcome = NULL WHERE latency_s IS NULL")
+    with world.store.read() as connection:
+        rate = spend_rate(connection, now)
+        assert rate.by_route[ROUTE] == rate.usd_per_hour
+        assert rate.over_s == pytest.approx(99, abs=0.01)
+        assert rate.usd_per_hour == pytest.approx(Decimal("0.5") * 3_600 / 99, abs=Decimal("0.01"))
+        assert spend_rate(connection, now + 400).by_route == {}
+        soon = spend_rate(connection, now - 90)
+        assert soon.over_s == 60, "one call is not an hour's rate"
 
 
 def test_nothing_costs_nothing(world: World) -> None:
-    assert _summed(world) == [CostRow((), 0, 0, 0, 0, Decimal(0), Decimal(0), Decimal(0), 0)]
+    nothing = Decimal(0)
+    assert _summed(world) == [CostRow((), 0, 0, 0, 0, 0, 0, 0, nothing, nothing, nothing, nothing, 0)]
     assert _summed(world, "route") == []
 
 

@@ -23,6 +23,7 @@ from trivet_store.repricing import Extent, Tally
 from trivet_store.retention import Terms
 from trivet_store.schema import Usd
 from trivet_store.steps import ClaimedJob, End, Next, Settlement, Transition
+from trivet_tasks.config.route_prices import RoutePrice
 from trivet_tasks.latency import DEFAULTS
 from trivet_tasks.outcomes import Outcome, Usage, UsagePart
 from trivet_tasks.prices import price_records
@@ -125,6 +126,23 @@ def test_nothing_is_written_unless_told_and_then_every_sum_is(world: World) -> N
     assert {row.price_version for row in attempts(world)} == {BOOK.version}
     assert {row.price_terms for row in attempts(world)} == {PLAIN}
     assert reprice(world, apply=True) == (4, 0, 4 * RIGHT, 4 * RIGHT, 0, 0)
+
+
+def test_a_contract_that_was_entered_late_is_honoured_and_a_removed_route_keeps_its_own(world: World) -> None:
+    world.batch("contracts", *specs(1))
+    lease = world.lease()
+    world.finish(settled(calls_of(world, lease, 1)[0], str(RIGHT)))
+    half = (RoutePrice.model_validate({"from": "2020-01-01", "factor": "0.5"}),)
+    pages = list(repricing.reprice(world.store, BOOK, Span(), prices={ROUTE: half}, apply=True))
+    assert [tally.after_usd for page in pages for tally in page.values()] == [RIGHT / 2]
+    assert check_sums(world) == RIGHT / 2
+    with world.store.read() as connection:
+        (total,) = summed(connection, [], Span())
+    assert (total.cost_usd, total.list_usd) == (RIGHT / 2, RIGHT)
+    assert reprice(world, apply=True) == (1, 0, RIGHT / 2, RIGHT / 2, 0, 0), "the route is not known any more"
+    pages = list(repricing.reprice(world.store, BOOK, Span(), prices={ROUTE: ()}, apply=True))
+    assert check_sums(world) == RIGHT
+    assert {row.negotiated_price for row in attempts(world)} == {None}
 
 
 def test_a_price_that_is_no_longer_known_makes_the_job_unpriced_not_free(world: World) -> None:

@@ -8,7 +8,7 @@ import pytest
 from trivet import InvalidRequest
 from trivet.testing import RunningTrivet
 
-TERMS = {"model": "claude-sonnet-5-5", "max_tokens": 40}
+TERMS: dict[str, Any] = {"model": "claude-sonnet-5-5", "max_tokens": 40}
 DOCUMENT = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "x"}}
 ASKING: list[dict[str, Any]] = [
     {"temperature": 0.2},
@@ -21,7 +21,7 @@ ASKING: list[dict[str, Any]] = [
 
 def test_such_jobs_run_on_the_clouds_and_never_at_the_newest_version(system: RunningTrivet) -> None:
     key = f"versions-{time.time_ns()}"
-    requests = [
+    requests: list[dict[str, Any]] = [
         {"messages": [{"role": "user", "content": f"{key} {number}"}], **asking, "key": f"{key}-{number}"}
         for number, asking in enumerate(ASKING * 4)
     ]

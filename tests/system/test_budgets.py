@@ -1,6 +1,7 @@
 """A budget over four workers, through the whole system: it is never overdrawn, its jobs wait, and go on when it is raised."""
 
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,7 @@ def test_four_workers_spend_no_more_than_there_is_and_go_on_when_raised(
         return one if one["state"] == "holding" and Decimal(one["reserved_usd"]) == 0 else None
 
     one = until(holds, "the budget to hold")
+    assert datetime.fromisoformat(one["window_ends_at"]).hour == 0, "days turn at midnight UTC"
     progress = batch.progress()
     assert (progress.failed, progress.expired, progress.running) == (0, 0, 0), "they wait, nothing fails"
     assert 0 < progress.succeeded < 60

@@ -139,7 +139,7 @@ def test_a_waiting_job_can_be_cancelled(trivet: Callable[..., Said]) -> None:
         (["submit", "x", "--model", "claude-sonet-5-5"], "Did you mean claude-sonnet-5-5"),
         (["submit", "x", "--latency", "realtim"], "Did you mean realtime?"),
         (["submit", "x", "--tag", "team"], "--tag: 'team' must read name=value."),
-        (["submit", "x", "--deadline", "soon"], "deadline: must be seconds from now"),
+        (["submit", "x", "--deadline", "soon"], 'deadline: must be a span from now such as "90s"'),
         (["submit", "--file", "/nowhere/x.json"], "/nowhere/x.json: cannot be read: No such file"),
         (["bulk", "/nowhere/x.jsonl"], "/nowhere/x.jsonl: no such file."),
         (["batch", "status", "nowhere"], "No batch is called 'nowhere'."),

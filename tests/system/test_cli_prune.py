@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.command_line import Said
@@ -14,7 +15,7 @@ from trivet_store import retention
 from trivet_store.database.batched_scan import Step
 from trivet_store.database.engine import Store
 
-TERMS = {"model": "claude-sonnet-5-5", "max_tokens": 40}
+TERMS: dict[str, Any] = {"model": "claude-sonnet-5-5", "max_tokens": 40}
 
 
 def test_pruned_jobs_say_so_and_cost_what_they_cost(trivet: Callable[..., Said], tmp_path: Path) -> None:

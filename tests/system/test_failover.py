@@ -1,13 +1,14 @@
 """Failing providers, through the whole system. (The full fault suite is tests/faults.)"""
 
 from collections import Counter
+from typing import Any
 
 import pytest
 from tests.builders import unique
 
 from trivet.testing import RunningTrivet
 
-TERMS = {"model": "claude-sonnet-5-5", "max_tokens": 40}
+TERMS: dict[str, Any] = {"model": "claude-sonnet-5-5", "max_tokens": 40}
 ROUTE_OF = {"anthropic": "anthropic", "bedrock": "bedrock-us-east-1", "vertex": "vertex-global"}
 
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.databases import new_database
@@ -11,7 +12,7 @@ from tests.timing import until
 from trivet.admin import AttemptRow
 from trivet.testing import QUICK, RunningTrivet, running_trivet
 
-TERMS = {"model": "claude-sonnet-5-5", "max_tokens": 40, "latency": "realtime"}
+TERMS: dict[str, Any] = {"model": "claude-sonnet-5-5", "max_tokens": 40, "latency": "realtime"}
 SHARE = 0.2
 RESULT_S = 60.0
 SLOW_S = 2.0

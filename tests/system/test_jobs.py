@@ -4,13 +4,25 @@ import asyncio
 import threading
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
 
+import psutil
 import pytest
 from tests.builders import unique
 
-from trivet import AsyncClient, Client, InvalidRequest, KeyConflict, NotFound, ResultTimeout
+from trivet import (
+    AsyncClient,
+    Client,
+    ClientClosed,
+    InvalidRequest,
+    KeyConflict,
+    LatencyName,
+    NotFound,
+    RequestParams,
+    ResultTimeout,
+)
 from trivet.testing import RunningTrivet
 
 MODEL = "claude-sonnet-5-5"
@@ -18,7 +30,7 @@ TERMS: dict[str, Any] = {"model": MODEL, "max_tokens": 40}
 
 
 @pytest.mark.parametrize("latency", ["realtime", "batch", "async", "deferred"])
-def test_a_job_of_each_class_gets_its_message(system: RunningTrivet, latency: str) -> None:
+def test_a_job_of_each_class_gets_its_message(system: RunningTrivet, latency: LatencyName) -> None:
     job = system.client.submit("What is a trivet?", latency=latency, tags={"team": "docs"}, **TERMS)
     result = job.result(timeout=60)
     assert result.status == "succeeded"
@@ -189,6 +201,82 @@ def test_the_async_client_does_the_same(system: RunningTrivet) -> None:
             return [result.status, *[item.status async for item in batch.results(timeout=60)]]
 
     assert asyncio.run(main()) == ["succeeded"] * 6
+
+
+def test_an_async_generator_becomes_a_batch_and_a_job_is_awaited(system: RunningTrivet) -> None:
+    name = unique("generated")
+
+    async def main() -> None:
+        async with AsyncClient(settings=system.settings) as client:
+
+            async def requests() -> AsyncIterator[RequestParams]:
+                """Ask for each request what only the event loop can give, through the same client."""
+                for number in range(250):
+                    if number % 100 == 0:
+                        first = await client.submit(f"Before {number}", latency="realtime", **TERMS)
+                        assert (await first).status == "succeeded"
+                    yield {"prompt": f"Document {number}", "key": f"{name}/{number}"}
+
+            # more at once than the client has threads
+            batches = await asyncio.gather(
+                client.submit_many(requests(), name=name, **TERMS),
+                *(client.submit_many(few(name, n), name=f"{name}-{n}", **TERMS) for n in range(12)),
+            )
+            found = [result async for result in batches[0].results(timeout=60)]
+            assert Counter(result.key for result in found) == Counter(f"{name}/{n}" for n in range(250))
+            progress = [await batch.wait(timeout=60) for batch in batches]
+            assert [one.succeeded for one in progress] == [250, *[3] * 12]
+
+    asyncio.run(main())
+
+
+async def few(name: str, number: int) -> AsyncIterator[RequestParams]:
+    for line in range(3):
+        await asyncio.sleep(0)
+        yield {"prompt": f"Few {number} {line}", "key": f"{name}/{number}/{line}"}
+
+
+def test_a_bad_request_of_an_async_generator_is_named_and_the_generator_closed(system: RunningTrivet) -> None:
+    name, closed = unique("generated"), []
+
+    async def requests() -> AsyncIterator[dict[str, Any]]:
+        try:
+            for number in range(10_000):
+                yield {"prompt": f"Document {number}"} if number != 120 else {"prompt": ""}
+        finally:
+            closed.append(True)
+
+    async def main() -> None:
+        async with AsyncClient(settings=system.settings) as client:
+            with pytest.raises(InvalidRequest, match="request 120: prompt"):
+                await client.submit_many(requests(), name=name, **TERMS)
+            assert closed == [True]
+            batch = await client.batch(name)
+            assert (await batch.progress()).state == "incomplete"
+            await batch.cancel()
+
+    asyncio.run(main())
+
+
+def test_a_deadline_is_a_span_as_on_the_command_line(system: RunningTrivet) -> None:
+    job = system.client.submit("Nowhere", deadline="1.5s", not_before="1s", residency="atlantis", **TERMS)
+    row = job.look()
+    assert row.deadline_at == pytest.approx(row.created_at + 1.5, abs=1)
+    assert row.not_before == pytest.approx(row.created_at + 1, abs=1)
+    assert job.result(timeout=60).status == "expired"
+
+
+def test_a_closed_client_keeps_no_thread_and_no_connection_of_its_own(system: RunningTrivet) -> None:
+    process = psutil.Process()
+    threads, files = set(threading.enumerate()), len(process.open_files())
+    client = Client(settings=system.settings)
+    job = client.submit("Hello", latency="realtime", **TERMS)
+    assert job.result(timeout=60).succeeded
+    client.close()
+    assert set(threading.enumerate()) <= threads
+    assert len(process.open_files()) <= files
+    with pytest.raises(ClientClosed):
+        job.result(timeout=60)
 
 
 def test_what_does_not_exist_is_not_found(system: RunningTrivet) -> None:

@@ -1,5 +1,7 @@
 """Knowledge of the routes survives the shared state losing everything."""
 
+from typing import Any
+
 from tests.builders import unique
 from tests.databases import database_of, rows
 from tests.timing import until
@@ -8,7 +10,7 @@ from trivet.testing import RunningTrivet
 from trivet_store.cluster import health
 from trivet_tasks.shared_state import connect
 
-TERMS = {"model": "claude-sonnet-5-5", "max_tokens": 40}
+TERMS: dict[str, Any] = {"model": "claude-sonnet-5-5", "max_tokens": 40}
 BEDROCK = "bedrock-us-east-1"
 
 

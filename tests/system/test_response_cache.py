@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.builders import unique
@@ -17,7 +18,7 @@ from tests.timing import until
 from trivet.testing import QUICK, RunningTrivet, running_trivet
 
 DEADLINE_S = 90.0
-TERMS = {"model": "claude-haiku-4-5", "max_tokens": 1_000}
+TERMS: dict[str, Any] = {"model": "claude-haiku-4-5", "max_tokens": 1_000}
 WORKERS = 4
 SECTIONS = {**QUICK, "cache": {"enabled": True}, "leases": {"ttl_s": 8, "heartbeat_s": 0.5}}
 CALL_S = 0.2

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.command_line import run_trivet
@@ -36,7 +37,7 @@ HOLDS_WITHIN_S = 2.0
 READY_S = 120.0
 DEADLINE_S = 90.0
 LATENCY_S = 0.2
-TERMS = {"model": "claude-sonnet-5-5", "max_tokens": 40, "latency": "batch"}
+TERMS: dict[str, Any] = {"model": "claude-sonnet-5-5", "max_tokens": 40, "latency": "batch"}
 
 
 @dataclass

@@ -18,8 +18,9 @@ from rich.text import Text
 from sqlalchemy import event, text
 from tests.timing import PATIENCE_S
 
+from trivet import EndStateName
 from trivet.cli import output, progress
-from trivet.cli.options import since, span_or_moment, span_s
+from trivet.cli.options import since, span_or_moment
 from trivet.cli.output import Column, print_facts, print_line, print_table
 from trivet.cli.progress import ProgressLines
 from trivet.cli.results import ResultsFile, check_ending, result_line
@@ -31,6 +32,7 @@ from trivet_store.reports import backlog
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import DEFAULTS, Latency
+from trivet_tasks.spans import span_s
 
 COLUMNS = [Column("ROUTE"), Column("WHY", cut=True), Column("CALLS", right=True, spare=1), Column("LIMITS", spare=2)]
 ROWS = [["bedrock-us-east-1", "a reason of some length", "1,234", "500 req/min"], ["x", "[bold]y", "5", ""]]
@@ -182,7 +184,7 @@ def test_files_of_json_lines_are_called_so(tmp_path: Path, name: str) -> None:
     check_ending(tmp_path / name)
 
 
-def result(number: int, *, status: str = "succeeded") -> Result:
+def result(number: int, *, status: EndStateName = "succeeded") -> Result:
     good = status == "succeeded"
     return Result(
         id=f"{number:032x}",
@@ -193,7 +195,18 @@ def result(number: int, *, status: str = "succeeded") -> Result:
         cost_usd=Decimal("0.000000000001"),
         route="anthropic",
         model="claude-sonnet-5-5",
-        attempts=(Attempt("a1", "anthropic", status, 1.0, 0.5, Decimal("0.000000000001"), False, "req_1"),),
+        attempts=(
+            Attempt(
+                "a1",
+                "anthropic",
+                "succeeded" if good else "overloaded",
+                1.0,
+                0.5,
+                Decimal("0.000000000001"),
+                False,
+                "req_1",
+            ),
+        ),
         cached=False,
         latency_s=1.5,
         created_at=1.0,

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from decimal import Decimal
 from html.parser import HTMLParser
+from importlib import resources
 
 import pytest
 
@@ -77,3 +78,10 @@ def test_labels_are_escaped() -> None:
 )
 def test_amounts_as_people_read_them(amount: str, said: str) -> None:
     assert usd(Decimal(amount)) == said
+
+
+@pytest.mark.parametrize("place", [".card b", ".bars .amount", ".bars .note", ".legend b", ".number"])
+def test_a_minus_and_its_amount_stay_on_one_line(place: str) -> None:
+    style = resources.files("trivet.costs_page").joinpath("page.css").read_text("utf-8")
+    (rule,) = [line for line in style.splitlines() if line.startswith(f"{place} {{")]
+    assert "white-space: nowrap" in rule

@@ -9,6 +9,7 @@ from docs.generate_reference import FOLDER, pages
 from pydantic import BaseModel
 
 from trivet_tasks.config.budgets import BudgetSettings
+from trivet_tasks.config.route_prices import RoutePrice, TokenUsd
 from trivet_tasks.config.route_settings import LimitGroup, RouteCosts, RouteSettings
 from trivet_tasks.config.route_windows import RouteWindow
 from trivet_tasks.config.settings import Settings
@@ -102,8 +103,12 @@ def test_a_page_made_from_the_code_is_up_to_date(name: str) -> None:
 def test_every_setting_is_in_the_reference_with_its_meaning() -> None:
     rows = re.findall(r"^\| `(\w+)` \|.*\| ([^|]*) \|$", pages()["settings.md"], flags=re.MULTILINE)
     assert {name for name, meaning in rows if not meaning.strip()} == set()
-    models: list[type[BaseModel]] = [RouteSettings, LimitGroup, RouteCosts, RouteWindow, BudgetSettings, ClassSettings]
+    models: list[type[BaseModel]] = [
+        RouteSettings, LimitGroup, RouteCosts, RoutePrice, TokenUsd, RouteWindow, BudgetSettings, ClassSettings
+    ]  # fmt: skip
     sections = [field.annotation for field in Settings.model_fields.values()]
     models += [kind for kind in sections if isinstance(kind, type) and issubclass(kind, BaseModel)]
     assert len(models) > 12
-    assert {name for model in models for name in model.model_fields} <= {name for name, _ in rows}
+    assert {field.alias or name for model in models for name, field in model.model_fields.items()} <= {
+        name for name, _ in rows
+    }

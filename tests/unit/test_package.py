@@ -16,6 +16,11 @@ def test_version_is_that_of_the_distribution() -> None:
     assert metadata("trivet")["License-Expression"] == "Apache-2.0"
 
 
+def test_each_public_name_can_be_imported() -> None:
+    assert {name for name in trivet.__all__ if not hasattr(trivet, name)} == set()
+    assert trivet.__all__ == sorted(trivet.__all__)
+
+
 def test_each_public_name_of_the_operations_api_can_be_imported() -> None:
     assert {name for name in admin.__all__ if not hasattr(admin, name)} == set()
     assert set(admin.__all__) <= set(dir(admin))

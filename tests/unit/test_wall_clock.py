@@ -10,7 +10,7 @@ MAY = {
     "api/trivet/cli/plan.py": "plans without a database",
     "api/trivet/plan/planner.py": "plans without a database",
     "api/trivet/cli/routes.py": "shows how long ago",
-    "api/trivet/cli/routes_watch.py": "shows the time",
+    "api/trivet/cli/watching.py": "shows the time",
     "api/trivet/flower/metrics.py": "tells Prometheus, which has the machines' clocks",
     "api/trivet/live_check/anthropic.py": "checks accounts without a database",
     "api/trivet/live_check/run.py": "checks accounts without a database",

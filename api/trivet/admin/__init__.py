@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from trivet_store.reports.cost_savings import AnswerSaving, CacheSaving
     from trivet_store.reports.costs import CostRow, Span, Unpriced
     from trivet_store.reports.results import AttemptRow, JobRow, RetryRow
+    from trivet_store.reports.spend_rate import SpendRate
     from trivet_store.repricing import Tally
 
 _MODULES = {
@@ -70,6 +71,7 @@ _MODULES = {
     "trivet_store.reports.cost_savings": ("AnswerSaving", "CacheSaving"),
     "trivet_store.reports.costs": ("CostRow", "Span", "Unpriced"),
     "trivet_store.reports.results": ("AttemptRow", "JobRow", "RetryRow"),
+    "trivet_store.reports.spend_rate": ("SpendRate",),
     "trivet_store.repricing": ("Tally",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
@@ -142,6 +144,7 @@ __all__ = [
     "SchemaUpgrade",
     "SchemaVersion",
     "Span",
+    "SpendRate",
     "Tally",
     "Unpriced",
     "folded",

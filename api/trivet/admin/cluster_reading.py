@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 import redis
 
@@ -23,6 +24,7 @@ from trivet_store.ledger import spending
 from trivet_store.ledger.spending import Spent
 from trivet_store.reports import backlog
 from trivet_store.reports.backlog import FlowRequirements, RouteBacklog
+from trivet_store.reports.spend_rate import SpendRate, spend_rate
 from trivet_tasks.config.route_settings import WHOLE_ROUTE
 from trivet_tasks.requests.eligibility import name_on_wire
 from trivet_tasks.shared_state import check_writable
@@ -64,6 +66,7 @@ class _Reading:
     lanes: Sequence[str]
     outstanding: Sequence[RouteBacklog]
     spent: Mapping[str, Spent]
+    rate: SpendRate
     noted: _Noted
     shared: _Shared
     now: float
@@ -92,6 +95,7 @@ class _Reading:
             lacking=lacking_lanes(name, self.processes.workers, self.lanes),
             scheduled=bool(self.processes.schedulers),
             spent=self.spent.get(name, Spent()),
+            usd_per_hour=self.rate.by_route.get(name, Decimal(0)),
             proven_at=None if use is None or use.proven_s is None else self.now - use.proven_s,
         )
 
@@ -155,6 +159,7 @@ def read_cluster(connections: Connections) -> ClusterStatus:
         required = backlog.requirements_of_waiting(connection)
         budgets = statuses(connection, known.routes, now, connections.directory.costs) if known.budgets else ()
         spent = spending.by_route(connection, now)
+        rate = spend_rate(connection, now)
         processes = read_processes(store, connection, settings.leases.ttl_s)
         drops = tuple(events.drops(connection))
         noted = _Noted(
@@ -163,7 +168,7 @@ def read_cluster(connections: Connections) -> ClusterStatus:
             events.last_drains(connection) if any(route.drained for route in known.routes.values()) else {},
         )
     shared = _read_shared_state(connections, known, models, required)
-    reading = _Reading(known, processes, settings.worker.lanes, outstanding, spent, noted, shared, now)
+    reading = _Reading(known, processes, settings.worker.lanes, outstanding, spent, rate, noted, shared, now)
     routes = [reading.route(name) for name in known.routes]
     for name, route in settings.routes.items():
         if name not in known.routes:

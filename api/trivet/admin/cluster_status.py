@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 from trivet.admin.blocked import BlockedReason
 from trivet.admin.budgets import BudgetStatus
@@ -101,6 +102,8 @@ class RouteStatus:
     """True while a scheduler is alive that dispatches jobs to it."""
     spent: Spent = NOTHING
     """Cost of its calls of today (UTC) so far, USD."""
+    usd_per_hour: Decimal = Decimal(0)
+    """Its present spending, over the calls that ended lately."""
 
     def state_of(self, model: ModelStatus) -> str:
         """Return the word for the state of one of its models, the operator's and the workers' side included."""

@@ -11,6 +11,7 @@ from trivet_store.database.engine import Connection
 from trivet_store.database.postgres import plan_freely
 from trivet_store.reports.cost_savings import ANSWERED_BY, AnswerSaving, CacheSaving, answer_savings, cache_savings
 from trivet_store.reports.costs import CostRow, Span, Unpriced, summed, unpriced
+from trivet_store.reports.spend_rate import SpendRate, spend_rate
 from trivet_tasks.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class CostReport:
     span: Span
     by: tuple[str, ...]
     rows: Sequence[CostRow]
-    """One row for each group, dearest first; by day where that is asked for. None without groups."""
+    """One row for each group, dearest first; by time where that is asked for. None without groups."""
     total: CostRow
     unpriced: Sequence[Unpriced]
     """Calls for which no price is known, and which no sum includes."""
@@ -79,6 +80,8 @@ class Repricing(NamedTuple):
     """Settled calls whose rows do not keep the terms of their price; they stay unchanged."""
     groups: "Mapping[tuple[str, str], Tally]"
     """Calls priced so far, by model and route."""
+    not_in_force: tuple[str, ...] = ()
+    """Routes whose negotiated prices in this configuration are not those in force."""
 
     @property
     def total(self) -> "Tally":
@@ -98,7 +101,8 @@ class Costs(Group):
                 print(row.group, row.cost_usd)
 
         Args:
-            by: `route`, `model`, `provider`, `class`, `batch`, `tenant`, `tag:NAME`, `day`, `outcome`, `purpose`, `role`.
+            by: `route`, `model`, `provider`, `class`, `batch`, `tenant`, `tag:NAME`, `hour`, `day`, `month`, `outcome`,
+                `purpose`, `role`.
             until: the end, which is not in the span; None: now.
 
         Raises:
@@ -109,6 +113,15 @@ class Costs(Group):
             plan_freely(connection)
             span = Span(since, store.now(connection) if until is None else until)
             return _report(connection, by, span, [name for name in by if name in ANSWERED_BY])
+
+    def rate(self) -> SpendRate:
+        """Return the present spending in USD per hour, by route and in all.
+
+        admin.costs.rate().usd_per_hour
+        """
+        store = self._connections.store
+        with store.read() as connection:
+            return spend_rate(connection, store.now(connection))
 
     def overview(self, by: Sequence[str] = (), *, since: float = 0.0, until: float | None = None) -> CostOverview:
         """Return the same report with the costs by day, by class and by role of the calls.
@@ -134,7 +147,8 @@ class Costs(Group):
     def reprice(self, *, since: float = 0.0, until: float | None = None, apply: bool = False) -> Iterator[Repricing]:
         """Price settled calls again, each by the prices of its day as they are known today.
 
-        Workers go on meanwhile. Safe to interrupt: yielded work is committed, and another run does the rest.
+        Negotiated prices are those that the routes have in force now; calls on a removed route keep theirs. Workers go on
+        meanwhile. Safe to interrupt: yielded work is committed, and another run does the rest.
 
             for progress in admin.costs.reprice(since=time.time() - 86_400, apply=True):
                 print(progress.total.calls, "of", progress.calls)
@@ -153,6 +167,10 @@ class Costs(Group):
         from trivet_tasks.prices.price_book import PriceBook
 
         book = PriceBook()
+        routes = self._connections.directory.known(fresh=True).routes
+        prices = {name: route.settings.prices for name, route in routes.items()}
+        own = self._connections.settings.routes
+        other = tuple(name for name, route in own.items() if route.prices != prices.get(name, ()))
         store = self._connections.store
         with store.read() as connection:
             span = Span(since, store.now(connection) if until is None else until)
@@ -164,9 +182,9 @@ class Costs(Group):
 
         def run() -> Iterator[Repricing]:
             groups: defaultdict[tuple[str, str], Tally] = defaultdict(repricing.Tally)
-            progress = Repricing(span, book.version, apply, *repricing.extent(store, span), {})
+            progress = Repricing(span, book.version, apply, *repricing.extent(store, span), {}, other)
             yield progress
-            for page in repricing.reprice(store, book, span, apply=apply):
+            for page in repricing.reprice(store, book, span, prices=prices, apply=apply):
                 for group, tally in page.items():
                     groups[group] += tally
                 yield progress._replace(groups=dict(groups))

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import orjson
@@ -98,6 +99,7 @@ class Jobs(Group):
             now = store.now(connection)
         blocked = blocked_waiting_job(self._connections, job)
         read = None if body is None else orjson.loads(body)
+        job = replace(job, estimated_usd=results.estimated(attempts))
         return JobLife(job, tuple(attempts), tuple(retries), leader, blocked, read, now)
 
     def blocked(self, job_id: str) -> Blocked:

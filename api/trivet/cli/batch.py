@@ -71,7 +71,7 @@ def list_(
             [
                 [
                     p.name, _state(p), f"{p.total:,}", f"{p.ended:,}", f"{p.running:,}",
-                    f"{p.ended - p.succeeded:,}", output.usd(p.cost_usd), moment(p.created_at),
+                    f"{p.ended - p.succeeded:,}", output.usd_and_estimate(p.cost_usd, p.estimated_usd), moment(p.created_at),
                 ]
                 for p in found
             ],
@@ -305,7 +305,7 @@ def print_progress(
         count = getattr(progress, state)
         if count or state not in (JobState.EXPIRED, JobState.CANCELLED):
             facts.append((state, f"{count:,}"))
-    facts.append(("cost", output.usd(progress.cost_usd)))
+    facts.append(("cost", output.usd_and_estimate(progress.cost_usd, progress.estimated_usd)))
     if speed and not progress.done:
         facts.append(("speed", f"{speed:,.1f} jobs/s" + (f", about {seconds(left)} left" if left else "")))
     print_facts(facts)

@@ -1,31 +1,37 @@
 """`trivet costs`: the costs of calls. `trivet costs reprice`: price them again by today's list, and record that."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.text import Text
 
-from trivet.cli import options, output
+from trivet.cli import options, output, watching
 from trivet.cli.options import DEFAULT_SINCE, JsonExact, Since, Until, period
-from trivet.cli.output import Column, print_error, print_line, print_table
+from trivet.cli.output import Column, print_error, print_line, print_table, print_whole, said_lines, table_lines
 from trivet.cli.progress import bar
-from trivet.times import moment
-from trivet_tasks.errors import InvalidRequest
+from trivet.times import ago, iso, moment
+from trivet_tasks.errors import BrokerUnavailable, InvalidRequest, StoreUnavailable
 
 if TYPE_CHECKING:
-    from trivet.admin import AnswerSaving, CacheSaving, CostReport, CostRow, Repricing, Tally, Unpriced
+    from trivet.admin import AnswerSaving, CacheSaving, CostReport, CostRow, Repricing, SpendRate, Tally, Unpriced
 
 _STANDARD_OUTPUT = "-"
 _FIGURES = (
     "calls",
     "jobs",
     "input_tokens",
+    "plain_input_tokens",
+    "cache_read_tokens",
+    "cache_write_5m_tokens",
+    "cache_write_1h_tokens",
     "output_tokens",
     "cost_usd",
+    "list_usd",
     "estimated_usd",
     "approximate_usd",
     "unpriced",
@@ -42,7 +48,7 @@ def costs(
     by: Annotated[
         str,
         typer.Option(
-            help="One or several, by comma: route, model, provider, class, batch, tenant, tag:NAME, day, outcome, "
+            help="One or several, by comma: route, model, provider, class, batch, tenant, tag:NAME, hour, day, month, outcome, "
             "purpose (job, probe, hedge), role (result, or why the call was made in vain)."
         ),
     ] = "route",
@@ -54,6 +60,10 @@ def costs(
         str | None,
         typer.Option(help="Write one self-contained page with plots to this file; - prints it.", metavar="FILE"),
     ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Redraw it until Ctrl-C; with --json one line for each reading.")
+    ] = False,
+    interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two readings of --watch.")] = 5.0,
 ) -> None:
     """Costs of calls since a time. Calls in flight or without a known end are estimated and summed apart."""
     if asked.invoked_subcommand is not None:
@@ -63,9 +73,19 @@ def costs(
         return
     if sum((as_json, csv is not None, html is not None)) > 1:
         raise typer.BadParameter("--json, --csv and --html do not go together.")
+    if watch and (csv is not None or html is not None):
+        raise typer.BadParameter("--watch goes with the table or with --json.")
     names = list(dict.fromkeys(name.strip() for name in by.split(",") if name.strip()))
     with options.admin() as admin:
         start, end = period(since, until, admin.now())
+        if watch:
+
+            def read() -> "tuple[CostReport, SpendRate]":
+                start, end = period(since, until, admin.now())
+                return admin.costs.report(names, since=start, until=end), admin.costs.rate()
+
+            watching.watch(CostWatch(read), interval, as_json=as_json)
+            return
         if html is not None:
             overview = admin.costs.overview(names, since=start, until=end)
         else:
@@ -80,7 +100,56 @@ def costs(
     elif as_json:
         output.print_json(_as_object(report))
     else:
-        _show(report)
+        for line in report_lines(report, output.room()):
+            print_whole(line)
+
+
+class CostWatch:
+    """Reads the costs and the present spending again and again; while the database is away it keeps the last reading.
+
+    Args:
+        read: reads both.
+    """
+
+    title = "trivet costs"
+
+    def __init__(self, read: "Callable[[], tuple[CostReport, SpendRate]]") -> None:
+        self._read = read
+        self._last: tuple[CostReport, SpendRate] | None = None
+        self._impairment = ""
+
+    def look(self) -> None:
+        """Read them once more. A database that does not answer is shown."""
+        try:
+            self._last, self._impairment = self._read(), ""
+        except (StoreUnavailable, BrokerUnavailable) as error:
+            self._impairment = str(error)
+
+    def lines(self, room: int | None) -> list[Text]:
+        """Return the present spending and, below it, the report."""
+        lines = said_lines(self._impairment, "bold red", room=room) if self._impairment else []
+        if self._last is None:
+            return lines
+        report, rate = self._last
+        return [*lines, *said_lines(rate_words(rate), "bold", room=room), Text(), *report_lines(report, room)]
+
+    def as_json(self) -> str:
+        """Return one line; `impairment` gives the reason if it is not current."""
+        found: dict[str, Any] = {"impairment": self._impairment or None}
+        if self._last:
+            report, rate = self._last
+            now = {"usd_per_hour": rate.usd_per_hour, "by_route": rate.by_route, "over_s": round(rate.over_s, 1)}
+            found = {**_as_object(report), "now": now, **found}
+        return output.as_json(found)
+
+
+def rate_words(rate: "SpendRate") -> str:
+    """Return the present spending as a sentence."""
+    if not rate.by_route:
+        return f"Now: no call ended in the last {ago(rate.over_s)}."
+    routes = sorted(rate.by_route.items(), key=lambda item: -item[1])
+    named = f" ({', '.join(f'{route} {output.usd(usd)}' for route, usd in routes)})" if len(routes) > 1 else ""
+    return f"Now: {output.usd(rate.usd_per_hour)} an hour{named}, by the calls of the last {ago(rate.over_s)}."
 
 
 @group.command()
@@ -130,8 +199,8 @@ def _figures(row: "CostRow") -> dict[str, int | Decimal]:
 def _as_object(report: "CostReport") -> dict[str, Any]:
     """Return a report as JSON has it; amounts are USD, exact."""
     return {
-        "since": report.span.since,
-        "until": report.span.until,
+        "since": iso(report.span.since),
+        "until": iso(report.span.until),
         "by": report.by,
         "rows": [{**dict(zip(report.by, row.group, strict=True)), **_figures(row)} for row in report.rows],
         "total": _figures(report.total),
@@ -149,49 +218,61 @@ def _as_object(report: "CostReport") -> dict[str, Any]:
     }
 
 
-def _show(report: "CostReport") -> None:
-    """Print a report for a person, with notes on its figures."""
+def report_lines(report: "CostReport", room: int | None) -> list[Text]:
+    """Return a report for a person, with notes on its figures, for a terminal of so many columns; None: at full width."""
     total, unpriced, savings = report.total, report.unpriced, report.prompt_cache
+
+    def said(line: str, style: str = "dim") -> list[Text]:
+        return said_lines(line, style, room=room)
+
     if not total.calls:
-        print_line(f"No call was made since {moment(report.span.since)}.")
-        if report.answered:
-            print_line(_answered_line(report.answered), style="dim")
-        return
+        lines = said(f"No call was made since {moment(report.span.since)}.", "")
+        return [*lines, *(said(_answered_line(report.answered)) if report.answered else [])]
     names, digits = report.by, report.decimals
     estimated = total.estimated_usd > 0
+    negotiated = any(row.list_usd != row.cost_usd for row in (total, *report.rows))
 
     def row(group: list[str], of: "CostRow") -> list[str]:
-        counts = (f"{count:,}" for count in (of.calls, of.jobs, of.input_tokens, of.output_tokens))
-        cost, at_most = (f"${amount:,.{digits}f}" for amount in (of.cost_usd, of.estimated_usd))
-        return [*group, *counts, cost, at_most if estimated else "", f"{of.unpriced:,}" if unpriced else ""]
+        cost, listed, at_most = (f"${usd:,.{digits}f}" for usd in (of.cost_usd, of.list_usd, of.estimated_usd))
+        written = of.cache_write_5m_tokens + of.cache_write_1h_tokens
+        return [
+            *group, f"{of.calls:,}", f"{of.jobs:,}", f"{of.input_tokens:,}", _count(of.cache_read_tokens), _count(written),
+            f"{of.output_tokens:,}", cost, listed if negotiated else "", at_most if estimated else "", f"{of.unpriced:,}" if unpriced else "",
+        ]  # fmt: skip
 
-    print_table(
+    lines = table_lines(
         [
             *(Column(name.upper(), cut=True) for name in names),
             Column("CALLS", right=True), Column("JOBS", right=True, spare=1),
-            Column("INPUT", right=True, spare=2), Column("OUTPUT", right=True, spare=2), Column("COST", right=True),
+            Column("INPUT", right=True, spare=2), Column("CACHE READ", right=True, spare=3, optional=True),
+            Column("CACHE WRITE", right=True, spare=4, optional=True), Column("OUTPUT", right=True, spare=2),
+            Column("COST", right=True), Column("AT LIST PRICE", right=True, spare=1, optional=True),
             Column("ESTIMATED", right=True, optional=True), Column("UNPRICED", right=True, optional=True),
         ],
         [row([_named(*pair) for pair in zip(names, found.group, strict=True)], found) for found in report.rows],
-        total=row(["total", *[""] * (len(names) - 1)] if names else [], total),
+        row(["total", *[""] * (len(names) - 1)] if names else [], total),
+        room=room,
     )  # fmt: skip
-    print_line(f"Since {moment(report.span.since)}; INPUT and OUTPUT are tokens.", style="dim")
+    cached = " CACHE READ and CACHE WRITE are parts of INPUT." if total.plain_input_tokens < total.input_tokens else ""
+    lines += said(f"Since {moment(report.span.since)}; INPUT and OUTPUT are tokens.{cached}")
     if estimated:
-        print_line(
-            "Estimated: at most, for calls in flight and calls whose fate is not known. Not in COST.", style="dim"
-        )
+        lines += said("Estimated: at most, for calls in flight and calls whose fate is not known. Not in COST.")
     if total.approximate_usd:
-        print_line(
+        lines += said(
             f"Of COST ${total.approximate_usd:,.{digits}f} is approximate: no list names what was called, so its model's price "
-            "was taken.",
-            style="dim",
+            "was taken."
         )
     if savings:
-        print_line(_savings_line(savings), style="dim")
+        lines += said(_savings_line(savings))
     if report.answered:
-        print_line(_answered_line(report.answered), style="dim")
+        lines += said(_answered_line(report.answered))
     if unpriced:
-        print_line(_unpriced_line(total.unpriced, unpriced), style="yellow")
+        lines += said(_unpriced_line(total.unpriced, unpriced), "yellow")
+    return lines
+
+
+def _count(tokens: int) -> str:
+    return f"{tokens:,}" if tokens else ""
 
 
 def _savings_line(savings: "Sequence[CacheSaving]") -> str:
@@ -230,14 +311,15 @@ def _report_repricing(done: "Repricing", *, as_json: bool, complete: bool) -> No
     if as_json:
         output.print_json(
             {
-                "since": done.span.since,
-                "until": done.span.until,
+                "since": iso(done.span.since),
+                "until": iso(done.span.until),
                 "version": done.version,
                 "applied": done.applied,
                 "complete": complete,
                 "rows": [{"model": model, "route": route, **_tally(tally)} for (model, route), tally in groups],
                 "total": _tally(total),
                 "without_terms": done.without_terms,
+                "not_in_force": done.not_in_force,
             }
         )
         return
@@ -281,6 +363,12 @@ def _print_repricing(done: "Repricing", changed: "list[tuple[tuple[str, str], Ta
         print_line(
             f"{_calls(done.without_terms)} left as before: a row from before schema 0004 does not keep what it was "
             "priced by.",
+            style="yellow",
+        )
+    if done.not_in_force:
+        print_line(
+            f"Not used: the prices in this configuration of {', '.join(done.not_in_force)}, which are not in force. "
+            "`trivet config apply` puts them in force.",
             style="yellow",
         )
     if changed:

@@ -60,7 +60,7 @@ def list_(
             [
                 [
                     job.id, job.state, job.latency, job.batch or "", job.key or "", job.model, job.route or "",
-                    output.usd(job.cost_usd) if job.ended_at else "", moment(job.created_at), _reason(job),
+                    _cost(job) or "", moment(job.created_at), _reason(job),
                 ]
                 for job in jobs
             ],
@@ -134,7 +134,7 @@ def cancel(job_id: Id = None, key: Key = None, tenant: Tenant = None, as_json: J
     else:
         print_line(
             f"{job.id} is cancelled."
-            if state == JobState.CANCELLED
+            if state == JobState.CANCELLED.value
             else f"{job.id} runs; its worker was told to drop it."
         )
 
@@ -176,12 +176,16 @@ def _as_object(job: "JobRow") -> dict[str, Any]:
     return {name: value for name, value in asdict(job).items() if name != "message"}
 
 
+def _cost(job: "JobRow") -> str | None:
+    return output.usd_and_estimate(job.cost_usd, job.estimated_usd) if job.ended_at else None
+
+
 def _print_life(life: "JobLife") -> None:
     job, now = life.job, life.now
     facts = [
         ("job", job.id), ("purpose", "a probe of Trivet's own, nobody's job" if job.probe else None),
         ("state", job.state), ("class", job.latency), ("model", job.model), ("batch", job.batch), ("key", job.key), ("tenant", job.tenant), ("tags", ", ".join(f"{k}={v}" for k, v in job.tags.items())),
-        ("deadline", moment(job.deadline_at)), ("cost", output.usd(job.cost_usd) if job.ended_at else None),
+        ("deadline", moment(job.deadline_at)), ("cost", _cost(job)),
         ("saved", output.usd(job.saved_usd) if job.cached and job.saved_usd is not None else None),
         ("crashes", _deaths(job)),
     ]  # fmt: skip

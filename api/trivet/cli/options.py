@@ -17,14 +17,13 @@ from trivet.times import moment
 from trivet_tasks.config.settings import Settings, load_settings
 from trivet_tasks.errors import ConfigError, InvalidRequest
 from trivet_tasks.requests.request_json import read_json
+from trivet_tasks.spans import span_s
 
 if TYPE_CHECKING:
     from trivet.admin import Admin
     from trivet.client.client import Client
 
 DEFAULT_SINCE = "30d"
-_SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw]?)")
-_UNIT_S = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _COUNT = re.compile(r"(\d+(?:\.\d+)?)([kmbg]?)")
 _TIMES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
 _SHARE = re.compile(r"(\d*\.?\d+)\s*(%?)")
@@ -86,12 +85,6 @@ def named_routes(settings: Settings, names: Iterable[str]) -> list[str]:
             hint = f"Did you mean {near[0]}?" if near else f"Configured: {', '.join(settings.routes)}."
             raise ConfigError(f"{settings.source}: no route is called {name!r}.", hint=hint)
     return named or list(settings.routes)
-
-
-def span_s(given: str) -> float | None:
-    """Return the seconds of a span such as `10m` or `90`; None when it is not one."""
-    found = _SPAN.fullmatch(given.strip().lower())
-    return float(found[1]) * _UNIT_S[found[2]] if found else None
 
 
 def span_or_moment(given: str | None) -> float | str | None:

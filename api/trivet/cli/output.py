@@ -93,6 +93,14 @@ def usd(amount: Decimal | None) -> str:
     return f"${amount:,.2f}" if amount >= 1 or amount == 0 else f"${amount:.6f}"
 
 
+def usd_and_estimate(settled: Decimal | None, estimated: Decimal) -> str:
+    """Return a settled amount with the maximum of what is not known yet: such calls may have been billed."""
+    if not estimated:
+        return usd(settled)
+    at_most = f"at most {usd(estimated)}"
+    return at_most if settled == 0 else f"{usd(settled)} + {at_most}"
+
+
 def print_table(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], total: Sequence[Cell] = ()) -> None:
     """Print rows under their headings, and `total` below them."""
     for line in table_lines(columns, rows, total, room=room()):

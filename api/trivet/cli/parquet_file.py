@@ -30,6 +30,7 @@ SCHEMA = pa.schema(
         ("cache_read_tokens", pa.int64()),
         ("cache_write_tokens", pa.int64()),
         ("cost_usd", pa.decimal128(38, 12)),  # as the database has it: no digit is lost
+        pa.field("estimated_usd", pa.decimal128(38, 12), nullable=False),
         ("route", pa.string()),
         ("provider", pa.string()),
         pa.field("model", pa.string(), nullable=False),
@@ -97,6 +98,7 @@ def _row(result: Result) -> dict[str, Any]:
         "cache_read_tokens": usage.get("cache_read_input_tokens"),
         "cache_write_tokens": usage.get("cache_creation_input_tokens"),
         "cost_usd": result.cost_usd,
+        "estimated_usd": result.estimated_usd,
         "route": result.route,
         "provider": result.provider,
         "model": result.model,

@@ -91,6 +91,7 @@ def result_line(result: Result) -> bytes:
         "stop_reason": result.stop_reason,
         "usage": result.usage if result.succeeded else None,
         "cost_usd": None if result.cost_usd is None else format(result.cost_usd, "f"),
+        "estimated_usd": format(result.estimated_usd, "f"),
         "route": result.route,
         "provider": result.provider,
         "model": result.model,
@@ -269,7 +270,7 @@ def _came_from(result: Result) -> str:
         result.route if not result.cached else "cache",
         result.model,
         seconds(result.latency_s),
-        output.usd(result.cost_usd),
+        output.usd_and_estimate(result.cost_usd, result.estimated_usd),
         f"{calls} attempt{'' if calls == 1 else 's'}",
     ]
     if result.stop_reason not in (None, "end_turn", "stop_sequence"):

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trivet.cli import options, output, routes_check
-from trivet.cli.options import Json, Since, age_s, span_s, wrong
+from trivet.cli.options import Json, Since, age_s, wrong
 from trivet.cli.output import FAILED, HELD_UP, print_error, print_line, print_whole, reporting_status, room
 from trivet.times import moment
 from trivet_tasks.config.environment import ignored
 from trivet_tasks.config.route_overrides import FIGURES
+from trivet_tasks.spans import span_s
 
 if TYPE_CHECKING:
     from trivet.admin import Admin

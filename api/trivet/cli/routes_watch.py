@@ -1,23 +1,18 @@
-"""`trivet routes --watch`: the status of the routes, redrawn in place on a terminal, printed one below the other elsewhere."""
+"""`trivet routes --watch`: the status of the routes, read again and again."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
-from rich.console import Group
-from rich.live import Live
 from rich.text import Text
 
 from trivet.admin import ClusterStatus
-from trivet.cli import output
+from trivet.cli import output, watching
 from trivet.cli.output import said_lines
 from trivet.cli.routes_remarks import remarks, summary
 from trivet.cli.routes_view import as_object, routes_table
-from trivet.times import ago, moment
+from trivet.times import ago
 from trivet_tasks.errors import BrokerUnavailable, StoreUnavailable
-from trivet_tasks.processes.signals import StopSignals, interrupt
-
-SHORTEST_SLEEP_S = 0.05
 
 
 class StatusWatch:
@@ -26,6 +21,8 @@ class StatusWatch:
     Args:
         read: reads the status.
     """
+
+    title = "trivet routes"
 
     def __init__(self, read: Callable[[], ClusterStatus]) -> None:
         self._read = read
@@ -70,48 +67,4 @@ class StatusWatch:
 
 def watch(read: Callable[[], ClusterStatus], interval_s: float, *, as_json: bool) -> None:
     """Show the status every `interval_s` seconds until Ctrl-C or SIGTERM."""
-    looking = StatusWatch(read)
-    try:
-        with StopSignals(interrupt):  # the terminal is restored after SIGTERM, too
-            if as_json:
-                for _ in _looks(looking, interval_s):
-                    print(looking.as_json(), flush=True)  # noqa: T201
-            elif output.out.is_terminal:
-                _in_place(looking, interval_s)
-            else:
-                _one_below_the_other(looking, interval_s)
-    except KeyboardInterrupt:
-        return  # the way to end it
-
-
-def _in_place(looking: StatusWatch, interval_s: float) -> None:
-    """Draw on the terminal's other screen, so that the earlier text comes back at the end."""
-    with Live(console=output.out, screen=True, auto_refresh=False, transient=True) as live:
-        for _ in _looks(looking, interval_s):
-            heading = f"trivet routes  {moment(time.time())}  every {interval_s:g} s, Ctrl-C ends"
-            room, height = output.out.size
-            lines = [Text(heading, style="dim"), *looking.lines(room)]
-            if len(lines) > height:
-                hidden = len(lines) - height + 1
-                lines = [*lines[: height - 1], Text(f"… {hidden} more lines: the window is too low", style="dim")]
-            for line in lines:
-                line.no_wrap, line.overflow = True, "ellipsis"
-            live.update(Group(*lines), refresh=True)
-
-
-def _one_below_the_other(looking: StatusWatch, interval_s: float) -> None:
-    for number, _ in enumerate(_looks(looking, interval_s)):
-        if number:
-            output.print_line("")
-        output.print_line(moment(time.time()))
-        for line in looking.lines(output.room()):
-            output.print_whole(line)
-        output.out.file.flush()
-
-
-def _looks(looking: StatusWatch, interval_s: float) -> Iterator[None]:
-    while True:
-        began = time.monotonic()
-        looking.look()
-        yield
-        time.sleep(max(SHORTEST_SLEEP_S, interval_s - (time.monotonic() - began)))
+    watching.watch(StatusWatch(read), interval_s, as_json=as_json)

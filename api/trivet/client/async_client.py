@@ -1,17 +1,23 @@
 """The client for asyncio programs: its calls run in threads of their own."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+import threading
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, Unpack
 
+from trivet.client.async_requests import AsyncRequests
 from trivet.client.client import Client
 from trivet.client.jobs import Batch, Job
 from trivet.client.result import Result
+from trivet.client.waiting import GIVEN_UP
 from trivet_store.jobs.batches import Progress
 from trivet_tasks.config.settings import Settings
+from trivet_tasks.errors import ClientClosed
+from trivet_tasks.requests.submit_params import RequestParams, SubmitParams
+from trivet_tasks.states import JobStateName
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -25,32 +31,72 @@ class _Threads:
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(MAX_CALLS, thread_name_prefix="trivet-async")
         self._waiting = ThreadPoolExecutor(MAX_WAITERS, thread_name_prefix="trivet-waiting")
+        self._closed = False
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        self._check_open()
         return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: work(*args, **kwargs))
 
     async def wait(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run work that waits in a pool of its own: it must not block submitting."""
-        return await asyncio.get_running_loop().run_in_executor(self._waiting, lambda: work(*args, **kwargs))
+        self._check_open()
+        given_up = threading.Event()
 
-    def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        self._waiting.shutdown(wait=False, cancel_futures=True)
+        def waiting() -> T:
+            GIVEN_UP.set(given_up)
+            return work(*args, **kwargs)
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._waiting, waiting)
+        finally:
+            given_up.set()  # a task that is cancelled, e.g. by `asyncio.timeout`, takes no thread any longer
+
+    async def run_alone(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run work that waits for the event loop in a thread of its own: what it waits for may need the others."""
+        self._check_open()
+        thread = ThreadPoolExecutor(1, thread_name_prefix="trivet-async")
+        try:
+            return await asyncio.get_running_loop().run_in_executor(thread, lambda: work(*args, **kwargs))
+        finally:
+            thread.shutdown(wait=False)
+
+    async def close(self, close_client: Callable[[], None]) -> None:
+        """Close the client, and end the threads: calls that wait in one raise `ClientClosed`."""
+        if self._closed:
+            return
+        self._closed = True
+        await asyncio.to_thread(close_client)
+        self._pool.shutdown(wait=False)
+        self._waiting.shutdown(wait=False)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClientClosed("The client was closed.")
 
 
 class AsyncJob:
-    """A submitted job; see `Job`."""
+    """A submitted job; see `Job`. `await job` waits for its result.
+
+    job = await client.submit("Summarise: …", model="claude-sonnet-5-5", max_tokens=300)
+    print((await job).text)
+    """
 
     def __init__(self, threads: _Threads, job: Job) -> None:
         self._threads = threads
         self._job = job
         self.id = job.id
 
+    def __repr__(self) -> str:
+        return f"AsyncJob({self.id!r})"
+
+    def __await__(self) -> Generator[Any, None, Result]:
+        return self.result().__await__()
+
     async def result(self, timeout: float | None = None) -> Result:
         """Wait for the end of the job; see `Job.result`."""
         return await self._threads.wait(self._job.result, timeout)
 
-    async def state(self) -> str:
+    async def state(self) -> JobStateName:
         """Return its state; see `Job.state`."""
         return await self._threads.run(lambda: self._job.state)
 
@@ -70,6 +116,9 @@ class AsyncBatch:
         self._threads = threads
         self._batch = batch
         self.name = batch.name
+
+    def __repr__(self) -> str:
+        return f"AsyncBatch({self.name!r})"
 
     async def progress(self) -> Progress:
         """Return its progress; see `Batch.progress`."""
@@ -109,15 +158,36 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
-    async def submit(self, prompt: str | None = None, /, **request: Any) -> AsyncJob:
+    async def submit(self, prompt: str | None = None, /, **request: Unpack[SubmitParams]) -> AsyncJob:
         """Submit one job; see `Client.submit`."""
-        return AsyncJob(self._threads, await self._threads.run(self._client.submit, prompt, **request))
+        return AsyncJob(self._threads, await self._threads.run(lambda: self._client.submit(prompt, **request)))
 
     async def submit_many(
-        self, requests: Iterable[Mapping[str, Any]], *, name: str | None = None, **defaults: Any
+        self,
+        requests: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]],
+        *,
+        name: str | None = None,
+        **defaults: Unpack[RequestParams],
     ) -> AsyncBatch:
-        """Submit an iterable of requests as one batch; see `Client.submit_many`. It is iterated in a thread."""
-        batch = await self._threads.run(self._client.submit_many, requests, name=name, **defaults)
+        """Submit requests as one batch; see `Client.submit_many`.
+
+        async def requests():
+            async for document in documents:
+                yield {"prompt": f"Summarise: {document.text}", "key": document.name}
+
+        batch = await client.submit_many(requests(), model="claude-sonnet-5-5", max_tokens=300)
+
+        Args:
+            requests: an iterable, which is iterated in a thread; or an asynchronous one (an async generator), which is
+                iterated in the event loop and closed at the end.
+            name: as of `Client.submit_many`.
+            defaults: likewise.
+        """
+        if not isinstance(requests, AsyncIterable):
+            batch = await self._threads.run(lambda: self._client.submit_many(requests, name=name, **defaults))
+            return AsyncBatch(self._threads, batch)
+        async with AsyncRequests(requests) as pulled:
+            batch = await self._threads.run_alone(lambda: self._client.submit_many(pulled, name=name, **defaults))
         return AsyncBatch(self._threads, batch)
 
     async def job(self, job_id: str) -> AsyncJob:
@@ -129,6 +199,8 @@ class AsyncClient:
         return AsyncBatch(self._threads, await self._threads.run(self._client.batch, name))
 
     async def close(self) -> None:
-        """Close the connections. Jobs go on."""
-        await self._threads.run(self._client.close)
-        self._threads.close()
+        """Close the connections, for good. Jobs go on.
+
+        Whatever waits for a result in another task, and every later call, raises `ClientClosed`.
+        """
+        await self._threads.close(self._client.close)

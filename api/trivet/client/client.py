@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from uuid_utils import uuid7
 
@@ -17,6 +17,7 @@ from trivet_tasks.errors import InvalidRequest, StoreUnavailable
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Latency
 from trivet_tasks.requests.reading import parse_request, parse_requests
+from trivet_tasks.requests.submit_params import RequestParams, SubmitParams
 
 log = logging.getLogger("trivet")
 
@@ -41,14 +42,14 @@ class Client(Connected):
         super().__init__(config, settings=settings)
         self._warnings: set[str] = set()
 
-    def submit(self, prompt: str | None = None, /, **request: Any) -> Job:
+    def submit(self, prompt: str | None = None, /, **request: Unpack[SubmitParams]) -> Job:
         """Submit one job; when this returns it is on disk and will reach one end state.
 
         Args:
             prompt: short for `messages` with one message of the user.
             request: the body of the Messages API (`model`, `messages`, `max_tokens`, …) and Trivet's own: `key`,
                 `latency` (default `batch`), `deadline`, `tags`, `residency`, `compliance`, `tenant`, `not_before`,
-                `prompt_cache`, `extra_headers`, `extra_body`.
+                `prompt_cache`, `extra_headers`, `extra_body`. Type checkers know them as `trivet.SubmitParams`.
 
         Raises:
             InvalidRequest: names the field.
@@ -56,19 +57,21 @@ class Client(Connected):
             StoreUnavailable: the database does not answer.
             BrokerUnavailable: of a realtime job; the broker or the shared state does not answer.
         """
-        if prompt is not None:
-            request = {"prompt": prompt, **request}
-        if request.get("latency") == Latency.REALTIME:
+        given: dict[str, Any] = {**request} if prompt is None else {"prompt": prompt, **request}
+        if given.get("latency") == Latency.REALTIME:
             _ = self._connections.dispatcher  # loads Celery, over a second: not from the first job's three
         now, routes = self._connections.now(), self._connections.known_routes
-        spec = self._warned(parse_request(request, settings=self.settings, now=now, routes=routes))
+        spec = self._warned(parse_request(given, settings=self.settings, now=now, routes=routes))
         return Job(self._connections, submit_one(self._connections, spec).id)
 
-    def submit_many(self, requests: Iterable[Mapping[str, Any]], *, name: str | None = None, **defaults: Any) -> Batch:
+    def submit_many(
+        self, requests: Iterable[Mapping[str, Any]], *, name: str | None = None, **defaults: Unpack[RequestParams]
+    ) -> Batch:
         """Submit an iterable of requests as one batch, streamed in bounded memory.
 
         Args:
-            requests: dicts as for `submit`; taken in groups, so a generator over any number is fine.
+            requests: dicts as for `submit` (`trivet.RequestParams`); taken in groups, so a generator over any number is
+                fine.
             name: the batch's name; a batch of this name is resumed. None: one is made up.
             defaults: laid under every request, e.g. `model=…, max_tokens=…, latency="async"`. With `prompt_cache=True`
                 (or "5m", "1h") the common beginning of requests is read from the provider's prompt cache.

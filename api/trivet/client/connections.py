@@ -18,7 +18,7 @@ from trivet_store.database.engine import Store
 from trivet_store.migrations.schema_version import ensure
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings, load_settings
-from trivet_tasks.errors import BrokerUnavailable
+from trivet_tasks.errors import BrokerUnavailable, ClientClosed
 from trivet_tasks.server_errors import says_what_to_do
 from trivet_tasks.shared_state import connect, publish_finished, publish_work, unavailable_text
 
@@ -42,6 +42,7 @@ class Connections:
         self.notices = Notices(settings.redis_url)
         self._lock = threading.Lock()
         self._store: Store | None = None
+        self._closed = False
         _opened.add(self)
 
     @property
@@ -49,9 +50,11 @@ class Connections:
         """The database, its schema checked once.
 
         Raises:
+            ClientClosed: after `close`.
             StoreUnavailable, SchemaMismatch: it cannot be used.
         """
         with self._lock:
+            self._check_open()
             if self._store is None:
                 store = Store.of(self.settings)
                 ensure(store)
@@ -88,7 +91,8 @@ class Connections:
 
     @cached_property
     def redis(self) -> redis.Redis:
-        """The shared state."""
+        """The shared state. ClientClosed after `close`."""
+        self._check_open()
         return connect(self.settings.redis_url)
 
     @cached_property
@@ -107,7 +111,8 @@ class Connections:
 
     @cached_property
     def celery(self) -> "Celery":
-        """The broker, to send messages; loads Celery."""
+        """The broker, to send messages; loads Celery. ClientClosed after `close`."""
+        self._check_open()
         from trivet_tasks.celery_app import make_app
 
         return make_app(self.settings)
@@ -151,33 +156,45 @@ class Connections:
         """Wake the schedulers. Without the broker they find the jobs by themselves once it is back."""
         try:
             publish_work(self.redis)
-        except redis.RedisError as error:
+        except (redis.RedisError, ClientClosed) as error:
             log.debug("nobody was woken: %s", error)
 
     def tell_finished(self, jobs: Sequence[str], batches: Sequence[int] = ()) -> None:
         """Wake clients that wait for these jobs."""
         try:
             publish_finished(self.redis, jobs, batches)
-        except redis.RedisError as error:
+        except (redis.RedisError, ClientClosed) as error:
             log.debug("nobody was woken: %s", error)
 
     def close(self) -> None:
-        """Close everything that was opened."""
+        """Close everything that was opened, for good. Does nothing a second time."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
         self.notices.close()
-        if "celery" in self.__dict__:
-            self.celery.close()
-        if "redis" in self.__dict__:
-            self.redis.close()
+        opened = {name: self.__dict__.pop(name, None) for name in _cached_names()}
+        if opened["celery"] is not None:
+            opened["celery"].close()
+        if opened["redis"] is not None:
+            opened["redis"].close()
         if self._store is not None:
             self._store.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClientClosed("The client was closed.")
 
     def reset_after_fork(self) -> None:
         """Drop the parent's connections in the child after a fork, without closing them."""
         self._lock = threading.Lock()
         self.notices.forget_after_fork()
-        for name, attribute in vars(type(self)).items():
-            if isinstance(attribute, cached_property):
-                self.__dict__.pop(name, None)
+        for name in _cached_names():
+            self.__dict__.pop(name, None)
+
+
+def _cached_names() -> list[str]:
+    return [name for name, attribute in vars(Connections).items() if isinstance(attribute, cached_property)]
 
 
 class Connected:
@@ -212,7 +229,10 @@ class Connected:
         return self._connections.now()
 
     def close(self) -> None:
-        """Close the connections. Jobs go on."""
+        """Close the connections, for good. Jobs go on.
+
+        Whatever waits for a result in another thread, and every later call, raises `ClientClosed`.
+        """
         self._connections.close()
 
 

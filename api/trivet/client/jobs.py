@@ -10,7 +10,7 @@ from trivet_store.jobs.batches import Progress
 from trivet_store.reports import results
 from trivet_store.reports.results import JobRow
 from trivet_tasks.errors import NotFound
-from trivet_tasks.states import END_STATES, JobState, read_job_state
+from trivet_tasks.states import END_STATES, JobState, JobStateName, read_job_state
 
 PAGE_JOBS = 200
 
@@ -30,7 +30,7 @@ class Job:
         return find_by_id(self._connections, self.id)
 
     @property
-    def state(self) -> str:
+    def state(self) -> JobStateName:
         """Its state: `waiting`, `delayed`, `coalesced`, `dispatched`, `running`, or its end state."""
         return self.look().state.value
 
@@ -257,7 +257,8 @@ def find_newest(
     wanted = None if state is None else read_job_state(state)
     with connections.store.read() as connection:
         batch_id = batches.id_of(connection, batch) if batch else None
-        return results.recent_jobs(connection, state=wanted, batch_id=batch_id, limit=limit)
+        found = results.recent_jobs(connection, state=wanted, batch_id=batch_id, limit=limit)
+        return results.with_estimates(connection, found)
 
 
 def find_newest_batches(connections: Connections, limit: int) -> list[Progress]:

@@ -9,10 +9,10 @@ from typing import Any
 
 import orjson
 
-from trivet_store.reports.results import AttemptRow, JobRow
+from trivet_store.reports.results import AttemptRow, JobRow, estimated
 from trivet_tasks.catalog import bare_name, same_model
-from trivet_tasks.outcomes import Outcome
-from trivet_tasks.states import JobState
+from trivet_tasks.outcomes import Outcome, OutcomeName
+from trivet_tasks.states import EndStateName, JobState, name_of_end
 
 LONGEST_WORDS = 160
 """Maximum characters of each of several routes' errors; the attempts have the whole."""
@@ -26,7 +26,8 @@ class Attempt:
 
     id: str
     route: str
-    outcome: str | None
+    outcome: OutcomeName | None
+    """How it ended; None: it has not ended yet."""
     started_at: float
     latency_s: float | None
     cost_usd: Decimal | None
@@ -43,7 +44,7 @@ class Attempt:
 class JobError:
     """Reason for which there is no message: the last outcome, by the words of the outcome table, and the provider's own words."""
 
-    outcome: str | None
+    outcome: OutcomeName | None
     message: str
 
 
@@ -53,12 +54,12 @@ class Result:
 
     id: str
     key: str | None
-    status: str
+    status: EndStateName
     """`succeeded`, `failed`, `expired` or `cancelled`."""
     error: JobError | None
     stop_reason: str | None
     cost_usd: Decimal | None
-    """Cost of all attempts; None where one of them could not be priced."""
+    """Settled cost of all attempts; None where one of them could not be priced."""
     route: str | None
     model: str
     attempts: Sequence[Attempt] = field(repr=False)
@@ -73,6 +74,8 @@ class Result:
     """The provider's answer as JSON, as it came."""
     pruned: bool = False
     """The job ended as `status` says, but its answer, or the words of its error, are not kept any more."""
+    estimated_usd: Decimal = Decimal(0)
+    """At most this much more: attempts whose cost is not known, such as timeouts."""
 
     @property
     def provider(self) -> str | None:
@@ -86,7 +89,9 @@ class Result:
         Its prices are those in `cost_usd`.
         """
         own = [
-            attempt for attempt in self.attempts if attempt.outcome == Outcome.SUCCEEDED and attempt.route == self.route
+            attempt
+            for attempt in self.attempts
+            if attempt.outcome == Outcome.SUCCEEDED.value and attempt.route == self.route
         ]
         if own:
             return own[-1].model_used or self.model
@@ -116,7 +121,7 @@ class Result:
     @property
     def succeeded(self) -> bool:
         """True when there is a message. Of a job that succeeded and whose result was pruned there is none."""
-        return self.status == JobState.SUCCEEDED and not self.pruned
+        return self.status == JobState.SUCCEEDED.value and not self.pruned
 
 
 def to_result(row: JobRow, attempts: Sequence[AttemptRow]) -> Result:
@@ -124,11 +129,11 @@ def to_result(row: JobRow, attempts: Sequence[AttemptRow]) -> Result:
     error = None
     if row.state != JobState.SUCCEEDED:
         said = row.error_message or (PRUNED if row.pruned else f"The job was {row.state}.")
-        error = JobError(_text(row.error_outcome), f"{said}{_asked_before(attempts)}")
+        error = JobError(_name(row.error_outcome), f"{said}{_asked_before(attempts)}")
     return Result(
         id=row.id,
         key=row.key,
-        status=row.state.value,
+        status=name_of_end(row.state),
         error=error,
         stop_reason=row.stop_reason,
         cost_usd=row.cost_usd,
@@ -138,7 +143,7 @@ def to_result(row: JobRow, attempts: Sequence[AttemptRow]) -> Result:
             Attempt(
                 a.id,
                 a.route,
-                _text(a.outcome),
+                _name(a.outcome),
                 a.started_at,
                 a.latency_s,
                 a.cost_usd,
@@ -157,6 +162,7 @@ def to_result(row: JobRow, attempts: Sequence[AttemptRow]) -> Result:
         tags=row.tags,
         raw=row.message,
         pruned=row.pruned,
+        estimated_usd=estimated(attempts),
     )
 
 
@@ -175,5 +181,5 @@ def _asked_before(attempts: Sequence[AttemptRow]) -> str:
     return f" Asked before: {said}." if said else ""
 
 
-def _text(outcome: Outcome | None) -> str | None:
+def _name(outcome: Outcome | None) -> OutcomeName | None:
     return None if outcome is None else outcome.value

@@ -9,12 +9,13 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import TypeVar
 
 import orjson
 import redis
 
-from trivet_tasks.errors import ResultTimeout
+from trivet_tasks.errors import ClientClosed, ResultTimeout
 from trivet_tasks.shared_state import FINISHED_CHANNEL, connect
 
 T = TypeVar("T")
@@ -24,6 +25,8 @@ LOOK_EVERY_S = 2.0
 LOOK_WITHOUT_NOTICES_S = 0.25
 """Seconds between its looks while it cannot listen, e.g. because the broker is away."""
 SUBSCRIBE_WITHIN_S = 1.0
+GIVEN_UP: ContextVar[threading.Event | None] = ContextVar("given_up", default=None)
+"""Set for a thread that waits for others, who set the event when they want the answer no more: within `LOOK_EVERY_S` it is free."""
 
 
 class Notices:
@@ -55,17 +58,21 @@ class Notices:
         """Look until there is an answer; woken by notices about `subject` ("job ID" or "batch ID").
 
         Raises:
-            ResultTimeout: there was none within `timeout_s` seconds.
+            ResultTimeout: there was none within `timeout_s` seconds, or it was given up.
+            ClientClosed: the client was closed before or meanwhile.
         """
+        self._check_open(what)
         until = None if timeout_s is None else time.monotonic() + timeout_s
+        given_up = GIVEN_UP.get()
         with self._watch(subject) as woken:
             while True:
                 woken.clear()
                 answer = look()
                 if answer is not None:
                     return answer
-                if self._closed.is_set():
-                    raise ResultTimeout(f"{what} has not ended, and the client was closed.")
+                self._check_open(what)
+                if given_up is not None and given_up.is_set():
+                    raise ResultTimeout(f"{what} is not waited for any more.")
                 pause = LOOK_EVERY_S if self._listening.is_set() else LOOK_WITHOUT_NOTICES_S
                 if until is not None:
                     left = until - time.monotonic()
@@ -75,6 +82,10 @@ class Notices:
                         )
                     pause = min(pause, left)
                 woken.wait(pause)
+
+    def _check_open(self, what: str) -> None:
+        if self._closed.is_set():
+            raise ClientClosed(f"The client was closed: {what[0].lower()}{what[1:]} is not waited for.")
 
     @contextlib.contextmanager
     def _watch(self, subject: str) -> Iterator[threading.Event]:

@@ -10,7 +10,7 @@ from trivet_tasks.config.route_windows import window_at
 from trivet_tasks.config.server_urls import masked
 from trivet_tasks.config.settings import Settings
 
-_SHOWN_APART = ("api_key", "admin_api_key", "environment", "costs", "windows")
+_SHOWN_APART = ("api_key", "admin_api_key", "environment", "costs", "prices", "windows")
 
 
 def effective(settings: Settings) -> dict[str, Any]:
@@ -28,10 +28,12 @@ def effective(settings: Settings) -> dict[str, Any]:
 
 def _route(route: RouteSettings) -> dict[str, Any]:
     declared = {"costs": route.costs.model_dump(mode="json")} if route.costs != RouteCosts() else {}
+    prices = [price.model_dump(mode="json", exclude_none=True) for price in route.prices]
     windows = [window.model_dump(mode="json") for window in route.windows]
     return {
         **route.model_dump(mode="json", exclude={*_SHOWN_APART}),
         **declared,
+        **({"prices": prices} if prices else {}),
         **({"windows": windows, "window_now": _window_now(route)} if windows else {}),
         "base_url": masked(route.base_url),
         **({"environment": True} if route.environment else {}),

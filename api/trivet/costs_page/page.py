@@ -181,16 +181,23 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], total: Sequen
 
 def _figures_table(by: Sequence[str], rows: Sequence[CostRow], total: CostRow, digits: int) -> str:
     """The report as `trivet costs` prints it."""
+    negotiated = any(row.list_usd != row.cost_usd for row in (total, *rows))
 
     def cells(row: CostRow) -> list[str]:
         return [
-            *(f"{count:,}" for count in (row.calls, row.jobs, row.input_tokens, row.output_tokens)),
+            *(f"{count:,}" for count in (row.calls, row.jobs)),
+            *(f"{count:,}" for count in (row.plain_input_tokens, row.cache_read_tokens)),
+            f"{row.cache_write_5m_tokens + row.cache_write_1h_tokens:,}",
+            f"{row.output_tokens:,}",
             f"${row.cost_usd:,.{digits}f}",
+            *([f"${row.list_usd:,.{digits}f}"] if negotiated else []),
             f"${row.estimated_usd:,.{digits}f}" if row.estimated_usd else "",
             f"{row.unpriced:,}" if row.unpriced else "",
         ]
 
-    headings = [*by, "calls", "jobs", "input tokens", "output tokens", "cost", "at most, beside", "unpriced"]
+    tokens = ["plain input tokens", "read from caches", "written to caches", "output tokens"]
+    listed = ["at list price"] if negotiated else []
+    headings = [*by, "calls", "jobs", *tokens, "cost", *listed, "at most, beside", "unpriced"]
     named = [
         [
             value or ("in flight" if name in ("outcome", "role") else "(none)")

@@ -46,9 +46,11 @@ def assumptions(source: Source, terms: Terms, outlooks: Sequence[Outlook]) -> It
             "cost of writing it there is not counted, and cached input does not count against limits."
         )
     yield "Every call succeeds at once: no failed attempts, hedges or probes, and no answers from Trivet's own cache."
+    negotiated = [name for name, route in terms.routes.items() if route.prices]
+    but = f"; negotiated ones on {', '.join(negotiated)}" if negotiated else " or discounts ([[routes.NAME.prices]])"
     yield (
-        f"List prices of {source.prices}, without taxes or your discounts, for single calls: not the prices of the "
-        "providers' batch APIs."
+        f"List prices of {source.prices}, without taxes{but}, for single calls: not the prices of the providers' batch "
+        "APIs."
     )
     pairs = {(part.route, part.load.requirements.model) for outlook in outlooks for part in outlook.parts}
     for route, model in sorted(pairs):

@@ -79,6 +79,8 @@ def since(row: Row[Any]) -> str:
 
 
 def _shown(settings: RouteSettings, name: str) -> str:
-    value = settings.model_dump(mode="json", include={name}, exclude_defaults=name in ("limits", "windows", "costs"))
+    value = settings.model_dump(
+        mode="json", include={name}, exclude_defaults=name in ("limits", "windows", "costs", "prices")
+    )
     shown = value.get(name)
     return "none" if shown in (None, []) else orjson.dumps(shown).decode()

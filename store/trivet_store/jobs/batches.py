@@ -10,14 +10,14 @@ from sqlalchemy import Connection, Row, text
 
 from trivet_store.database.engine import Store
 from trivet_store.database.locking import lock_flows
-from trivet_store.schema import Usd
+from trivet_store.schema import Usd, usd_sum
 from trivet_tasks.errors import InvalidRequest, NotFound
 from trivet_tasks.states import BatchState
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Progress of a batch. All counts are jobs; `cost_usd` is that of the ended ones."""
+    """Progress of a batch. All counts are jobs; `cost_usd` is the settled cost of the ended ones."""
 
     name: str
     state: BatchState
@@ -33,6 +33,8 @@ class Progress:
     taken: int
     """Requests read from the producer so far."""
     error: str | None
+    estimated_usd: Decimal = Decimal(0)
+    """At most this much more: calls that are over and whose cost is not known, such as timeouts."""
 
     @property
     def ended(self) -> int:
@@ -73,6 +75,9 @@ _HOLD = text("UPDATE flows SET held = :held WHERE batch_id = :id")
 _RUNNING = text(
     "SELECT count(*) FROM jobs WHERE state IN ('dispatched', 'running') AND route IS NOT NULL AND batch_id = :id"
 )
+
+
+_ESTIMATED = "SELECT {} AS estimated FROM spend WHERE batch_id = :id"
 
 
 def begin_loading(store: Store, connection: Connection, name: str) -> Loading:
@@ -155,6 +160,7 @@ def _named(connection: Connection, name: str) -> Row[Any]:
 
 def _progress(connection: Connection, row: Row[Any]) -> Progress:
     running = connection.execute(_RUNNING, {"id": row.id}).scalar_one()
+    estimated = text(_ESTIMATED.format(usd_sum(connection.dialect, "estimated_usd"))).columns(estimated=Usd())
     return Progress(
         name=row.name,
         state=BatchState(row.state),
@@ -169,4 +175,5 @@ def _progress(connection: Connection, row: Row[Any]) -> Progress:
         cost_usd=row.cost_usd or Decimal(0),
         taken=row.taken,
         error=row.error,
+        estimated_usd=connection.execute(estimated, {"id": row.id}).scalar_one() or Decimal(0),
     )

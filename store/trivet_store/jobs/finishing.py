@@ -33,7 +33,8 @@ _SETTLE = RowsStatement(
                         cache_read_tokens = r.cache_read_tokens, cache_write_5m_tokens = r.cache_write_5m_tokens,
                         cache_write_1h_tokens = r.cache_write_1h_tokens, cost_usd = r.cost_usd, estimated = r.estimated,
                         list_price = r.list_price, multipliers = r.multipliers, price_version = r.price_version,
-                        price_terms = r.price_terms, price_parts = r.price_parts, model_used = r.model_used
+                        price_terms = r.price_terms, price_parts = r.price_parts, model_used = r.model_used,
+                        list_usd = r.list_usd, negotiated_price = r.negotiated_price
       FROM {rows}
      WHERE attempts.id = r.id
     """,
@@ -152,5 +153,7 @@ def _settled_row(settlement: Settlement) -> dict[str, Any]:
         "price_terms": settlement.price_terms,
         "price_parts": settlement.price_parts,
         "model_used": clean(settlement.model_used, 120),
+        "list_usd": settlement.list_usd,
+        "negotiated_price": settlement.negotiated_price,
     }
     return row

@@ -10,7 +10,7 @@ import orjson
 from sqlalchemy import Connection, text
 
 from trivet_store.ledger.spending import HOUR_S
-from trivet_store.reports.costs import Span, grouping
+from trivet_store.reports.costs import TIMES, Span, grouping
 from trivet_store.schema import Usd, usd_sum
 from trivet_tasks.catalog import bare_name
 from trivet_tasks.prices import price_records
@@ -33,7 +33,7 @@ class CacheSaving:
     """Additional cost of tokens written to the cache over plain input."""
 
 
-ANSWERED_BY = ("day", "class", "model", "batch")
+ANSWERED_BY = ("hour", "day", "month", "class", "model", "batch")
 """Possible groups of answers from the response cache."""
 
 
@@ -51,8 +51,8 @@ class AnswerSaving:
 
 def answer_savings(connection: Connection, by: Sequence[str], span: Span) -> list[AnswerSaving]:
     """Return the savings by the response cache in a span of whole hours, by some of `ANSWERED_BY` (none: one line)."""
-    (day,) = grouping(connection, ["day"]).columns
-    columns = {"day": day, "class": "a.latency", "model": "a.model", "batch": "a.batch"}
+    times = dict(zip(TIMES, grouping(connection, list(TIMES)).columns, strict=True))
+    columns = {**times, "class": "a.latency", "model": "a.model", "batch": "a.batch"}
     numbers = ", ".join(str(number + 1) for number in range(len(by)))
     statement = text(
         f"""
@@ -80,20 +80,23 @@ def cache_savings(connection: Connection, span: Span) -> list[CacheSaving]:
     (day,) = grouping(connection, ["day"]).columns
     statement = text(
         f"""
-        SELECT {day} AS day, coalesce(a.model_used, a.model) AS model, a.list_price, a.multipliers, sum(a.cache_read_tokens) AS read,
+        SELECT {day} AS day, coalesce(a.model_used, a.model) AS model, a.list_price, a.multipliers,
+               a.negotiated_price, sum(a.cache_read_tokens) AS read,
                sum(a.cache_write_5m_tokens) AS write_5m, sum(a.cache_write_1h_tokens) AS write_1h
           FROM attempts a
          WHERE a.started_at >= :since AND a.started_at < :until AND a.cost_usd IS NOT NULL AND NOT a.estimated
            AND a.list_price IS NOT NULL
            AND (a.cache_read_tokens > 0 OR a.cache_write_5m_tokens > 0 OR a.cache_write_1h_tokens > 0)
-         GROUP BY 1, 2, a.list_price, a.multipliers
+         GROUP BY 1, 2, a.list_price, a.multipliers, a.negotiated_price
         """
     )
     found: dict[tuple[str, str], list[CacheSaving]] = defaultdict(list)
     for row in connection.execute(statement, span._asdict()):
         cached = _Cached(int(row.read), int(row.write_5m), int(row.write_1h))
-        factors = orjson.loads(row.multipliers or "{}")
-        found[row.day, row.model].append(_saving(row.day, row.model, cached, orjson.loads(row.list_price), factors))
+        price, factors = row.list_price, orjson.loads(row.multipliers or "{}")
+        if row.negotiated_price is not None:
+            price, factors = row.negotiated_price, {}
+        found[row.day, row.model].append(_saving(row.day, row.model, cached, orjson.loads(price), factors))
     for saving in _of_mixed(connection, day, span):
         found[saving.day, saving.model].append(saving)
     return [_together(parts) for _, parts in sorted(found.items())]
@@ -124,7 +127,10 @@ def _of_mixed(connection: Connection, day: str, span: Span) -> Iterator[CacheSav
             cached = _Cached(usage.cache_read_tokens, usage.cache_write_5m_tokens, usage.cache_write_1h_tokens)
             if any(cached):
                 model = bare_name(usage.model) if usage.model else row.model
-                yield _saving(row.day, model, cached, part.list_price, part.multipliers)
+                price, factors = part.list_price, part.multipliers
+                if part.negotiated_price:
+                    price, factors = part.negotiated_price, {}
+                yield _saving(row.day, model, cached, price, factors)
 
 
 def _saving(

@@ -34,12 +34,22 @@ GROUPINGS = {
     "class": "a.latency",
     "batch": "b.name",
     "tenant": "j.tenant",
-    "day": "",  # written per database below
+    "hour": "",  # written per database below, as are days and months
+    "day": "",
+    "month": "",
     "outcome": "a.outcome",
     "purpose": "a.purpose",
     "role": _ROLE,
 }
 """Groups of `trivet costs --by` beside tags, with their columns."""
+
+
+TIMES = {
+    "hour": ('YYYY-MM-DD"T"HH24:00"Z"', "%Y-%m-%dT%H:00Z"),
+    "day": ("YYYY-MM-DD", "%Y-%m-%d"),
+    "month": ("YYYY-MM", "%Y-%m"),
+}
+"""Groups by the time at which a call began (UTC), with their formats on PostgreSQL and SQLite. They sort as texts."""
 
 
 class Span(NamedTuple):
@@ -58,15 +68,26 @@ class CostRow:
     jobs: int
     """Without Trivet's own probes, whose calls and cost are in the other figures."""
     input_tokens: int
+    """All kinds of input; the next three are parts of it."""
+    cache_read_tokens: int
+    cache_write_5m_tokens: int
+    cache_write_1h_tokens: int
     output_tokens: int
     cost_usd: Decimal
     """Settled calls only."""
+    list_usd: Decimal
+    """The same calls at list price. It differs where a route has negotiated prices."""
     estimated_usd: Decimal
     """An upper bound on calls in flight and calls whose fate is not known: timeouts and crashes."""
     approximate_usd: Decimal
     """The part of `cost_usd` that was priced approximately: no list names what was called, its model's price was taken."""
     unpriced: int
     """Calls for which no price is known; the sums lack them."""
+
+    @property
+    def plain_input_tokens(self) -> int:
+        """Input tokens that were neither read from a prompt cache nor written to one."""
+        return self.input_tokens - self.cache_read_tokens - self.cache_write_5m_tokens - self.cache_write_1h_tokens
 
 
 class Unpriced(NamedTuple):
@@ -86,7 +107,7 @@ class Grouping(NamedTuple):
 
 
 def summed(connection: Connection, by: Sequence[str], span: Span, *, probes: bool = True) -> list[CostRow]:
-    """Return the costs of all calls of a span, grouped: by day where that is asked for, then dearest first.
+    """Return the costs of all calls of a span, grouped: by time where that is asked for, then dearest first.
 
     Args:
         by: names of `GROUPINGS`, or `tag:NAME`; a call without such a thing is in the group with an empty text.
@@ -99,6 +120,7 @@ def summed(connection: Connection, by: Sequence[str], span: Span, *, probes: boo
     # by number: to PostgreSQL an expression with a parameter in it is another one each time
     numbers = ", ".join(str(number + 1) for number in range(len(by)))
     total = partial(usd_sum, connection.dialect)
+    times = "".join(f"{number + 1}, " for number, name in enumerate(by) if name in TIMES)
     statement = text(
         f"""
         SELECT {"".join(f"{column}, " for column in groups.columns)}
@@ -106,8 +128,12 @@ def summed(connection: Connection, by: Sequence[str], span: Span, *, probes: boo
                count(DISTINCT CASE WHEN a.purpose <> 'probe' THEN a.job_id END) AS jobs,
                coalesce(sum(a.input_tokens + a.cache_read_tokens + a.cache_write_5m_tokens + a.cache_write_1h_tokens), 0)
                    AS input_tokens,
+               coalesce(sum(a.cache_read_tokens), 0) AS cache_read,
+               coalesce(sum(a.cache_write_5m_tokens), 0) AS cache_write_5m,
+               coalesce(sum(a.cache_write_1h_tokens), 0) AS cache_write_1h,
                coalesce(sum(a.output_tokens), 0) AS output_tokens,
                {total("CASE WHEN a.estimated THEN 0 ELSE a.cost_usd END")} AS cost,
+               {total("CASE WHEN a.estimated THEN 0 ELSE coalesce(a.list_usd, a.cost_usd) END")} AS listed,
                {total("CASE WHEN a.estimated THEN a.cost_usd ELSE 0 END")} AS estimated,
                {total("CASE WHEN a.price_terms LIKE :noted AND NOT a.estimated THEN a.cost_usd ELSE 0 END")} AS approximate,
                sum((CASE WHEN a.estimated THEN 0 ELSE a.cost_usd END) * 1.0) AS dearest,
@@ -117,9 +143,9 @@ def summed(connection: Connection, by: Sequence[str], span: Span, *, probes: boo
           LEFT JOIN batches b ON b.id = j.batch_id
          WHERE a.started_at >= :since AND a.started_at < :until {"" if probes else "AND a.purpose <> 'probe'"}
         {f"GROUP BY {numbers}" if by else ""}
-         ORDER BY {f"{by.index('day') + 1}, " if "day" in by else ""}dearest DESC NULLS LAST{f", {numbers}" if by else ""}
+         ORDER BY {times}dearest DESC NULLS LAST{f", {numbers}" if by else ""}
         """
-    ).columns(cost=Usd(), estimated=Usd(), approximate=Usd())
+    ).columns(cost=Usd(), listed=Usd(), estimated=Usd(), approximate=Usd())
     parameters = {**span._asdict(), **groups.parameters, "noted": f"{NOTED}%"}
     return [
         CostRow(
@@ -127,8 +153,12 @@ def summed(connection: Connection, by: Sequence[str], span: Span, *, probes: boo
             row.calls,
             row.jobs,
             int(row.input_tokens),
+            int(row.cache_read),
+            int(row.cache_write_5m),
+            int(row.cache_write_1h),
             int(row.output_tokens),
             row.cost or Decimal(0),
+            row.listed or Decimal(0),
             row.estimated or Decimal(0),
             row.approximate or Decimal(0),
             row.unpriced,
@@ -162,7 +192,7 @@ def grouping(connection: Connection, by: Sequence[str]) -> Grouping:
             parameters[f"tag{number}"] = name.removeprefix(TAG)
             columns.append(_tag(connection, f"tag{number}"))
         elif name in GROUPINGS:
-            columns.append(_day(connection) if name == "day" else GROUPINGS[name])
+            columns.append(_time(connection, name) if name in TIMES else GROUPINGS[name])
         elif name in ("tag", TAG):
             raise InvalidRequest("--by: which tag?", field="by", hint="Name it, as in --by tag:team.")
         else:
@@ -171,10 +201,11 @@ def grouping(connection: Connection, by: Sequence[str]) -> Grouping:
     return Grouping(tuple(columns), parameters)
 
 
-def _day(connection: Connection) -> str:
+def _time(connection: Connection, unit: str) -> str:
+    on_postgresql, on_sqlite = TIMES[unit]
     if connection.dialect.name == "postgresql":
-        return "to_char(to_timestamp(a.started_at) AT TIME ZONE 'UTC', 'YYYY-MM-DD')"
-    return "strftime('%Y-%m-%d', a.started_at, 'unixepoch')"
+        return f"to_char(to_timestamp(a.started_at) AT TIME ZONE 'UTC', '{on_postgresql}')"
+    return f"strftime('{on_sqlite}', a.started_at, 'unixepoch')"
 
 
 def _tag(connection: Connection, parameter: str) -> str:

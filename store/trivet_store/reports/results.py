@@ -1,6 +1,6 @@
 """Reading jobs: results, whole lives, lists."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import lru_cache
@@ -90,6 +90,8 @@ class JobRow:
     """Cost of the call that made a cached answer; None where that has no price, or was pruned."""
     pruned: bool = False
     """It has ended and its result is not kept any more; `cost_usd` and `latency_s` are worked out from what is."""
+    estimated_usd: Decimal = Decimal(0)
+    """At most this much more: calls whose cost is not known, such as timeouts. Read by `with_estimates` alone."""
 
 
 _JOB = """
@@ -157,6 +159,18 @@ def recent_jobs(connection: Connection, *, state: JobState | None, batch_id: int
     given = {name: value for name, value in given.items() if value is not None}
     conditions = " AND ".join(["NOT f.probe", *(f"j.{name} = :{name}" for name in given)])
     return _read(connection, f"{conditions} ORDER BY j.id DESC LIMIT :limit", limit=limit, **given)
+
+
+def with_estimates(connection: Connection, jobs: Sequence[JobRow]) -> list[JobRow]:
+    """Return jobs with the estimates of their calls."""
+    found = attempts_of(connection, [job.id for job in jobs])
+    return [replace(job, estimated_usd=estimated(found[job.id])) for job in jobs]
+
+
+def estimated(attempts: Iterable[AttemptRow]) -> Decimal:
+    """Return the maximum cost of the calls among these whose cost is not known. A good one's is in its job's cost."""
+    calls = (call for call in attempts if call.estimated and call.outcome is not Outcome.SUCCEEDED)
+    return sum((call.cost_usd for call in calls if call.cost_usd is not None), Decimal(0))
 
 
 def attempts_of(connection: Connection, ids: Sequence[str]) -> dict[str, list[AttemptRow]]:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, NamedTuple, TypeAlias
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints, model_validator
 
-from trivet_tasks.config.route_settings import digits
+from trivet_tasks.config.amounts import digits
 from trivet_tasks.jobs import JobSpec
 
 DAY_S = 86_400

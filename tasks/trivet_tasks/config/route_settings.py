@@ -7,9 +7,11 @@ from hashlib import blake2b
 from typing import Annotated, Any, TypeAlias
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from trivet_tasks.catalog import VERSION, Dialect, Endpoint, Provider, default_version
+from trivet_tasks.config.amounts import UsdAmount
+from trivet_tasks.config.route_prices import RoutePrice
 from trivet_tasks.config.route_windows import RouteWindow
 from trivet_tasks.config.secret_refs import OptionalSecret
 
@@ -24,6 +26,7 @@ OPERATIONAL = frozenset(
         "priority",
         "weight",
         "costs",
+        "prices",
         "windows",
         "idle_probe_s",
     }
@@ -89,17 +92,6 @@ class LimitGroup(BaseModel):
         if len(whole) <= NAME_CHARS:
             return whole
         return f"{whole[: NAME_CHARS - 9]}~{blake2b(whole.encode(), digest_size=4).hexdigest()}"
-
-
-def digits(amount: Decimal) -> str:
-    """The shortest text of an amount, the same however it was written: definitions are compared."""
-    return f"{amount.normalize():f}"
-
-
-UsdAmount: TypeAlias = Annotated[
-    Decimal, Field(ge=0, max_digits=15), PlainSerializer(digits, return_type=str, when_used="json")
-]
-"""USD, exact: TOML's floats hold 15 digits; a text such as "0.00002" is taken, too."""
 
 
 class RouteCosts(BaseModel):
@@ -177,6 +169,8 @@ class RouteSettings(BaseModel):
     """True if the SDK's variables on a worker's machine count: a base URL if the route has none, and headers."""
     costs: RouteCosts = RouteCosts()
     """Costs beside tokens, for `trivet plan` and the order by cost. They change no booked cost."""
+    prices: tuple[RoutePrice, ...] = ()
+    """Negotiated prices of tokens, each from one day on. Without one the list price holds."""
     idle_probe_s: float | None = Field(default=None, ge=0, le=86_400)
     """Seconds without a call after which it is probed. 0: never. Not set: as in `[health]`."""
     windows: tuple[RouteWindow, ...] = ()
@@ -196,6 +190,14 @@ class RouteSettings(BaseModel):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two tables of limits name the same models: {name}")
+        return self
+
+    @model_validator(mode="after")
+    def _prices_apart(self) -> "RouteSettings":
+        begun = [(price.from_, price.model) for price in self.prices]
+        for day, model in begun:
+            if begun.count((day, model)) > 1:
+                raise ValueError(f"two prices of {model} begin on {day}")
         return self
 
     @model_validator(mode="after")

@@ -16,6 +16,7 @@ from trivet_tasks.config.budgets import BudgetSettings
 from trivet_tasks.config.database_url import database_url
 from trivet_tasks.config.environment import sdk_base_url
 from trivet_tasks.config.local_requests import host_name
+from trivet_tasks.config.route_prices import RoutePrice, TokenUsd
 from trivet_tasks.config.route_settings import LimitGroup, RouteCosts, RouteSettings
 from trivet_tasks.config.route_windows import RouteWindow
 from trivet_tasks.config.secret_refs import OptionalSecret
@@ -436,6 +437,9 @@ def _keys_at(loc: list[str]) -> list[str]:
         return list(LimitGroup.model_fields)
     if loc[0] == "routes" and "windows" in loc[2:]:
         return list(RouteWindow.model_fields)
+    if loc[0] == "routes" and "prices" in loc[2:]:
+        model = TokenUsd if "usd" in loc[3:] else RoutePrice
+        return [field.alias or name for name, field in model.model_fields.items()]
     if loc[0] == "routes" and "costs" in loc[2:]:
         return list(RouteCosts.model_fields)
     if loc[0] in tables:

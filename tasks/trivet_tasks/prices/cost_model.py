@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from trivet_tasks.catalog import Provider
 from trivet_tasks.config.budgets import DAY_S
+from trivet_tasks.config.route_prices import RoutePrice
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.prices.price_book import PriceBook, Tariff, TokenPrices
 from trivet_tasks.prices.price_rates import tier_of
@@ -85,7 +86,7 @@ class CostModel:
 
     def tariff(self, route: RouteSettings, model: str, wire_model: str, at: float) -> Tariff:
         """Return the prices of tokens in plain calls of a model on a route; no tiers where no price is known."""
-        return self._tariffs(route.provider, route.region, model, wire_model, int(at // DAY_S))
+        return self._tariffs(route.provider, route.region, model, wire_model, int(at // DAY_S), route.prices)
 
     def expected(
         self, route: RouteSettings, model: str, wire_model: str, at: float, factor: Decimal = Decimal(1)
@@ -121,10 +122,19 @@ class CostModel:
             return None
         return _tokens_usd(tiers, Mix(input_tokens, max_tokens)) * CACHE_WRITE_FACTORS[cache_write]
 
-    def _look_up(self, provider: Provider, region: str | None, model: str, wire_model: str, day: int) -> Tariff:
+    def _look_up(
+        self,
+        provider: Provider,
+        region: str | None,
+        model: str,
+        wire_model: str,
+        day: int,
+        prices: tuple[RoutePrice, ...],
+    ) -> Tariff:
         if not self.known:
             return Tariff((), "no price list is installed")
-        return self.book.tariff(provider, model, wire_model, region, datetime.fromtimestamp(day * DAY_S, UTC))
+        began = datetime.fromtimestamp(day * DAY_S, UTC)
+        return self.book.tariff(provider, model, wire_model, region, began, prices)
 
 
 def _tokens_usd(tiers: tuple[TokenPrices, ...], mix: Mix) -> Decimal:

@@ -2,13 +2,13 @@
 
 No float is used. Prices become whole numbers of 10^-12 USD a token when they are first looked up, and a
 call is then a few products of integers. The smallest unit met is 10^-11 USD (a 5-minute cache write of Haiku 5.5, in
-batch and at the regional price, is 0.00000006875 USD a token), so 12 decimals hold every cost exactly. A finer price
-in a list to come would bring more decimals, never a rounded cost.
+batch and at the regional price, is 0.00000006875 USD a token), so 12 decimals hold every cost exactly. A finer price,
+which only a contract or a list to come can bring, is used whole; the cost of the call is rounded to 12 decimals.
 """
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import lru_cache
@@ -16,8 +16,19 @@ from importlib.metadata import version
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from trivet_tasks.catalog import Provider, bare_name, same_model
+from trivet_tasks.config.route_prices import RoutePrice, price_on
 from trivet_tasks.outcomes import Usage, UsagePart
-from trivet_tasks.prices.price_rates import EXACT, Rates, Tier, find_listing, rates_of, tier_of, wire_name
+from trivet_tasks.prices.price_rates import (
+    DECIMALS,
+    EXACT,
+    Rates,
+    Tier,
+    find_listing,
+    per_million,
+    rates_of,
+    tier_of,
+    wire_name,
+)
 from trivet_tasks.prices.price_rules import BILLED_REFUSALS, FREE_REFUSALS, REFUSALS_FREE_SINCE, RULES_VERSION
 
 Processing: TypeAlias = Literal["online", "batch"]
@@ -37,6 +48,7 @@ class PricedPart:
     usage: UsagePart
     list_price: Mapping[str, str]
     multipliers: Mapping[str, str]
+    negotiated_price: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +74,12 @@ class Priced:
     """The first-party id of the model that answered, where it is another than the wire was asked for."""
     parts: tuple[PricedPart, ...] = ()
     """Of a call of several passes: each with its own price."""
+    list_usd: Decimal | None = None
+    """Cost at the list price, where a negotiated one was charged and a list has one; else None."""
+    negotiated_price: Mapping[str, str] = field(default_factory=dict)
+    """USD per million tokens by kind as negotiated, all factors included; empty: list price and multipliers tell it."""
+    contract: RoutePrice | None = None
+    """The negotiated price that was charged, or the first of several."""
 
 
 class TokenPrices(NamedTuple):
@@ -101,6 +119,7 @@ class PriceBook:
         at: datetime,
         usage: Usage,
         processing: Processing = "online",
+        prices: tuple[RoutePrice, ...] = (),
     ) -> Priced:
         """Price one call.
 
@@ -111,32 +130,39 @@ class PriceBook:
 
         An answer that names another model (`usage.model`) is priced as that one, under the same profile or region, and a call
         of several passes as the sum of them, each by its own model and its own length.
+
+        `prices` are the route's negotiated ones: that of the day and of the model that is priced takes the list's place.
         """
         if usage.parts:
-            return self._price_parts(provider, model, wire_model, region, at, usage, processing)
+            return self._price_parts(provider, model, wire_model, region, at, usage, processing, prices)
         day = _day(at)
         batch = processing == "batch" or usage.service_tier == "batch"
         fast, us_only = usage.speed == "fast", usage.inference_geo == "us"
-        rates = self._rates(provider, model, wire_model, region, day, batch, fast, us_only, usage.model)
+        rates = self._rates(provider, model, wire_model, region, day, batch, fast, us_only, usage.model, prices)
         if not rates.tiers:
             return Priced(None, {}, {}, self.version, note="; ".join(rates.notes), model_used=rates.model_used)
 
         tier = tier_of(rates.tiers, usage.prompt_tokens)
         units, multipliers = _units(tier, usage), rates.multipliers
+        listed = tier_of(rates.listed, usage.prompt_tokens) if rates.listed else None
+        listed_units = _units(listed, usage) if listed else None
         if units is None:
             return Priced(None, {}, {}, self.version, note="the provider reported a negative count")
         if usage.refused is not None and _is_free(usage.refused, day):
             units, multipliers = usage.web_searches * tier.web_search, rates.of_refused
+            listed_units = usage.web_searches * listed.web_search if listed else None
         notes = "; ".join((*rates.notes, *_usage_notes(rates, usage)))
         return Priced(
-            # from text, because arithmetic would round to whatever precision the thread's context happens to have
-            cost_usd=Decimal(f"{units}E-{tier.decimals}"),
+            cost_usd=_usd(units, tier),
             list_price=tier.list_price,
             multipliers=multipliers,
             version=self.version,
             estimated=bool(notes),
             note=notes,
             model_used=rates.model_used,
+            list_usd=None if listed is None or listed_units is None else _usd(listed_units, listed),
+            negotiated_price=per_million(tier) if rates.contract else {},
+            contract=rates.contract,
         )
 
     def _price_parts(
@@ -148,34 +174,46 @@ class PriceBook:
         at: datetime,
         usage: Usage,
         processing: Processing,
+        prices: tuple[RoutePrice, ...],
     ) -> Priced:
         """Price a call of several passes. Searches are counted for the whole call, and priced as of the model that answered."""
-        whole = self.price(
-            provider, model, wire_model, region, at, replace(usage, parts=(), refused=None, **_NO_TOKENS), processing
-        )
+        searches = replace(usage, parts=(), refused=None, **_NO_TOKENS)
+        whole = self.price(provider, model, wire_model, region, at, searches, processing, prices)
         cost, notes = whole.cost_usd, [whole.note]
+        listed, contract = whole.list_usd or whole.cost_usd, whole.contract
         parts: list[PricedPart] = []
         for part in usage.parts:
-            priced = self.price(provider, model, wire_model, region, at, _usage_of(part, usage), processing)
-            parts.append(PricedPart(part, priced.list_price, priced.multipliers))
+            priced = self.price(provider, model, wire_model, region, at, _usage_of(part, usage), processing, prices)
+            parts.append(PricedPart(part, priced.list_price, priced.multipliers, priced.negotiated_price))
             notes.append(priced.note)
             cost = None if cost is None or priced.cost_usd is None else EXACT.add(cost, priced.cost_usd)
+            at_list = priced.cost_usd if priced.list_usd is None else priced.list_usd
+            listed = None if listed is None or at_list is None else EXACT.add(listed, at_list)
+            contract = contract or priced.contract
             if part.kind not in _LISTED_KINDS:
                 notes.append(f"passes of kind {part.kind!r} are not known, priced like messages")
             if usage.speed == "fast" and part.model is not None:
                 notes.append(f"whether {part.model!r} was fast is not told, priced as fast")
-        prices = [(part.list_price, part.multipliers) for part in parts]
-        alike = cost is not None and all(price == prices[0] for price in prices)
-        list_price, multipliers = prices[0] if alike else ({}, {})
+        charged = [(part.list_price, part.multipliers, part.negotiated_price) for part in parts]
+        alike = cost is not None and all(price == charged[0] for price in charged)
+        list_price, multipliers, negotiated = charged[0] if alike else ({}, {}, {})
         note = "; ".join(dict.fromkeys(note for note in notes if note))
         return Priced(
             cost, list_price, multipliers, self.version, cost is not None and bool(note), note, whole.model_used,
-            tuple(parts),
+            tuple(parts), listed if contract else None, negotiated, contract,
         )  # fmt: skip
 
-    def tariff(self, provider: Provider, model: str, wire_model: str, region: str | None, at: datetime) -> Tariff:
+    def tariff(
+        self,
+        provider: Provider,
+        model: str,
+        wire_model: str,
+        region: str | None,
+        at: datetime,
+        prices: tuple[RoutePrice, ...] = (),
+    ) -> Tariff:
         """Return the prices of tokens in plain calls, for reckoning ahead. See `price` for the arguments."""
-        rates = self._rates(provider, model, wire_model, region, _day(at), False, False, False, None)
+        rates = self._rates(provider, model, wire_model, region, _day(at), False, False, False, None, prices)
         return Tariff(
             tuple(
                 TokenPrices(
@@ -204,6 +242,15 @@ def _units(tier: Tier, usage: Usage) -> int | None:
     )
 
 
+def _usd(units: int, tier: Tier) -> Decimal:
+    """Return units of a tier as USD. Only a negotiated price can have more digits than the ledger: it is rounded to these."""
+    # from text, because arithmetic would round to whatever precision the thread's context happens to have
+    if tier.decimals <= DECIMALS:
+        return Decimal(f"{units}E-{tier.decimals}")
+    whole, rest = divmod(units, 10 ** (tier.decimals - DECIMALS))
+    return Decimal(f"{whole + (2 * rest >= 10 ** (tier.decimals - DECIMALS))}E-{DECIMALS}")
+
+
 def _day(at: datetime) -> date:
     return at.date() if at.tzinfo is None or at.tzinfo is UTC else at.astimezone(UTC).date()
 
@@ -224,12 +271,15 @@ def _look_up(
     fast: bool,
     us_only: bool,
     answered: str | None,
+    prices: tuple[RoutePrice, ...],
 ) -> Rates:
     def rates(model: str, wire_model: str) -> Rates:
         listing = find_listing(provider, model, wire_model, region)
         if isinstance(listing, str):
-            return Rates(notes=(listing,))
-        return rates_of(listing, provider, day, batch=batch, fast=fast, us_only=us_only)
+            found = Rates(notes=(listing,))
+        else:
+            found = rates_of(listing, provider, day, batch=batch, fast=fast, us_only=us_only)
+        return found.negotiated(price_on(prices, model, day), plain=not (batch or fast))
 
     if answered is None or same_model(answered, wire_model) or same_model(answered, model):
         return rates(model, wire_model)

@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time
 from decimal import Context, Decimal, Inexact, InvalidOperation
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 
 from trivet_tasks.catalog import MANTLE_IDS, Provider, bare_name, known, same_model, version_of
+from trivet_tasks.config.route_prices import RoutePrice
 from trivet_tasks.prices.price_rules import (
     CACHE_WRITE_1H_FACTOR,
     LONG_CONTEXT_ENDED,
@@ -213,11 +214,62 @@ class Rates:
     """The model that answered, where it is another than the wire was asked for."""
     prices_geo: bool = False
     """True if inference geographies (`usage.inference_geo`) have a price of their own."""
+    listed: tuple[Tier, ...] = ()
+    """The list's tiers, where `tiers` are negotiated; empty = they are the list's, or no list has any."""
+    contract: RoutePrice | None = None
+    """The negotiated price that `tiers` follow."""
+
+    def negotiated(self, price: RoutePrice | None, *, plain: bool) -> "Rates":
+        """Return the rates at a negotiated price. Searches keep the list's price.
+
+        Args:
+            plain: neither native batch nor fast mode. Other calls keep the list price where the contract names prices.
+        """
+        if price is None or (price.usd is not None and not plain) or (price.factor is not None and not self.tiers):
+            return self
+        if price.factor is not None:
+            tiers = tuple(_scaled(tier, price.factor) for tier in self.tiers)
+            return replace(self, tiers=tiers, listed=self.tiers, contract=price)
+        geo = Decimal(self.multipliers.get("inference_geo_us", "1"))
+        known = tuple(_at_prices(tier, price, geo) for tier in self.tiers)
+        return replace(
+            self,
+            tiers=known or (_at_prices(_UNLISTED, price, geo),),
+            listed=self.tiers,
+            contract=price,
+            notes=(),
+            guessed=self.guessed & {"web_search"},
+        )
 
     @property
     def of_refused(self) -> Mapping[str, str]:
         """The multipliers of a refusal that costs nothing."""
         return {**self.multipliers, "refused": "0"}
+
+
+def per_million(tier: Tier) -> dict[str, str]:
+    """Return what a tier charges in USD per million tokens, by kind."""
+    return {kind: _digits(Decimal(f"{getattr(tier, kind)}E{6 - tier.decimals}")) for kind in _KIND_KEYS}
+
+
+def _scaled(tier: Tier, factor: Decimal) -> Tier:
+    more = max(0, -int(factor.as_tuple().exponent))
+    times, ten = int(factor.scaleb(more, EXACT)), 10**more
+    tokens = {kind: getattr(tier, kind) * times for kind in _KIND_KEYS}
+    return replace(tier, decimals=tier.decimals + more, web_search=tier.web_search * ten, **tokens)
+
+
+def _at_prices(tier: Tier, price: RoutePrice, factor: Decimal) -> Tier:
+    assert price.usd is not None
+    each = {kind: EXACT.divide(EXACT.multiply(usd, factor), _MILLION) for kind, usd in price.usd.by_kind().items()}
+    search = Decimal(f"{tier.web_search}E-{tier.decimals}")
+    decimals = max(tier.decimals, *(-int(usd.as_tuple().exponent) for usd in each.values()))
+    units: dict[str, Any] = {kind: int(usd.scaleb(decimals, EXACT)) for kind, usd in each.items()}
+    return replace(tier, decimals=decimals, web_search=int(search.scaleb(decimals, EXACT)), **units)
+
+
+_UNLISTED = Tier(-1, DECIMALS, 0, 0, 0, 0, 0, int((WEB_SEARCH_PER_1000 / _THOUSAND).scaleb(DECIMALS)), {})
+"""A model that no list knows: what a contract does not name costs as usual."""
 
 
 def rates_of(listing: Listing, provider: Provider, day: date, *, batch: bool, fast: bool, us_only: bool) -> Rates:

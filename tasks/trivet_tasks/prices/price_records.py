@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from trivet_tasks.config.route_prices import RoutePrice
 from trivet_tasks.outcomes import Usage, UsagePart
 from trivet_tasks.prices.price_book import Priced, PricedPart
 
@@ -37,6 +38,8 @@ class PriceTerms(NamedTuple):
     speed: str | None = None
     refused: str | None = None
     doubt: str | None = None
+    contract: str | None = None
+    """JSON of the negotiated price that was charged (`RoutePrice`)."""
 
 
 class PriceRecord(NamedTuple):
@@ -49,27 +52,32 @@ class PriceRecord(NamedTuple):
     price_terms: str
     price_parts: str | None
     model_used: str | None
+    list_usd: Decimal | None = None
+    negotiated_price: str | None = None
 
 
 def record_of(priced: Priced, region: str | None, usage: Usage) -> PriceRecord:
     """Return the columns for a call of this usage on a route of this region."""
-    mixed = bool(priced.parts) and not priced.list_price
+    mixed = bool(priced.parts) and not (priced.list_price or priced.negotiated_price)
     return PriceRecord(
         priced.cost_usd,
         None if mixed else orjson.dumps(dict(priced.list_price)).decode(),
         None if mixed else orjson.dumps(dict(priced.multipliers)).decode(),
         priced.version,
-        write_terms(region, usage, priced.note),
+        write_terms(region, usage, priced.note, priced.contract),
         write_parts(priced.parts, alike=not mixed) if priced.parts else None,
         priced.model_used,
+        priced.list_usd,
+        None if mixed or not priced.negotiated_price else orjson.dumps(dict(priced.negotiated_price)).decode(),
     )
 
 
-def write_terms(region: str | None, usage: Usage, note: str = "") -> str:
+def write_terms(region: str | None, usage: Usage, note: str = "", contract: RoutePrice | None = None) -> str:
     """Return the terms of a call as text for its row.
 
     Args:
         note: why there is no price, or why it is approximate.
+        contract: the negotiated price that was charged.
     """
     terms = PriceTerms(
         region,
@@ -79,6 +87,7 @@ def write_terms(region: str | None, usage: Usage, note: str = "") -> str:
         usage.speed,
         usage.refused,
         usage.doubt,
+        None if contract is None else contract.model_dump_json(exclude_none=True),
     )
     return _terms_text(terms, note)
 
@@ -88,7 +97,7 @@ def _terms_text(terms: PriceTerms, note: str) -> str:
     found: dict[str, object] = {"note": note} if note else {}
     for name, value in terms._asdict().items():
         if value and value not in _USUAL:
-            found[name] = value[:_CHARS] if isinstance(value, str) else value
+            found[name] = value[:_CHARS] if isinstance(value, str) and name != "contract" else value
     if terms.region:  # `global` is one of Vertex's
         found["region"] = terms.region
     return json.dumps(found, separators=(",", ":"))  # in ASCII: a stream may bring halves of characters
@@ -118,14 +127,17 @@ def read_parts(text: str) -> tuple[UsagePart, ...]:
 def read_priced_parts(text: str) -> Iterator[PricedPart]:
     """Yield the passes of a row that have a price of their own."""
     for part in orjson.loads(text):
-        if part.get("list_price"):
-            yield PricedPart(_usage(part), part["list_price"], part.get("multipliers") or {})
+        if part.get("list_price") or part.get("negotiated_price"):
+            negotiated = part.get("negotiated_price") or {}
+            yield PricedPart(_usage(part), part.get("list_price") or {}, part.get("multipliers") or {}, negotiated)
 
 
 def _written(part: PricedPart, alike: bool) -> dict[str, Any]:
     found = {name: _plain(value) for name, value in asdict(part.usage).items() if value}
     if not alike:
         found |= {"list_price": dict(part.list_price), "multipliers": dict(part.multipliers)}
+        if part.negotiated_price:
+            found["negotiated_price"] = dict(part.negotiated_price)
     return found
 
 

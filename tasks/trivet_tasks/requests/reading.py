@@ -6,7 +6,8 @@ A request is the Messages API body (`trivet_tasks.requests.request_body` has its
     prompt       a text, short for messages with this one message of the user
     key          idempotency: the same key never runs twice
     latency      realtime, batch (the default), async or deferred
-    deadline     after this the result is worthless: seconds from now, or a moment (datetime with time zone, ISO 8601)
+    deadline     after this the result is worthless: a span from now ("90s", "5m", "24h"), seconds from now, or a moment
+                 (datetime with time zone, ISO 8601)
     not_before   do not start earlier: the same forms
     tags         up to 20 names with a text each
     residency    one place or several, each of which the route must declare

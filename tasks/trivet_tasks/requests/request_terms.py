@@ -14,6 +14,7 @@ from trivet_tasks.catalog import Model
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.latency import Latency
 from trivet_tasks.requests.request_messages import check_text, kind, quoted, shown, wrong
+from trivet_tasks.spans import span_s
 
 YEAR_S = 365 * 86_400.0
 MAX_KEY_CHARS = 250
@@ -24,6 +25,10 @@ MAX_PLACES = 20
 
 _CLASSES = {latency.value: latency for latency in Latency}
 _CLASS_NAMES = "realtime, batch, async or deferred"
+_MOMENTS = (
+    'must be a span from now such as "90s", "5m" or "24h", seconds from now, '
+    "or a moment in ISO 8601 such as 2026-12-01T18:00:00+01:00"
+)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -60,9 +65,13 @@ def read_times(
 
 
 def _moment(value: object, field: str, now: float) -> float | None:
-    """A point in time given as seconds from now, as a time span, as a datetime or in ISO 8601."""
+    """A point in time given as seconds from now, as a time span (`5m`), as a datetime or in ISO 8601."""
     if value is None:
         return None
+    if isinstance(value, str) and value.strip()[-1:].isalpha() and (seconds := span_s(value)) is not None:
+        if seconds > YEAR_S:
+            raise wrong(field, f"must be at most a year from now (365d), is {shown(value)}.")
+        return now + seconds
     if isinstance(value, timedelta):
         value = value.total_seconds()
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -74,10 +83,9 @@ def _moment(value: object, field: str, now: float) -> float | None:
         try:
             value = datetime.fromisoformat(given)
         except ValueError:
-            what = "must be seconds from now or a moment in ISO 8601, such as 2026-12-01T18:00:00+01:00"
-            raise wrong(field, f"{what}, is {quoted(given)}.") from None
+            raise wrong(field, f"{_MOMENTS}, is {quoted(given)}.") from None
     if not isinstance(value, datetime):
-        raise wrong(field, f"must be seconds from now or a moment (datetime or ISO 8601), is {kind(value)}.")
+        raise wrong(field, f"{_MOMENTS}, is {kind(value)}.")
     if value.utcoffset() is None:
         raise wrong(field, "must name its time zone, as in 2026-12-01T18:00:00+01:00 or 2026-12-01T17:00:00Z.")
     moment = (value - _EPOCH).total_seconds()

@@ -106,7 +106,9 @@ class Pricing:
         """Return the price of the stated usage, as of the day on which the call began; None: unpriced."""
         target, region = call.target, call.route.region
         began = self._moment(time.monotonic() - call.born_at)
-        priced = self._book.price(call.route.provider, target.model, target.wire_model, region, began, usage)
+        priced = self._book.price(
+            call.route.provider, target.model, target.wire_model, region, began, usage, prices=call.route.prices
+        )
         return replace(settlement, usage=usage, **record_of(priced, region, usage)._asdict())
 
 

@@ -279,6 +279,8 @@ def _without_figures(settlement: Settlement) -> Settlement:
         estimated=settlement.estimated or settlement.usage is not None,
         list_price=None,
         multipliers=None,
+        list_usd=None,
+        negotiated_price=None,
         price_terms=None,
     )
 
