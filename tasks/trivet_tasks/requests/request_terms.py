@@ -70,7 +70,7 @@ def _moment(value: object, field: str, now: float) -> float | None:
         return None
     if isinstance(value, str) and value.strip()[-1:].isalpha() and (seconds := span_s(value)) is not None:
         if seconds > YEAR_S:
-            raise wrong(field, f"must be at most a year from now (365d), is {shown(value)}.")
+            raise wrong(field, f"must be at most a year from now (365d), is {quoted(value)}.")
         return now + seconds
     if isinstance(value, timedelta):
         value = value.total_seconds()
