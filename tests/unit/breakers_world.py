@@ -1,5 +1,6 @@
 """Permits and breakers as their tests drive them: on a real Valkey, with a clock that only the test moves."""
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +32,8 @@ HEALTH = HealthSettings(probe_interval_s=10)
 """The defaults, but for a round number."""
 MICROS = 1_000_000
 _CLOCK = "test-clock"
+# number the breakers of a run; an object's address would be used again, and two breakers would name a permit alike
+_NUMBERS = itertools.count()
 
 
 class ClockedRedis(redis.Redis):
@@ -73,12 +76,13 @@ class Breaker:
     quota: Quota
     route: str = ROUTE
     held: list[Permit] = field(default_factory=list)
+    _number: int = field(default_factory=_NUMBERS.__next__)
     _asked: int = 0
 
     def permits(self, count: int, tokens_in: int = 0, tokens_out: int = 0) -> list[PermitRequest]:
         self._asked += count
         return [
-            PermitRequest(f"lease:{self.model}:{id(self)}:{self._asked - n}", tokens_in, tokens_out)
+            PermitRequest(f"lease:{self.model}:{self._number}:{self._asked - n}", tokens_in, tokens_out)
             for n in reversed(range(count))
         ]
 
