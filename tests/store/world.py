@@ -150,7 +150,7 @@ class World:
 
     def recall(self) -> int:
         with self.store.write() as connection:
-            return upkeep.recall_untaken(self.store, connection)
+            return upkeep.recall_unclaimed(self.store, connection)
 
     def empty_drained(self) -> int:
         with self.store.write() as connection:
