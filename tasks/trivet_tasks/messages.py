@@ -298,7 +298,7 @@ def _explain(error: BaseException) -> str:
     if isinstance(cause, AccessRefused):
         return (
             "refuses the user, the password or the permission (403). Check user and password in its URL; "
-            "docs/how-to/use-redis.md lists the permissions that Trivet needs."
+            "docs/how-to/run-on-rabbitmq.md lists the permissions that Trivet needs."
         )
     if isinstance(cause, NotAllowed):
         return "has no such virtual host, or does not let the user use it (530). Check the end of its URL."
