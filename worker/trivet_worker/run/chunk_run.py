@@ -198,7 +198,7 @@ class ChunkRunner:
         return grant.granted, ""
 
     def _take_permits(self, wave: _Wave, jobs: Sequence[DispatchedJob], attempt_ids: Sequence[str]) -> PermitGrant:
-        """Take permits for the first of these jobs; wait a while for one. RedisError."""
+        """Take permits for the first of these jobs; wait a while for one. Raises RedisError."""
         requests = [
             PermitRequest(permit_id(wave.target.lease_id, attempt_id), job.input_estimate, job.max_tokens)
             for job, attempt_id in zip(jobs, attempt_ids, strict=True)
