@@ -23,6 +23,7 @@ from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk
 from trivet_tasks.outcomes import HealthSignal, Outcome
 from trivet_tasks.requests.eligibility import misfit, name_on_wire
+from trivet_tasks.requests.request_terms import longest_call_s
 from trivet_tasks.shared_state import publish_work
 from trivet_worker.adapters.protocol import Failure
 from trivet_worker.run.cached import Cached
@@ -204,8 +205,7 @@ class ChunkRunner:
             for job, attempt_id in zip(jobs, attempt_ids, strict=True)
         ]
         until = time.monotonic() + self._settings.dispatch.permit_patience_s
-        terms = self._settings.of_class(wave.chunk.latency)
-        timeout_s = terms.attempt_timeout_s or terms.budget_s
+        timeout_s = longest_call_s(wave.chunk.latency, self._settings)
         while True:
             grant = self._directory.limits.take(
                 wave.chunk.route, wave.chunk.model, wave.quota, requests, timeout_s, wave.chunk.probe
