@@ -22,6 +22,7 @@ import orjson
 import redis
 from redis.commands.core import Script
 
+from trivet_store.jobs.answering import CachedAnswer
 from trivet_tasks.config.settings import CacheSettings, Settings
 from trivet_tasks.latency import Latency
 from trivet_tasks.shared_state import PREFIX
@@ -45,23 +46,6 @@ _CLEARED_AT_ONCE = 500
 _DIGITS = 18
 
 
-class Kept(NamedTuple):
-    """An answer and where it came from."""
-
-    message: bytes
-    """The provider's, JSON."""
-    stop_reason: str
-    route: str
-    cost_usd: Decimal | None
-    """Cost of the call that brought it, in USD; None where it has no price."""
-    tenant: str | None = None
-    """Tenant whose jobs it may serve; None: those of all."""
-
-    def __repr__(self) -> str:
-        """Return a text without the answer."""
-        return f"Kept({len(self.message)} bytes, {self.stop_reason}, {self.route})"
-
-
 class Unusable(Enum):
     """Reason for which an entry brings no answer."""
 
@@ -83,14 +67,14 @@ class AnswerSeal:
         self._key = hmac.digest(key, _PURPOSE, "sha256")
         self._now = now
 
-    def seal(self, cache_key: str, answer: Kept, lives_s: float) -> bytes:
+    def seal(self, cache_key: str, answer: CachedAnswer, lives_s: float) -> bytes:
         """Return the entry of an answer that expires after this many seconds."""
         cost = None if answer.cost_usd is None else format(answer.cost_usd, "f")
         head = orjson.dumps([answer.stop_reason, answer.route, cost, answer.tenant, self._now() + lives_s])
         entry = head + b"\n" + answer.message
         return self._mac(cache_key, entry) + b"\n" + entry
 
-    def open(self, cache_key: str, sealed: bytes) -> Kept | Unusable:
+    def open(self, cache_key: str, sealed: bytes) -> CachedAnswer | Unusable:
         """Return the answer of an entry, or why there is none."""
         mac, entry = sealed[:_MAC_CHARS], sealed[_MAC_CHARS + 1 :]
         if not hmac.compare_digest(mac, self._mac(cache_key, entry)):
@@ -99,7 +83,7 @@ class AnswerSeal:
         stop_reason, route, cost, tenant, expires_at = orjson.loads(head)
         if expires_at <= self._now():
             return Unusable.EXPIRED
-        return Kept(message, stop_reason, route, None if cost is None else Decimal(cost), tenant)
+        return CachedAnswer(message, stop_reason, route, None if cost is None else Decimal(cost), tenant)
 
     def _mac(self, cache_key: str, entry: bytes) -> bytes:
         mac = hmac.new(self._key, cache_key.encode() + b"\n", hashlib.sha256)
@@ -127,7 +111,7 @@ class CachedResult(NamedTuple):
     key: str
     job_id: str
     model: str
-    answer: Kept | None
+    answer: CachedAnswer | None
     never: bool = False
     """No answer to this request can be kept, so no job is to wait for one."""
 
@@ -135,7 +119,7 @@ class CachedResult(NamedTuple):
 class LookedUp(NamedTuple):
     """The outcome of a look-up."""
 
-    found: list[Kept | Coalesce | None]
+    found: list[CachedAnswer | Coalesce | None]
     """For each job, in order: an answer, the leader to wait for, or None: it calls, and others wait for it."""
     rejected: int
     """Entries that were removed because they were not signed by this installation for their key."""
@@ -197,7 +181,7 @@ class ResponseCache:
                 found[at] = one
         return LookedUp([None if isinstance(one, Unusable) else one for one in found], len(foreign))
 
-    def _ask(self, latency: Latency, asked: Sequence[LookUp]) -> list[Kept | Coalesce | Unusable | None]:
+    def _ask(self, latency: Latency, asked: Sequence[LookUp]) -> list[CachedAnswer | Coalesce | Unusable | None]:
         life_s = self._settings.of_class(latency).budget_s + (0 if latency is Latency.REALTIME else LEAD_GRACE_S)
         keys = [COUNTERS]
         arguments: list[str | int] = [list(Latency).index(latency), int(life_s * 1_000)]
@@ -207,7 +191,7 @@ class ResponseCache:
         answers = cast("list[list[bytes]]", self._look_up(keys=keys, args=arguments))
         return [self._found(one.key, kind, value) for one, (kind, value) in zip(asked, answers, strict=True)]
 
-    def _found(self, key: str, kind: bytes, value: bytes) -> Kept | Coalesce | Unusable | None:
+    def _found(self, key: str, kind: bytes, value: bytes) -> CachedAnswer | Coalesce | Unusable | None:
         match kind:
             case b"hit":
                 return self._sealed.open(key, value)

@@ -24,6 +24,7 @@ from trivet_tasks.config.route_prices import RoutePrice
 from trivet_tasks.outcomes import Usage
 from trivet_tasks.prices import price_records
 from trivet_tasks.prices.price_book import PriceBook, is_newer
+from trivet_tasks.prices.price_records import PriceRecord
 from trivet_tasks.states import END_STATES
 
 
@@ -55,30 +56,16 @@ class Extent(NamedTuple):
     """Settled calls with tokens whose rows do not keep them. They are left unchanged."""
 
 
-class _New(NamedTuple):
-    """The new values of one call."""
+class _Repriced(NamedTuple):
+    """A call and its new price."""
 
     id: str
     job_id: str
-    cost_usd: Decimal | None
-    list_price: str | None
-    multipliers: str | None
-    price_version: str
-    price_terms: str
-    price_parts: str | None
-    model_used: str | None
-    list_usd: Decimal | None
-    negotiated_price: str | None
-
-    @property
-    def by(self) -> tuple[str | Decimal | None, ...]:
-        """The values it is priced by, without the version."""
-        return tuple(getattr(self, name) for name in _PRICED_BY)
+    record: PriceRecord
 
 
-_PRICED_BY = (
-    "list_price", "multipliers", "price_terms", "price_parts", "model_used", "list_usd", "negotiated_price",
-)  # fmt: skip
+_PRICED_BY = tuple(name for name in PriceRecord._fields if name not in ("cost_usd", "price_version"))
+"""Columns that a price is made from."""
 _EXTENT = text(
     """
     SELECT coalesce(sum(CASE WHEN price_terms IS NOT NULL THEN 1 ELSE 0 END), 0) AS calls,
@@ -148,16 +135,15 @@ def reprice(
         with store.read() as connection:
             rows = connection.execute(_PAGE, {"at": at, "after": after, "until": span.until, "limit": READ_ROWS}).all()
         tallies: dict[tuple[str, str], Tally] = defaultdict(Tally)
-        new: list[_New] = []
+        new: list[_Repriced] = []
         for row in rows:
-            priced = _priced(book, row, prices or {})
-            before, cost = row.cost_usd or Decimal(0), priced.cost_usd or Decimal(0)
-            changed = priced.cost_usd != row.cost_usd
-            unpriced = (int(row.cost_usd is None), int(priced.cost_usd is None))
+            record = _priced(book, row, prices or {})
+            before, cost = row.cost_usd or Decimal(0), record.cost_usd or Decimal(0)
+            changed = record.cost_usd != row.cost_usd
+            unpriced = (int(row.cost_usd is None), int(record.cost_usd is None))
             tallies[row.model_used or row.model, row.route] += Tally(1, int(changed), before, cost, *unpriced)
-            kept = tuple(getattr(row, name) for name in _PRICED_BY)
-            if changed or kept != priced.by:
-                new.append(priced)
+            if changed or any(getattr(row, name) != getattr(record, name) for name in _PRICED_BY):
+                new.append(_Repriced(row.id, row.job_id, record))
         if apply:
             for first in range(0, len(new), BULK_ROWS):
                 with turn(store) as connection:
@@ -169,7 +155,7 @@ def reprice(
             return
 
 
-def _priced(book: PriceBook, row: Row[Any], prices: Prices) -> _New:
+def _priced(book: PriceBook, row: Row[Any], prices: Prices) -> PriceRecord:
     terms, began = price_records.read_terms(row.price_terms), datetime.fromtimestamp(row.started_at, UTC)
     usage = Usage(
         row.input_tokens,
@@ -190,16 +176,16 @@ def _priced(book: PriceBook, row: Row[Any], prices: Prices) -> _New:
     if charged is None:
         charged = (RoutePrice.model_validate_json(terms.contract),) if terms.contract else ()
     priced = book.price(row.provider, row.model, row.wire_model, terms.region, began, usage, prices=charged)
-    return _New(row.id, row.job_id, *price_records.record_of(priced, terms.region, usage))
+    return price_records.record_of(priced, terms.region, usage)
 
 
-def _write(connection: Connection, new: Sequence[_New]) -> None:
+def _write(connection: Connection, new: Sequence[_Repriced]) -> None:
     """Under the locks of the jobs, as those who settle calls take them: first jobs, then attempts, then batches."""
     ids = sorted({one.job_id for one in new})
     held = select_locked(connection, _HOLD_JOBS, ids=ids)
     batch_of = {row.id: row.batch_id for row in held if row.state in END_STATES}
     before = costs_of(connection, list(batch_of))
     counted = spending.calls(connection, [one.id for one in new])
-    connection.execute(_WRITE, [one._asdict() for one in new])
+    connection.execute(_WRITE, [{"id": one.id, **one.record._asdict()} for one in new])
     book_again(connection, batch_of, before)
-    spending.book_priced(connection, counted, ((one.id, one.cost_usd) for one in new))
+    spending.book_priced(connection, counted, ((one.id, one.record.cost_usd) for one in new))

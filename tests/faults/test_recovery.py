@@ -16,7 +16,7 @@ PATIENT = {"latency": "async"}
 UNDER_WAY_S = 0.5
 """Calls that had their permit when the route opened may still begin within this time."""
 LONGER_THAN_INTERVAL_S = 1.2 * PROBE_S
-"""If a probe takes this long, a second one beside it would be seen."""
+"""Seconds of a probe: so long that a second one beside it would be seen."""
 SHARES = (0.1, 0.25, 0.5)
 """Parts of its work that a route gets, step by step."""
 JITTER = 0.8

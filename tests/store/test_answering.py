@@ -5,7 +5,7 @@ from decimal import Decimal
 from tests.store.world import MODEL, ROUTE, WAIT, World, spec
 
 from trivet_store.jobs import cancelling
-from trivet_store.jobs.answering import Answered, Served, end_answered
+from trivet_store.jobs.answering import Answered, CachedAnswer, Served, end_answered
 from trivet_store.ledger.spending import HOUR_S
 from trivet_store.reports import results
 from trivet_store.reports.cost_savings import AnswerSaving, answer_savings
@@ -22,7 +22,7 @@ ALWAYS = Span()
 
 def answered(*jobs: DispatchedJob, cost: str | None = SAVED) -> list[Answered]:
     usd = None if cost is None else Decimal(cost)
-    return [Answered(job.id, job.claim, KEY, MESSAGE, "end_turn", "anthropic", usd) for job in jobs]
+    return [Answered(job.id, job.claim, KEY, CachedAnswer(MESSAGE, "end_turn", "anthropic", usd)) for job in jobs]
 
 
 def serve(world: World, *jobs: DispatchedJob, cost: str | None = SAVED, latency: str = "batch") -> Served:

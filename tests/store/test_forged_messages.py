@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, spec
 
-from trivet_store.jobs.answering import Answered, Served, end_answered
+from trivet_store.jobs.answering import Answered, CachedAnswer, Served, end_answered
 from trivet_store.jobs.claiming import MISFIT_AGAIN_S
 from trivet_store.steps import CallTarget
 from trivet_tasks.jobs import DispatchedJob
@@ -117,7 +117,7 @@ def test_jobs_that_are_allowed_are_claimed_beside_others(world: World) -> None:
 
 def serve(world: World, job: DispatchedJob, **lies: Any) -> Served:
     terms = {"route": ROUTE, "latency": "batch", "model": MODEL, **lies}
-    answer = Answered(job.id, job.claim, job.cache_key or "", b"{}", "end_turn", "anthropic", None)
+    answer = Answered(job.id, job.claim, job.cache_key or "", CachedAnswer(b"{}", "end_turn", "anthropic", None))
     with world.store.write() as connection:
         return end_answered(world.store, connection, [answer], **terms)
 
@@ -145,7 +145,7 @@ def test_a_probe_is_never_answered_from_the_cache(world: World) -> None:
 def test_an_answer_of_one_tenant_ends_no_job_of_another(world: World) -> None:
     job = dispatched(world, tenant="a")
     for tenant, ends in (("b", False), ("a", True)):
-        answer = Answered(job.id, job.claim, KEY, b"{}", "end_turn", "anthropic", None, tenant)
+        answer = Answered(job.id, job.claim, KEY, CachedAnswer(b"{}", "end_turn", "anthropic", None, tenant))
         with world.store.write() as connection:
             served = end_answered(world.store, connection, [answer], route=ROUTE, latency="batch", model=MODEL)
         assert (served.jobs, served.missed) == (((job.id,), ()) if ends else ((), (job.id,)))

@@ -17,7 +17,7 @@ from tests.store.world import MODEL, ROUTE, SUCCESS, finished, go_on, spec
 
 from trivet_store.cluster import registry
 from trivet_store.jobs import cancelling, coalescing, rescuing, retrying
-from trivet_store.jobs.answering import Answered, end_answered
+from trivet_store.jobs.answering import Answered, CachedAnswer, end_answered
 from trivet_store.jobs.enqueue import BatchRef
 from trivet_store.jobs.rescuing import release
 from trivet_store.jobs.retrying import RETRIABLE
@@ -142,7 +142,7 @@ class Life(StoreMachine):
         claim, key = message.claim - late, before.cache_key or "c" * 32
         as_it_is = (before.route, before.cache_key) == (ROUTE, key)
         with self.world.store.write() as connection:
-            group = [Answered(message.id, claim, key, b"{}", "end_turn", ROUTE, Decimal("0.01"))]
+            group = [Answered(message.id, claim, key, CachedAnswer(b"{}", "end_turn", ROUTE, Decimal("0.01")))]
             served = end_answered(self.world.store, connection, group, route=ROUTE, latency="batch", model=MODEL)
         ours = (before.state, before.claim) == ("dispatched", claim) and before.deadline_at is None
         assert bool(served.jobs) is (ours and as_it_is)

@@ -8,7 +8,7 @@ from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, finished, spec, 
 
 from trivet_routing.route_choice import Candidate
 from trivet_store.jobs import cancelling, retrying
-from trivet_store.jobs.answering import Answered, end_answered
+from trivet_store.jobs.answering import Answered, CachedAnswer, end_answered
 from trivet_store.jobs.coalescing import CoalescedJob, coalesce
 from trivet_store.steps import End, JobRound, Wait
 from trivet_tasks.config.settings import Settings
@@ -100,7 +100,7 @@ def test_one_that_was_answered_without_a_call_has_warmed_nothing(world: World) -
     dispatch(world)
     (job,) = dispatched(world)
     with world.store.write() as connection:
-        answered = Answered(job.id, job.claim, KEY, b"{}", "end_turn", ROUTE, None)
+        answered = Answered(job.id, job.claim, KEY, CachedAnswer(b"{}", "end_turn", ROUTE, None))
         served = end_answered(world.store, connection, [answered], route=ROUTE, latency="batch", model=MODEL)
         assert served.jobs == (job.id,)
     assert [dispatch(world), dispatch(world)] == [size, 0]

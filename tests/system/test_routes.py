@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 from tests.builders import unique
-from tests.command_line import Said, commands
+from tests.command_line import Said
 from tests.timing import until
 
 from trivet.testing import RunningTrivet
@@ -30,14 +30,11 @@ DRAINED_WITHIN_S = 2.0
 
 
 @pytest.fixture
-def trivet(
-    system: RunningTrivet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., Said]]:
+def trivet(trivet: Callable[..., Said]) -> Iterator[Callable[..., Said]]:
     """Runs the command line in this process; every route is in service again at the end."""
-    with commands(system.settings.source, monkeypatch, capsys) as run:
-        yield run
-        for name in ROUTES:
-            run("route", "restore", name)
+    yield trivet
+    for name in ROUTES:
+        trivet("route", "restore", name)
 
 
 @pytest.fixture

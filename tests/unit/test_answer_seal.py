@@ -6,7 +6,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from trivet_routing.response_cache import AnswerSeal, Kept, Unusable
+from trivet_routing.response_cache import AnswerSeal, Unusable
+from trivet_store.jobs.answering import CachedAnswer
 
 KEY, OTHER = b"the key of this installation, long", b"the key of another installation!!"
 CACHE_KEY = "c" * 32
@@ -14,7 +15,7 @@ NOW = 1_800_000_000.0
 
 _TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
 answers = st.builds(
-    Kept,
+    CachedAnswer,
     st.binary(max_size=200),
     _TEXT,
     _TEXT,
@@ -28,15 +29,15 @@ def seal(key: bytes = KEY, now: float = NOW) -> AnswerSeal:
 
 
 @given(answers)
-def test_what_was_sealed_is_opened_as_it_was(answer: Kept) -> None:
+def test_what_was_sealed_is_opened_as_it_was(answer: CachedAnswer) -> None:
     opened = seal().open(CACHE_KEY, seal().seal(CACHE_KEY, answer, 60))
     assert opened == answer
-    assert isinstance(opened, Kept)
+    assert isinstance(opened, CachedAnswer)
     assert type(opened.cost_usd) is type(answer.cost_usd)
 
 
 @given(answers, st.data())
-def test_no_changed_byte_goes_unseen(answer: Kept, data: st.DataObject) -> None:
+def test_no_changed_byte_goes_unseen(answer: CachedAnswer, data: st.DataObject) -> None:
     entry = bytearray(seal().seal(CACHE_KEY, answer, 60))
     at = data.draw(st.integers(0, len(entry) - 1))
     entry[at] ^= data.draw(st.integers(1, 255))
@@ -46,7 +47,7 @@ def test_no_changed_byte_goes_unseen(answer: Kept, data: st.DataObject) -> None:
 
 
 @given(answers, st.binary(max_size=300), st.integers(0, 400), st.integers(0, 400))
-def test_no_piece_put_in_or_taken_out_goes_unseen(answer: Kept, piece: bytes, begin: int, end: int) -> None:
+def test_no_piece_put_in_or_taken_out_goes_unseen(answer: CachedAnswer, piece: bytes, begin: int, end: int) -> None:
     entry = seal().seal(CACHE_KEY, answer, 60)
     changed = entry[:begin] + piece + entry[end:]
     assume(changed[:64] + changed[65:] != entry[:64] + entry[65:])
@@ -59,18 +60,18 @@ def test_junk_is_never_an_answer(entry: bytes, cache_key: str) -> None:
 
 
 @given(answers, st.text(max_size=40))
-def test_an_answer_belongs_to_one_cache_key(answer: Kept, other: str) -> None:
+def test_an_answer_belongs_to_one_cache_key(answer: CachedAnswer, other: str) -> None:
     assume(other != CACHE_KEY)
     assert seal().open(other, seal().seal(CACHE_KEY, answer, 60)) is Unusable.FOREIGN
 
 
 @pytest.mark.parametrize(("after_s", "opened"), [(0.0, True), (59.9, True), (60.0, False), (1e9, False)])
 def test_it_ends_by_the_databases_clock(after_s: float, opened: bool) -> None:
-    answer = Kept(b"{}", "end_turn", "anthropic", Decimal("0.1"), "tenant")
+    answer = CachedAnswer(b"{}", "end_turn", "anthropic", Decimal("0.1"), "tenant")
     entry = seal().seal(CACHE_KEY, answer, 60)
     assert (seal(now=NOW + after_s).open(CACHE_KEY, entry) == answer) is opened
 
 
 def test_another_installations_answers_are_foreign() -> None:
-    answer = Kept(b"{}", "end_turn", "anthropic", None)
+    answer = CachedAnswer(b"{}", "end_turn", "anthropic", None)
     assert seal().open(CACHE_KEY, seal(OTHER).seal(CACHE_KEY, answer, 60)) is Unusable.FOREIGN

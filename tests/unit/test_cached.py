@@ -9,10 +9,11 @@ from tests.builders import worker_context
 from tests.store.world import MODEL, ROUTE, World, spec
 
 from trivet_routing.limits import Limits
-from trivet_routing.response_cache import ANSWERS, AnswerSeal, CachedResult, Kept, LookedUp, LookUp, ResponseCache
+from trivet_routing.response_cache import ANSWERS, AnswerSeal, CachedResult, LookedUp, LookUp, ResponseCache
 from trivet_routing.route_directory import RouteDirectory
 from trivet_store.database.engine import Store
 from trivet_store.events import Drop
+from trivet_store.jobs.answering import CachedAnswer
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
@@ -44,7 +45,7 @@ def test_a_job_is_called_for_where_the_answer_is_anothers(
     world: World, client: redis.Redis, cache: ResponseCache
 ) -> None:
     """Producers and workers that differ in `[cache] shared` have one cache key for jobs of several tenants."""
-    answer = Kept(b'{"content":[]}', "end_turn", "anthropic", None, "acme")
+    answer = CachedAnswer(b'{"content":[]}', "end_turn", "anthropic", None, "acme")
     cache.keep(Latency.BATCH, [CachedResult(KEY, "first", MODEL, answer)])
     world.add(spec(cache_key=KEY, tenant="acme"), spec(cache_key=KEY, tenant="globex"))
     jobs, drops = world.dispatch(2), Drops()
@@ -58,7 +59,8 @@ def test_a_key_of_another_type_leaves_the_cache_to_the_other_jobs(
     world: World, client: redis.Redis, cache: ResponseCache
 ) -> None:
     cache.keep(
-        Latency.BATCH, [CachedResult(KEY, "first", MODEL, Kept(b'{"content":[]}', "end_turn", "anthropic", None))]
+        Latency.BATCH,
+        [CachedResult(KEY, "first", MODEL, CachedAnswer(b'{"content":[]}', "end_turn", "anthropic", None))],
     )
     client.lpush(ANSWERS + "d" * 32, "no text")
     world.add(spec(cache_key=KEY), spec(cache_key="d" * 32))

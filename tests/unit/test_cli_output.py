@@ -118,8 +118,8 @@ def test_what_is_no_time_is_said_to_be_none(given: str) -> None:
 
 
 def test_where_there_is_no_terminal_a_line_says_count_note_rate_and_time_left() -> None:
-    now = time.monotonic()
     lines = ProgressLines("contracts", 100, unit="jobs")
+    now = time.monotonic()
     lines.advance(20, "1 failed, $0.12")
     assert re.fullmatch(
         r"contracts: 20/100 jobs, 1 failed, \$0.12, (1.9|2.0) jobs/s, 4\d.\d s left", lines.line(now + 10)

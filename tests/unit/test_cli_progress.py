@@ -1,4 +1,4 @@
-"""What a command that waits reports meanwhile."""
+"""Reasons that a command reports while it waits."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def test_a_waiting_command_reports_what_holds_its_jobs_up_and_why(
         said.append(capsys.readouterr().err)
         return "unusable" in "".join(said)
 
-    with progress.Teller(load_settings(), lambda _: blocked) as teller:
+    with progress.telling(load_settings(), lambda _: blocked) as teller:
         until(told, "the reason to be told")
     assert (
         "".join(said) == "Held up: No route is healthy.\n  No scheduler is alive.\n  a: open (unusable: invalid key)\n"

@@ -17,16 +17,16 @@ from trivet_routing.response_cache import (
     AnswerSeal,
     CachedResult,
     Coalesce,
-    Kept,
     LookUp,
     ResponseCache,
 )
+from trivet_store.jobs.answering import CachedAnswer
 from trivet_tasks.config.settings import CacheSettings, Settings
 from trivet_tasks.latency import Latency
 
 MODEL, OTHER = "claude-haiku-4-5", "claude-sonnet-5-5"
 BATCH = Latency.BATCH
-ANSWER = Kept(b'{"content":[],\n"id":"m"}', "end_turn", "anthropic", Decimal("0.000123456789"))
+ANSWER = CachedAnswer(b'{"content":[],\n"id":"m"}', "end_turn", "anthropic", Decimal("0.000123456789"))
 SEAL = AnswerSeal(b"k" * 64, time.time)
 
 
@@ -44,7 +44,13 @@ def ask(cache: ResponseCache, *jobs: str, key: str = "k", latency: Latency = BAT
 
 
 def keep(
-    cache: ResponseCache, key: str, job: str, answer: Kept | None = ANSWER, *, never: bool = False, model: str = MODEL
+    cache: ResponseCache,
+    key: str,
+    job: str,
+    answer: CachedAnswer | None = ANSWER,
+    *,
+    never: bool = False,
+    model: str = MODEL,
 ) -> None:
     cache.keep(BATCH, [CachedResult(key, job, model, answer, never)])
 

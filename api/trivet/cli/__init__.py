@@ -7,7 +7,7 @@ import os
 import sys
 
 from trivet_tasks.config.environment import quieten, set_aside
-from trivet_tasks.processes.signals import drop_inherited_settings
+from trivet_tasks.processes.signals import drop_inherited_settings, leave
 from trivet_tasks.processes.startup import follow_parent, without_collecting
 
 _ROOM = ("COLUMNS", "LINES")
@@ -20,7 +20,7 @@ def main() -> None:
     set_aside()  # before any library could follow the variables
     logging.basicConfig(format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", level=logging.WARNING)
     quieten()
-    _leave(run())
+    leave(run())
 
 
 def run() -> int:
@@ -90,12 +90,3 @@ def _code(ended: SystemExit) -> int:
         print(ended.code, file=sys.stderr)  # noqa: T201
         return 1
     return ended.code or 0
-
-
-def _leave(code: int) -> None:
-    """End the process now: Python's own tear-down of threads and modules may take seconds, and nothing needs it."""
-    logging.shutdown()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(code)

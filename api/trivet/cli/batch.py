@@ -25,7 +25,7 @@ from trivet.cli.output import (
     print_table,
     reporting_status,
 )
-from trivet.cli.progress import Teller, bar
+from trivet.cli.progress import bar, telling
 from trivet.cli.waiting import wait_for
 from trivet.times import moment, seconds
 from trivet_tasks.errors import BatchIncomplete, InvalidRequest, ResultTimeout
@@ -130,7 +130,7 @@ def results(
         if not now:
             _check_complete(progress)
         try:
-            with nullcontext() if now else Teller(client.settings, lambda admin: admin.batches.blocked(name)):
+            with nullcontext() if now else telling(client.settings, lambda admin: admin.batches.blocked(name)):
                 for result in batch.results(timeout=0 if now else None):
                     sys.stdout.buffer.write(result_line(result))
                     pruned += result.pruned

@@ -9,7 +9,7 @@ import typer
 from trivet.cli import options, output
 from trivet.cli.options import Json
 from trivet.cli.output import FAILED, HELD_UP, Column, print_error, print_facts, print_line, print_table
-from trivet.cli.progress import Teller
+from trivet.cli.progress import telling
 from trivet.times import moment, seconds
 from trivet_tasks.errors import InvalidRequest, ResultTimeout
 from trivet_tasks.outcomes import Outcome
@@ -111,7 +111,7 @@ def result(
 
     with options.client() as client:
         job = _job(client, job_id, key, tenant)
-        with Teller(client.settings, lambda admin: admin.jobs.blocked(job.id)) as teller:
+        with telling(client.settings, lambda admin: admin.jobs.blocked(job.id)) as teller:
             try:
                 found = job.result(timeout if wait or timeout is not None else 0)
             except ResultTimeout:

@@ -10,7 +10,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Protocol, Self
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 from trivet.cli import output
 from trivet.times import seconds
@@ -27,8 +28,9 @@ SHORTEST_BAR = 6
 """Characters of the bar itself on a narrow terminal; the title is cut before."""
 LONGEST_TITLE = 24
 FIRST_LOOK_S = 3.0
-"""Most of what is waited for ends sooner, and is then not looked at."""
+"""Seconds before the first look: most of what is waited for ends sooner."""
 LOOK_EVERY_S = 2.0
+"""Seconds between two looks."""
 OPEN_S = 1.0
 """Seconds before the first look from which its modules are loaded and its connections made."""
 
@@ -53,7 +55,8 @@ def bar(title: str, total: int, completed: int = 0, *, unit: str = "") -> Iterat
         unit: what is counted, said with the rate: `jobs`.
     """
     if not output.err.is_terminal or output.err.is_dumb_terminal:
-        with ProgressLines(title, total, completed, unit=unit) as lines:
+        lines = ProgressLines(title, total, completed, unit=unit)
+        with beside("trivet-lines", lines.print_until):
             yield lines.advance
         return
     from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
@@ -132,7 +135,7 @@ def _log_above() -> Iterator[None]:
 
 
 class ProgressLines:
-    """Prints the progress on standard error every `LINE_EVERY_S` while its block runs, whether it moves or not."""
+    """Progress where there is no terminal: a line on standard error every `LINE_EVERY_S`, whether it moves or not."""
 
     def __init__(self, title: str, total: int, completed: int = 0, *, unit: str = "") -> None:
         self._title = title
@@ -142,16 +145,6 @@ class ProgressLines:
         self._about = False
         self._note = self._held = ""
         self._seen = deque([(time.monotonic(), completed)])
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="trivet-lines", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
 
     def advance(self, completed: int, note: str = "", *, about: int | None = None, held: str = "") -> None:
         """Move to this position (`Advance`)."""
@@ -175,8 +168,9 @@ class ProgressLines:
             parts.append(f"{seconds((self._total - self._completed) / speed)} left")
         return f"{self._title}: {', '.join(part for part in parts if part)}"
 
-    def _run(self) -> None:
-        while not self._done.wait(LINE_EVERY_S):
+    def print_until(self, done: threading.Event) -> None:
+        """Print a line from time to time until told to stop."""
+        while not done.wait(LINE_EVERY_S):
             output.print_error(self.line(time.monotonic()))
 
 
@@ -193,54 +187,17 @@ def spinner(title: str) -> Iterator[None]:
 
 
 class Teller:
-    """Reports on standard error, once, the reason if nothing moves while its block waits, and once that it goes on.
+    """Reports on standard error, once, the reason if nothing moves, and once that it goes on."""
 
-    Args:
-        look: reads the reason. Called in another thread, with connections of its own; a TrivetError that it raises is left
-            to the block.
-    """
-
-    def __init__(self, settings: "Settings", look: "Callable[[Admin], Blocked]") -> None:
-        self._settings = settings
-        self._look = look
+    def __init__(self) -> None:
         self._told: frozenset[tuple[str, str]] = frozenset()
         self.held = False
         """True if something wrong blocked the jobs at the last reading."""
         self.budget = False
         """True if a budget held them at the last reading."""
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="trivet-telling", daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        first_look_at = time.monotonic() + FIRST_LOOK_S
-        if self._done.wait(FIRST_LOOK_S - OPEN_S):
-            return
-        from trivet.admin import Admin
-        from trivet_tasks.errors import TrivetError
-
-        with Admin(settings=self._settings) as admin:
-            with suppress(TrivetError):
-                _ = admin.batches, admin.jobs, admin.now()
-            pause_s = first_look_at - time.monotonic()
-            while not self._done.wait(max(0.0, pause_s)):
-                pause_s = LOOK_EVERY_S
-                try:
-                    found = self._look(admin)
-                except TrivetError:  # the command itself meets it, and says so
-                    pass
-                else:
-                    if not self._done.is_set():
-                        self._tell(found)
-
-    def _tell(self, found: "Blocked") -> None:
+    def tell(self, found: "Blocked") -> None:
+        """Report what this reading has that the last had not."""
         self.budget = found.budget
         if found.wrong:
             about = frozenset(one.key for one in found.impairments) or frozenset({("routes", "")})
@@ -253,3 +210,52 @@ class Teller:
             output.print_error("It goes on.", style="yellow")
             self._told = frozenset()
         self.held = found.wrong
+
+
+@contextmanager
+def telling(settings: "Settings", look: "Callable[[Admin], Blocked]") -> Iterator[Teller]:
+    """Report the reason if nothing moves while the block waits.
+
+    Args:
+        look: reads the reason. Called in another thread, with connections of its own; a TrivetError that it raises is left
+            to the block.
+    """
+    teller = Teller()
+    with beside("trivet-telling", partial(_look_until, settings, look, teller)):
+        yield teller
+
+
+def _look_until(
+    settings: "Settings", look: "Callable[[Admin], Blocked]", teller: Teller, done: threading.Event
+) -> None:
+    first_look_at = time.monotonic() + FIRST_LOOK_S
+    if done.wait(FIRST_LOOK_S - OPEN_S):
+        return
+    from trivet.admin import Admin
+    from trivet_tasks.errors import TrivetError
+
+    with Admin(settings=settings) as admin:
+        with suppress(TrivetError):
+            _ = admin.batches, admin.jobs, admin.now()
+        pause_s = first_look_at - time.monotonic()
+        while not done.wait(max(0.0, pause_s)):
+            pause_s = LOOK_EVERY_S
+            try:
+                found = look(admin)
+            except TrivetError:  # the command itself meets it, and says so
+                continue
+            if not done.is_set():
+                teller.tell(found)
+
+
+@contextmanager
+def beside(name: str, run: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Run a function in a thread of its own beside the block. The event that it gets is set when the block ends."""
+    done = threading.Event()
+    thread = threading.Thread(target=run, args=(done,), name=name, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

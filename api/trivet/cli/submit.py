@@ -14,7 +14,7 @@ from trivet.cli import options, output
 from trivet.cli.batch import as_object, print_progress
 from trivet.cli.options import Json, read_prompt, read_request, read_tags, span_or_moment, stem_of
 from trivet.cli.output import FAILED, HELD_UP, print_error, print_line
-from trivet.cli.progress import Advance, Teller, bar
+from trivet.cli.progress import Advance, bar, telling
 from trivet.cli.waiting import wait_for
 from trivet_tasks.errors import InvalidRequest, ResultTimeout
 
@@ -100,7 +100,7 @@ def submit(
         if not wait and timeout is None:
             output.print_json({"id": job.id}) if as_json else print(job.id)  # noqa: T201
             return
-        with Teller(client.settings, lambda admin: admin.jobs.blocked(job.id)) as teller:
+        with telling(client.settings, lambda admin: admin.jobs.blocked(job.id)) as teller:
             try:
                 result = job.result(timeout)
             except ResultTimeout as error:

@@ -1,11 +1,12 @@
 """Waiting for a batch: progress while it runs, the reason if it does not, and its results as they come."""
 
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 from trivet.cli import output
 from trivet.cli.output import print_error
-from trivet.cli.progress import Advance, Teller, bar
+from trivet.cli.progress import Advance, Teller, bar, beside, telling
 
 if TYPE_CHECKING:
     from trivet.admin import Progress
@@ -29,23 +30,15 @@ def wait_for(
         ResultTimeout: it has not ended by then.
     """
     progress = batch.progress()
-    done = threading.Event()
     try:
         with (
             bar(batch.name, progress.total, progress.ended, unit="jobs") as advance,
-            Teller(client.settings, lambda admin: admin.batches.blocked(batch.name)) as teller,
+            telling(client.settings, lambda admin: admin.batches.blocked(batch.name)) as teller,
+            beside("trivet-progress", partial(_watch, batch, advance, teller)),
         ):
-            watcher = threading.Thread(
-                target=_watch, args=(batch, advance, teller, done), name="trivet-progress", daemon=True
-            )
-            watcher.start()
-            try:
-                if results is not None:
-                    _write(batch, results)
-                return batch.wait(timeout)
-            finally:
-                done.set()
-                watcher.join()
+            if results is not None:
+                _write(batch, results)
+            return batch.wait(timeout)
     except KeyboardInterrupt:
         again = (
             f"run the same command again, and {results.path} appears when it is complete"

@@ -27,7 +27,7 @@ class Attempt:
     id: str
     route: str
     outcome: OutcomeName | None
-    """How it ended; None: it has not ended yet."""
+    """Outcome of the call; None: it has not ended yet."""
     started_at: float
     latency_s: float | None
     cost_usd: Decimal | None

@@ -24,17 +24,14 @@ _HELD = RowsStatement(
 )
 
 
-class Answered(NamedTuple):
-    """A dispatched job, the claim number and the cache key in its message, and the cached answer under that key."""
+class CachedAnswer(NamedTuple):
+    """An answer in the response cache and its source."""
 
-    id: str
-    claim: int
-    cache_key: str
     message: bytes
     """The provider's, JSON."""
     stop_reason: str
     route: str
-    """The route of the call that brought the answer."""
+    """Route of the call that brought it."""
     cost_usd: Decimal | None
     """Cost of that call; None where it has no price."""
     tenant: str | None = None
@@ -42,7 +39,16 @@ class Answered(NamedTuple):
 
     def __repr__(self) -> str:
         """Return a text without the answer."""
-        return f"Answered({self.id}, {self.claim}, {len(self.message)} bytes)"
+        return f"CachedAnswer({len(self.message)} bytes, {self.stop_reason}, {self.route})"
+
+
+class Answered(NamedTuple):
+    """A dispatched job, the claim number and the cache key in its message, and the cached answer under that key."""
+
+    id: str
+    claim: int
+    cache_key: str
+    answer: CachedAnswer
 
 
 class Served(NamedTuple):
@@ -85,17 +91,18 @@ def end_answered(
         if known != (route, latency, model, job.cache_key, False, False):
             forged.append(job.id)
             continue
-        if job.tenant not in (None, row.tenant):  # producers and workers differ in whether tenants share answers
+        answer = job.answer
+        if answer.tenant not in (None, row.tenant):  # producers and workers differ in whether tenants share answers
             missed.append(job.id)
             continue
         end = End(
             JobState.SUCCEEDED,
-            message=job.message,
-            stop_reason=job.stop_reason,
-            hit=Hit(job.cost_usd, latency, model),
+            message=answer.message,
+            stop_reason=answer.stop_reason,
+            hit=Hit(answer.cost_usd, latency, model),
         )
         if row.cancel_requested or row.batch_id in cancelled:
             end = End(JobState.CANCELLED)
-        ended.append(Ended(row.id, row.batch_id, row.created_at, end, job.route if end.hit else None))
+        ended.append(Ended(row.id, row.batch_id, row.created_at, end, answer.route if end.hit else None))
     ending = end_jobs(connection, ended, now)
     return Served(tuple(entry.job_id for entry in ended), ending.batches, ending.crowded, tuple(forged), tuple(missed))

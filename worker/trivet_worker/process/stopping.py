@@ -6,15 +6,12 @@ could not be recorded in time are put back by one statement, and the process end
 the database are in.
 """
 
-import contextlib
 import logging
-import os
-import sys
 import threading
 import time
 
 from trivet_tasks.errors import StoreUnavailable, place_of
-from trivet_tasks.processes.signals import StopRequests
+from trivet_tasks.processes.signals import StopRequests, leave
 from trivet_worker.process.runtime import Runtime
 
 log = logging.getLogger("trivet.worker")
@@ -76,7 +73,7 @@ class Stopper:
         if not hurried:
             time.sleep(CELERY_S)
         if not self._celery_ended:  # it hangs, or nobody waits for it
-            _leave(self._code)
+            leave(self._code)
 
     def _wind_down(self, first: float) -> bool:
         """Let calls end, then drop them. Returns whether somebody asked a second time."""
@@ -124,12 +121,3 @@ class Stopper:
         self._code = 0
         if put_back:
             log.warning("%d jobs wait again; what came of their calls is not known (%d in hand)", put_back, in_hand)
-
-
-def _leave(code: int) -> None:
-    """End the process now, whatever the other threads do."""
-    logging.shutdown()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(code)

@@ -9,10 +9,10 @@ import redis
 from sqlalchemy.exc import DBAPIError
 
 from trivet_routing.liveness.process_impairments import SHARED_STATE, WATCH
-from trivet_routing.response_cache import CachedResult, Coalesce, Kept, LookUp, ResponseCache
+from trivet_routing.response_cache import CachedResult, Coalesce, LookUp, ResponseCache
 from trivet_store.database.engine import BULK_BYTES
 from trivet_store.events import Drop
-from trivet_store.jobs.answering import Answered, Served, end_answered
+from trivet_store.jobs.answering import Answered, CachedAnswer, Served, end_answered
 from trivet_store.jobs.coalescing import FREED_AT_ONCE, LOOK_AGAIN_S, CoalescedJob, coalesce, free_coalesced
 from trivet_store.steps import End, Settlement, Transition
 from trivet_tasks.errors import StoreUnavailable
@@ -128,8 +128,8 @@ class Cached:
         for look, of in zip(looks, said.found, strict=True):
             job = asking[look.job_id]
             match of:
-                case Kept():
-                    found.answered.append(Answered(job.id, job.claim, look.key, *of))
+                case CachedAnswer():
+                    found.answered.append(Answered(job.id, job.claim, look.key, of))
                 case Coalesce(leader=leader):
                     found.coalesced.append(CoalescedJob(job.id, job.claim, leader))
                 case None:
@@ -187,7 +187,7 @@ class Cached:
             return CachedResult(key, job.id, model, None, never=True)
         cost = None if settlement.estimated else settlement.cost_usd
         tenant = None if self._settings.cache.shared else job.tenant
-        answer = Kept(response.message, response.stop_reason, result.call.target.route, cost, tenant)
+        answer = CachedAnswer(response.message, response.stop_reason, result.call.target.route, cost, tenant)
         return CachedResult(key, job.id, model, answer)
 
     def _keep(self, latency: Latency, results: Sequence[CachedResult]) -> None:
@@ -218,10 +218,10 @@ def _groups(answered: Iterable[Answered]) -> Iterable[list[Answered]]:
     group: list[Answered] = []
     size = 0
     for one in answered:
-        if group and size + len(one.message) > BULK_BYTES:
+        if group and size + len(one.answer.message) > BULK_BYTES:
             yield group
             group, size = [], 0
         group.append(one)
-        size += len(one.message)
+        size += len(one.answer.message)
     if group:
         yield group
