@@ -227,7 +227,7 @@ def trivet_running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running
 
 @pytest.fixture
 def trivet_client(trivet_running: RunningTrivet) -> "Iterator[Client]":
-    """A client of the session's Trivet, every fault and reply taken back. What a reply function raised fails the test."""
+    """A client of the session's Trivet, every fault and reply taken back. An exception of a reply function fails the test."""
     trivet_running.reset()
     yield trivet_running.client
     scripted = list(trivet_running._replies)

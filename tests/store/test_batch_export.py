@@ -271,6 +271,7 @@ def test_without_pyarrow_it_says_what_to_install(
     ("name", "more", "words"),
     [
         ("out.csv", (), "--out: out.csv: results are not written as .csv. Use out.jsonl or out.parquet"),
+        ("out.jsonl.gz", (), "Use out.jsonl or out.parquet"),
         ("out.jsonl", ("--format", "parquet"), "--out: out.jsonl: the ending means jsonl, and --format says parquet."),
         ("out.parquet", ("--format", "jsonl"), "--out: out.parquet: the ending means parquet"),
     ],

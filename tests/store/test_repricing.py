@@ -294,7 +294,7 @@ def test_the_command_shows_the_difference_exactly_and_writes_it_when_told(
     assert total.split() == ["total", *figures]
     assert rest[1:] == [
         "1 call priced for the first time.",
-        "1 call left as before: a row from before schema 0004 does not keep what it was priced by.",
+        "1 call left as before: the terms of the price are not on record.",
         "Nothing was written: --apply writes it.",
     ]
     found = trivet("costs", "reprice", "--since", "1h", "--apply", "--json").json

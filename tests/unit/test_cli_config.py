@@ -294,6 +294,28 @@ def test_show_as_json_has_references_and_masked_passwords(folder: Path) -> None:
     assert "very-secret" not in done.out
 
 
+def test_show_has_every_section_and_loads_again(folder: Path) -> None:
+    (folder / CONFIG_NAME).write_text(
+        '[cache]\nenabled = false\n[flower]\nhosts = ["flower.example.org"]\n', encoding="utf-8"
+    )
+    before = load_settings()
+    sections = json.loads(run_trivet("config", "show", "--json").out).keys()
+    assert set(Settings.model_fields) - sections == {"budgets"}  # an array without elements
+    shown = run_trivet("config", "show").out
+    assert "enabled = false" in shown
+    (folder / CONFIG_NAME).write_text(shown, encoding="utf-8")
+    assert _without_urls(load_settings()) == _without_urls(before)
+
+
+def test_show_quotes_the_name_of_a_route_that_has_a_dot(folder: Path) -> None:
+    (folder / CONFIG_NAME).write_text('[routes."eu.one"]\nprovider = "anthropic"\n', encoding="utf-8")
+    before = load_settings()
+    shown = run_trivet("config", "show").out
+    assert '[routes."eu.one"]' in shown
+    (folder / CONFIG_NAME).write_text(shown, encoding="utf-8")
+    assert load_settings().routes == before.routes
+
+
 def _without_urls(settings: Settings) -> dict[str, object]:
     return settings.model_dump(exclude={"store", "broker", "redis"})
 

@@ -170,6 +170,7 @@ def test_a_bar_stays_on_its_line_whatever_is_logged(monkeypatch: pytest.MonkeyPa
     [
         ("results.csv", "--out: results.csv: results are written as JSON Lines, not as .csv. Use results.jsonl."),
         ("results.JSON", "not as .json."),
+        ("results.jsonl.gz", "not as .gz. Use results.jsonl."),
         ("results.parquet", "trivet batch export NAME --out results.parquet"),
     ],
 )

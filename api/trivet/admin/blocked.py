@@ -116,9 +116,7 @@ def blocked_waiting_job(connections: Connections, job: JobRow) -> Blocked:
     found = blocked_job(connections, job)
     with connections.store.read() as connection:
         budget = holding_job(connections.store, connection, connections.directory.costs, job.id)
-    return (
-        Blocked((*found.notes, budget), found.reasons, found.wrong, found.impairments, budget=True) if budget else found
-    )
+    return replace(found, notes=(*found.notes, budget), budget=True) if budget else found
 
 
 def _blocked(connections: Connections, required: Sequence[FlowRequirements], *, processes_only: bool) -> Blocked:

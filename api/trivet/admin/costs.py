@@ -161,7 +161,7 @@ class Costs(Group):
 
         Raises:
             InvalidRequest: newer price lists than those of this machine have priced calls of the span.
-            StoreUnavailable: the database does not answer. What was done until then stays done.
+            StoreUnavailable: the database does not answer. Work done until then stays done.
         """
         from trivet_store import repricing
         from trivet_tasks.prices.price_book import PriceBook

@@ -120,8 +120,9 @@ class Health(Group):
             for route in routes:
                 connections.limits.forget(route)
         with connections.store.write() as connection:
+            now = connections.store.now(connection)
             for route in routes:
-                health.forget(connection, route, connections.store.now(connection))
+                health.forget(connection, route, now)
 
     def backlog(self, *, batches: int = _BATCHES) -> Backlog:
         """Return the numbers of jobs waiting and under way, by class, batch and route, and the living processes.

@@ -176,7 +176,7 @@ class Database(Group):
 
         Raises:
             InvalidRequest: `attempts_older_than_s` is shorter than `older_than_s`.
-            StoreUnavailable: the database does not answer. What was done until then stays done.
+            StoreUnavailable: the database does not answer. Work done until then stays done.
         """
         if attempts_older_than_s is not None and attempts_older_than_s < older_than_s:
             raise InvalidRequest(

@@ -43,6 +43,10 @@ class JobLife(NamedTuple):
     now: float
     """Time of this reading: seconds since the epoch, by the database's clock."""
 
+    def __repr__(self) -> str:
+        """Return the id and the state alone: the request is a prompt."""
+        return f"JobLife({self.job.id!r}, {self.job.state.value!r})"
+
 
 class Jobs(Group):
     """Reports on jobs. A job is cancelled, retried and awaited through `trivet.Client.job`."""

@@ -14,7 +14,7 @@ import typer
 
 from trivet.cli import options, output
 from trivet.cli.extras import need
-from trivet.cli.options import Json
+from trivet.cli.options import Json, stem_of
 from trivet.cli.output import (
     FAILED,
     HELD_UP,
@@ -340,7 +340,7 @@ def _form_of(out: Path | None, form: Form | None) -> Form:
         raise InvalidRequest(
             f"--out: {out.name}: results are not written as {ending}.",
             field="out",
-            hint=f"Use {out.stem}.jsonl or {out.stem}.parquet, or name the format with --format.",
+            hint=f"Use {stem_of(out)}.jsonl or {stem_of(out)}.parquet, or name the format with --format.",
         )
     if out and form and ending and meant not in (None, form):
         raise InvalidRequest(

@@ -361,8 +361,7 @@ def _print_repricing(done: "Repricing", changed: "list[tuple[tuple[str, str], Ta
         print_line(f"{_calls(total.unpriced_after)} without a price: `trivet costs` names the models.", style="yellow")
     if done.without_terms:
         print_line(
-            f"{_calls(done.without_terms)} left as before: a row from before schema 0004 does not keep what it was "
-            "priced by.",
+            f"{_calls(done.without_terms)} left as before: the terms of the price are not on record.",
             style="yellow",
         )
     if done.not_in_force:

@@ -216,6 +216,11 @@ def read_request(path: Path) -> dict[str, Any]:
     return request
 
 
+def stem_of(path: Path) -> str:
+    """Return the name of a file without its ending; without `.jsonl.gz` of a compressed one."""
+    return Path(path.stem).stem if path.suffix.lower() == ".gz" else path.stem
+
+
 def read_tags(given: list[str] | None) -> dict[str, str] | None:
     """Return `name=value` pairs as a request has them. InvalidRequest when one has no `=`."""
     tags: dict[str, str] = {}

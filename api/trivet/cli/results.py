@@ -14,6 +14,7 @@ import orjson
 import typer
 
 from trivet.cli import output
+from trivet.cli.options import stem_of
 from trivet.cli.output import FAILED, print_error, print_line
 from trivet.client.result import Result
 from trivet.times import seconds
@@ -52,7 +53,7 @@ def check_ending(out: Path) -> None:
         raise InvalidRequest(
             f"--out: {out.name}: results are written as JSON Lines, not as {ending}.",
             field="out",
-            hint=f"Use {out.stem}.jsonl.",
+            hint=f"Use {stem_of(out)}.jsonl.",
         )
 
 

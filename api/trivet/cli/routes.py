@@ -42,12 +42,13 @@ def routes(
         if as_json or watch:
             raise typer.BadParameter("options come after the sub-command.")
         return
-    from trivet.cli import routes_view, routes_watch
+    from trivet.cli import routes_view, watching
+    from trivet.cli.routes_watch import StatusWatch
     from trivet_tasks.errors import StoreUnavailable
 
     with reporting_status(), options.admin() as admin:
         if watch:
-            routes_watch.watch(admin.routes.status, interval, as_json=as_json)
+            watching.watch(StatusWatch(admin.routes.status), interval, as_json=as_json)
             return
         try:
             status = admin.routes.status()

@@ -7,7 +7,7 @@ from dataclasses import replace
 from rich.text import Text
 
 from trivet.admin import ClusterStatus
-from trivet.cli import output, watching
+from trivet.cli import output
 from trivet.cli.output import said_lines
 from trivet.cli.routes_remarks import remarks, summary
 from trivet.cli.routes_view import as_object, routes_table
@@ -63,8 +63,3 @@ class StatusWatch:
         """Return one line; `impairment` gives the reason if the status is not current."""
         found = as_object(self._last) if self._last else {}
         return output.as_json({**found, "impairment": self._impairment or None})
-
-
-def watch(read: Callable[[], ClusterStatus], interval_s: float, *, as_json: bool) -> None:
-    """Show the status every `interval_s` seconds until Ctrl-C or SIGTERM."""
-    watching.watch(StatusWatch(read), interval_s, as_json=as_json)

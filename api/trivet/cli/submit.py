@@ -12,7 +12,7 @@ import typer
 
 from trivet.cli import options, output
 from trivet.cli.batch import as_object, print_progress
-from trivet.cli.options import Json, read_prompt, read_request, read_tags, span_or_moment
+from trivet.cli.options import Json, read_prompt, read_request, read_tags, span_or_moment, stem_of
 from trivet.cli.output import FAILED, HELD_UP, print_error, print_line
 from trivet.cli.progress import Advance, bar, telling
 from trivet.cli.waiting import wait_for
@@ -187,7 +187,7 @@ def _name_of(file: Path) -> str:
             field="name",
             hint="Name the batch, e.g. --name contracts: the same command with the same name continues it.",
         )
-    return Path(file.stem).stem if file.suffix.lower() == ".gz" else file.stem
+    return stem_of(file)
 
 
 def check_with_bar(

@@ -201,6 +201,6 @@ class AsyncClient:
     async def close(self) -> None:
         """Close the connections, for good. Jobs go on.
 
-        Whatever waits for a result in another task, and every later call, raises `ClientClosed`.
+        Tasks that wait for a result, and every later call, raise `ClientClosed`.
         """
         await self._threads.close(self._client.close)

@@ -231,7 +231,7 @@ class Connected:
     def close(self) -> None:
         """Close the connections, for good. Jobs go on.
 
-        Whatever waits for a result in another thread, and every later call, raises `ClientClosed`.
+        Threads that wait for a result, and every later call, raise `ClientClosed`.
         """
         self._connections.close()
 

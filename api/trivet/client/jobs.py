@@ -51,7 +51,7 @@ class Job:
         with self._connections.store.write() as connection:
             cancelled = cancelling.cancel_job(self._connections.store, connection, self.id)
         if cancelled is None:
-            raise NotFound(f"No job has the id {self.id!r}.")
+            raise _not_found(self.id)
         if cancelled:
             self._connections.tell_finished([self.id])
         return cancelled
@@ -66,7 +66,7 @@ class Job:
         with store.write() as connection:
             again = retrying.retry_job(store, connection, self.id, classes=classes)
         if again is None:
-            raise NotFound(f"No job has the id {self.id!r}.")
+            raise _not_found(self.id)
         if again:
             self._connections.tell_work()
         return again
@@ -75,7 +75,7 @@ class Job:
         with self._connections.store.read() as connection:
             row = results.jobs_by_id(connection, [self.id]).get(self.id)
             if row is None:
-                raise NotFound(f"No job has the id {self.id!r}.")
+                raise _not_found(self.id)
             if row.state not in END_STATES:
                 return None
             return to_result(row, results.attempts_of(connection, [self.id])[self.id])
@@ -223,7 +223,7 @@ def find_by_id(connections: Connections, job_id: str) -> JobRow:
     with connections.store.read() as connection:
         row = results.jobs_by_id(connection, [job_id]).get(job_id)
     if row is None:
-        raise NotFound(f"No job has the id {job_id!r}.")
+        raise _not_found(job_id)
     return row
 
 
@@ -265,3 +265,7 @@ def find_newest_batches(connections: Connections, limit: int) -> list[Progress]:
     """Return the newest batches with their progress, newest first."""
     with connections.store.read() as connection:
         return batches.latest(connection, limit)
+
+
+def _not_found(job_id: str) -> NotFound:
+    return NotFound(f"No job has the id {job_id!r}.", hint="`trivet job list` shows the newest.")

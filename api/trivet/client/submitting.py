@@ -88,8 +88,8 @@ def fill_batch(connections: "Connections", name: str, specs: Iterable[JobSpec]) 
     the rest is added.
 
     Raises:
-        InvalidRequest: a request is wrong, or not the one that was there before. What was taken so far stays, and
-            nothing of it runs until the batch is resumed or accepted as it is.
+        InvalidRequest: a request is wrong, or not the one that was there before. The requests taken so far
+            stay, and none of them runs until the batch is resumed or accepted as it is.
     """
     store = connections.store
     with store.write() as connection:
@@ -122,7 +122,7 @@ def fill_batch(connections: "Connections", name: str, specs: Iterable[JobSpec]) 
 class _Writer:
     """Writes groups of requests into a batch, in order; on PostgreSQL each while the next one is read and checked.
 
-    What was put in is written when the block ends, whatever ends it; the first error of a write is raised by the next call.
+    All groups put in are written when the block ends, whatever ends it; the next call raises the first error of a write.
     On SQLite the two would only get into each other's way: its driver asks for Python's lock at every row.
     """
 
@@ -131,7 +131,7 @@ class _Writer:
         self._thread = None if connections.store.sqlite else ThreadPoolExecutor(1, "trivet-writer")
         self._writing: Future[None] | None = None
         self.loading = loading
-        """Number of requests that have been written."""
+        """Position of the batch after the requests that have been written."""
 
     def __enter__(self) -> Self:
         return self

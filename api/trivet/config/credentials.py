@@ -11,7 +11,7 @@ from trivet_tasks.catalog import Provider
 
 _ANTHROPIC_VARIABLE = "ANTHROPIC_API_KEY"
 _BEARER_VARIABLE = "AWS_BEARER_TOKEN_BEDROCK"
-_AWS_VARIABLES = (
+AWS_VARIABLES = (
     "AWS_ACCESS_KEY_ID",
     "AWS_PROFILE",
     "AWS_WEB_IDENTITY_TOKEN_FILE",
@@ -19,8 +19,9 @@ _AWS_VARIABLES = (
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
 )
 """Each is a sign of credentials in boto3's chain (boto3 guide, Credentials)."""
-_AWS_FILES = (".aws/credentials", ".aws/config")
-_ADC_FILE = ".config/gcloud/application_default_credentials.json"
+AWS_FILES = (".aws/credentials", ".aws/config")
+"""Files of the same chain, from the home directory."""
+ADC_FILE = ".config/gcloud/application_default_credentials.json"
 """Location used by `gcloud auth application-default login` on Linux and macOS (Google Cloud, how ADC works)."""
 _PROJECT_VARIABLES = ("GOOGLE_CLOUD_PROJECT", "ANTHROPIC_VERTEX_PROJECT_ID")
 
@@ -57,10 +58,10 @@ def _anthropic(environment: Mapping[str, str]) -> Found:
 def _bedrock(environment: Mapping[str, str], home: Path) -> Found:
     if environment.get(_BEARER_VARIABLE):
         return Found(True, f"{_BEARER_VARIABLE} is set", {"api_key": f"env:{_BEARER_VARIABLE}"})
-    for variable in _AWS_VARIABLES:
+    for variable in AWS_VARIABLES:
         if environment.get(variable):
             return Found(True, f"{variable} is set", {})
-    for file in _AWS_FILES:
+    for file in AWS_FILES:
         if (home / file).is_file():
             return Found(True, f"~/{file} is there", {})
     return Found(False, f"neither {_BEARER_VARIABLE} nor AWS credentials were found", {})
@@ -71,7 +72,7 @@ def _vertex(environment: Mapping[str, str], home: Path) -> Found:
     settings = {"project": project} if project else {}
     if environment.get("GOOGLE_APPLICATION_CREDENTIALS"):
         found = "GOOGLE_APPLICATION_CREDENTIALS is set"
-    elif (home / _ADC_FILE).is_file():
+    elif (home / ADC_FILE).is_file():
         found = "application default credentials are there"
     else:
         missing = "neither GOOGLE_APPLICATION_CREDENTIALS nor application default credentials were found"

@@ -1,6 +1,7 @@
 """Settings as they are in effect: references in place of secrets, stars in place of passwords."""
 
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,6 +11,8 @@ from trivet_tasks.config.route_windows import window_at
 from trivet_tasks.config.server_urls import masked
 from trivet_tasks.config.settings import Settings
 
+_PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
+_SECTIONS_APART = ("store", "broker", "redis", "security", "routes", "budgets")
 _SHOWN_APART = ("api_key", "admin_api_key", "environment", "costs", "prices", "windows")
 
 
@@ -20,7 +23,7 @@ def effective(settings: Settings) -> dict[str, Any]:
         "broker": {"url": masked(settings.broker_url)},
         "redis": {"url": masked(settings.redis_url)},
         "security": {"key": str(settings.security.key or "")},
-        **settings.model_dump(mode="json", include={"health", "leases", "worker", "dispatch", "classes"}),
+        **settings.model_dump(mode="json", exclude={*_SECTIONS_APART}),
         "routes": {name: _route(route) for name, route in settings.routes.items()},
         **({"budgets": [budget.definition() for budget in settings.budgets]} if settings.budgets else {}),
     }
@@ -63,6 +66,11 @@ def table_lines(heading: str, values: Mapping[str, Any]) -> list[str]:
     return ["", f"[{heading}]", *(f"{key} = {_toml(value)}" for key, value in values.items())]
 
 
+def toml_key(name: str) -> str:
+    """Return a key as TOML writes it: quoted where it holds a dot or another special character."""
+    return name if _PLAIN_KEY.fullmatch(name) else json.dumps(name)
+
+
 def _tables(settings: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield the tables of TOML by their names; a setting without a value is left out."""
     for section, values in settings.items():
@@ -71,7 +79,8 @@ def _tables(settings: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any
             continue
         nested = values if section in ("classes", "routes") else {"": values}
         for name, table in nested.items():
-            yield f"{section}.{name}".rstrip("."), {key: value for key, value in table.items() if value is not None}
+            heading = f"{section}.{toml_key(name)}" if name else section
+            yield heading, {key: value for key, value in table.items() if value is not None}
 
 
 def _toml(value: object) -> str:

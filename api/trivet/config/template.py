@@ -26,6 +26,7 @@ from string import Template
 from typing import NamedTuple
 
 from trivet.config.credentials import find_credentials
+from trivet.config.effective import toml_key
 from trivet_tasks.catalog import PROVIDERS, Provider
 from trivet_tasks.errors import ConfigError
 
@@ -33,7 +34,6 @@ NAMES = ("aws-native", "multi-cloud", "startup", "sydney")
 """Names of all reference set-ups."""
 _FOLDER = resources.files("trivet") / "config" / "scenarios"
 _TITLE = re.compile(r"# [a-z-]+: (.*)\.")
-_PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +72,6 @@ def found_credentials(environment: Mapping[str, str], home: Path) -> tuple[Propo
 def template(proposals: Sequence[Proposal]) -> str:
     """Return the text of the file."""
     return "\n".join([_INTRODUCTION, _PLACES, _ROUTE_KEYS, *map(_route, proposals), _CLASSES, _PROCESSES])
-
-
-def route_table(name: str) -> str:
-    """The heading of a route's table, whatever its name."""
-    return f"[routes.{name if _PLAIN_KEY.fullmatch(name) else json.dumps(name)}]"
 
 
 def sentence(reason: str) -> str:
@@ -120,7 +115,7 @@ def _proposal(
 
 def _route(proposal: Proposal) -> str:
     keys = (f"{key} = {json.dumps(value)}" for key, value in proposal.settings.items())
-    lines = [route_table(proposal.name), *keys]
+    lines = [f"[routes.{toml_key(proposal.name)}]", *keys]
     if not proposal.usable:
         lines = [f"# {line}" for line in lines]
     return "\n".join([f"# {sentence(proposal.reason)}", *lines, *_LIMITS, ""])

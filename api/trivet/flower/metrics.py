@@ -77,7 +77,7 @@ def _processes(backlog: Backlog) -> Iterator[Metric]:
 def _waiting(backlog: Backlog) -> Iterator[Metric]:
     jobs = GaugeMetricFamily("trivet_waiting_jobs", "Jobs that wait in SQL.", labels=["class", "state"])
     age = GaugeMetricFamily(
-        "trivet_oldest_waiting_seconds", "How long ago the oldest waiting job was submitted.", labels=["class"]
+        "trivet_oldest_waiting_seconds", "Seconds since the oldest waiting job was submitted.", labels=["class"]
     )
     rows = {row.latency: row for row in backlog.classes}
     for latency in Latency:
@@ -105,7 +105,7 @@ def _at_routes(backlog: Backlog, routes: Sequence[str]) -> Metric:
 def _spent(backlog: Backlog, routes: Sequence[str]) -> Metric:
     usd = GaugeMetricFamily(
         "trivet_route_spent_today_usd",
-        "What the calls of this day (UTC) cost, by route; estimated: at most, beside what is settled.",
+        "Cost of the calls of this day (UTC), by route; estimated: at most, beside the settled cost.",
         labels=["route", "kind"],
     )
     for route in routes:
@@ -116,18 +116,16 @@ def _spent(backlog: Backlog, routes: Sequence[str]) -> Metric:
 
 
 def _budgets(backlog: Backlog) -> Iterator[Metric]:
-    limit = GaugeMetricFamily(
-        "trivet_budget_limit_usd", "What may be spent in the window that is now.", labels=["budget"]
-    )
+    limit = GaugeMetricFamily("trivet_budget_limit_usd", "Limit of the current window.", labels=["budget"])
     usd = GaugeMetricFamily(
         "trivet_budget_usd",
-        "What of a budget is settled, estimated (at most), and reserved for calls and jobs on their way.",
+        "Parts of a budget: settled, estimated (at most), and reserved for calls and jobs on their way.",
         labels=["budget", "kind"],
     )
     warn = GaugeMetricFamily(
         "trivet_budget_warn_share", "The share of the limit at which a warning is given.", labels=["budget"]
     )
-    holding = GaugeMetricFamily("trivet_budget_holding", "Whether it holds its jobs.", labels=["budget"])
+    holding = GaugeMetricFamily("trivet_budget_holding", "1 if it holds its jobs.", labels=["budget"])
     held = GaugeMetricFamily("trivet_budget_held_jobs", "Jobs that wait for it.", labels=["budget"])
     for one in backlog.budgets:
         limit.add_metric([one.name], float(one.limit_usd))
@@ -151,7 +149,7 @@ def _proven(uses: Mapping[str, RouteUse]) -> Metric:
     """Return the moment of each route's last proof; a route that never answered is left out."""
     proven = GaugeMetricFamily(
         "trivet_route_last_proven_timestamp_seconds",
-        "When the newest call began that the route answered, a job's or a probe's.",
+        "Start of the newest call that the route answered, a job's or a probe's.",
         labels=["route"],
     )
     now = time.time()

@@ -1,11 +1,11 @@
 """Comparison of an account with the configuration and with the catalogue, and lines for `trivet.toml` with its figures."""
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import date
 
+from trivet.config.effective import toml_key
 from trivet.live_check.report import (
     ABSENT,
     Finding,
@@ -38,7 +38,6 @@ _UNITS = {
     Kind.TOKENS: "tokens a minute",
     Kind.TOKENS_PER_DAY: "tokens a day",
 }
-_PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 Figures = tuple[tuple[Kind, int], ...]
 """Settings of limits with their values."""
@@ -220,7 +219,7 @@ def paste_lines(subject: Subject, reading: Reading, rows: tuple[LimitRow, ...]) 
     if subject.whole and shown >= {model for model, state in reading.models.items() if state.presence not in ABSENT}:
         single = Counter(figures for models, figures in units.items() if len(models) == 1)
         common = single.most_common(1)[0][0] if single else ()
-    key = subject.name if _PLAIN_KEY.fullmatch(subject.name) else json.dumps(subject.name)
+    key = toml_key(subject.name)
     lines: list[str] = []
     if any(quota.kind is Kind.TOKENS for quota in quotas):
         lines.append("# AWS counts input and output together; the split below is a start, change it to fit your jobs")

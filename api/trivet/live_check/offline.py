@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from trivet.config.credentials import ADC_FILE, AWS_FILES, AWS_VARIABLES
 from trivet.live_check.report import Finding, Kind, Level, SettledBy
 from trivet.live_check.subject import Subject
 from trivet_tasks.catalog import known, near_matches
@@ -18,14 +19,6 @@ from trivet_tasks.requests.eligibility import RETIRES_SOON, retired_on, retireme
 # Google's names of places: `us-east5`, or an endpoint over several: `global`, `us`, `eu` (anthropic SDK, lib/vertex)
 _GOOGLE_REGION = re.compile(r"global|us|eu|[a-z]+-[a-z]+\d{1,2}")
 _AWS_REGION = re.compile(r"[a-z]{2,3}(-[a-z]+)+-\d")
-_AWS_SIGNS = (
-    "AWS_ACCESS_KEY_ID",
-    "AWS_PROFILE",
-    "AWS_WEB_IDENTITY_TOKEN_FILE",
-    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-)
-_ADC_FILE = ".config/gcloud/application_default_credentials.json"
 _MINUTE_LIMITS = (Kind.REQUESTS, Kind.INPUT, Kind.OUTPUT)
 
 
@@ -57,12 +50,12 @@ def _chain(subject: Subject, where: str) -> Finding:
             needs = 'api_key = "env:ANTHROPIC_API_KEY", or set ANTHROPIC_API_KEY'
         case "bedrock":
             bearer = "ANTHROPIC_AWS_API_KEY" if subject.route.endpoint == "platform" else "AWS_BEARER_TOKEN_BEDROCK"
-            signs = [name for name in (bearer, *_AWS_SIGNS) if os.environ.get(name)]
-            signs += [f"~/{file}" for file in (".aws/credentials", ".aws/config") if (Path.home() / file).is_file()]
+            signs = [name for name in (bearer, *AWS_VARIABLES) if os.environ.get(name)]
+            signs += [f"~/{file}" for file in AWS_FILES if (Path.home() / file).is_file()]
             needs = f"credentials of the AWS chain (AWS_PROFILE, a role), or {bearer}"
         case "vertex":
             signs = [name for name in ("GOOGLE_APPLICATION_CREDENTIALS",) if os.environ.get(name)]
-            signs += [f"~/{_ADC_FILE}"] if (Path.home() / _ADC_FILE).is_file() else []
+            signs += [f"~/{ADC_FILE}"] if (Path.home() / ADC_FILE).is_file() else []
             needs = "GOOGLE_APPLICATION_CREDENTIALS, or `gcloud auth application-default login`"
     if signs:
         return Finding(Level.OK, f"No api_key; the provider's own chain has {signs[0]}.", where)

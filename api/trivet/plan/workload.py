@@ -80,7 +80,7 @@ class WorkloadCounter:
     """Adds up the requests of a file without keeping any of them."""
 
     def __init__(self, steps: Steps, output_tokens: int | None = None) -> None:
-        """`output_tokens`: expected tokens of an answer, if its `max_tokens` allows them; None: `max_tokens`."""
+        """Take the expected tokens of an answer, if its `max_tokens` allows them; None: `max_tokens`."""
         self._steps = steps
         self._expected = output_tokens
         self._sums: dict[tuple[Requirements, int], _Sums] = {}
