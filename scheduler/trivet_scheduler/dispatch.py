@@ -31,6 +31,7 @@ from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk, publish
 from trivet_tasks.prices.cost_model import TYPICAL, Mix
 from trivet_tasks.requests.prompt_cache import cache_write_of
+from trivet_tasks.requests.request_terms import longest_call_s
 
 log = logging.getLogger("trivet.dispatch")
 
@@ -373,8 +374,7 @@ class Dispatcher:
         warmers = {}
         for flow_id, job_id in to.warmers.items():
             flow = to.flows[flow_id]
-            terms = self._settings.of_class(flow.latency)
-            within_s = self._settings.taken_within_s(flow.latency) + (terms.attempt_timeout_s or terms.budget_s)
+            within_s = self._settings.taken_within_s(flow.latency) + longest_call_s(flow.latency, self._settings)
             warmers[flow_id] = flow.warmer, job_id, now + within_s
         elected = dispatching.elect(connection, warmers)
         late = {job_id for flow_id, job_id in to.warmers.items() if flow_id not in elected}

@@ -511,6 +511,24 @@ def test_a_key_that_the_provider_repeats_is_struck_out(simulator: SimulatorProce
     assert failed(call_once(route(simulator, "bedrock"))).message == "bad key [secret]"
 
 
+def test_credentials_that_are_repeated_to_several_calls_are_struck_out_of_each(
+    simulator: SimulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.setenv(name, "a-token-0123456789")
+    error = {"__type": "UnrecognizedClientException", "message": "bad a-token-0123456789"}
+    simulator.control.fault("bedrock", "raw", status=403, body=json.dumps(error))
+
+    async def work(caller: Caller) -> None:
+        calls = (caller.call(BODY, MODELS["bedrock"], f"a-{n}", 30) for n in range(20))
+        failures = [failed(answer) for answer in await asyncio.gather(*calls)]
+        assert {(one.outcome, one.scope, one.message) for one in failures} == {
+            (O.UNUSABLE, Scope.ROUTE, "bad [secret]")
+        }
+
+    with_caller(route(simulator, "bedrock", api_key=None), work)
+
+
 def test_signatures_are_right_and_sign_the_body(simulator: SimulatorProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret")

@@ -117,8 +117,12 @@ class AwsCredentials:
         return self._frozen
 
     def forget(self) -> None:
-        """Build the chain anew before the next call: AWS refused these."""
-        self._frozen = self._session = None
+        """Build the chain anew before the next call: AWS refused these.
+
+        They stay until then: calls under way sign with them, and need them to strike them out of an error's words.
+        """
+        self._session = None
+        self._ask_after = 0.0
 
     def _ask(self) -> None:
         import boto3  # 140 ms, only where a route is signed
