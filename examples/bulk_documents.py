@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from trivet import Client
+from trivet import Client, TrivetError
 from trivet.admin import Admin
 
 LINE_EVERY_S = 15.0
@@ -45,6 +45,18 @@ def written(out: Path) -> set[tuple[str, str]]:
     return {(row["id"], row["status"]) for row in map(json.loads, lines)}
 
 
+def progress_line(admin: Admin, name: str) -> str:
+    """Return the progress of the batch, or the reason why it cannot be read now."""
+    try:
+        progress, speed, left, _ = admin.batches.status(name)
+    except TrivetError as error:
+        return str(error)
+    failed = progress.ended - progress.succeeded
+    line = f"{progress.ended:,}/{progress.total:,} done, {failed:,} failed, ${progress.cost_usd:,.4f}"
+    line += f", {speed:,.1f} jobs/s" if speed else ""
+    return line + (f", {left / 60:,.1f} min left" if left else "")  # not known while a budget holds the batch
+
+
 @contextmanager
 def progress_shown(name: str) -> Iterator[None]:
     """Print the batch's progress on standard error while the block runs."""
@@ -53,13 +65,9 @@ def progress_shown(name: str) -> Iterator[None]:
     def show() -> None:
         with Admin() as admin:
             while not done.wait(1 if on_terminal else LINE_EVERY_S):
-                progress, speed, left, _ = admin.batches.status(name)
-                failed = progress.ended - progress.succeeded
-                line = f"{progress.ended:,}/{progress.total:,} done, {failed:,} failed, ${progress.cost_usd:,.4f}"
-                line += f", {speed:,.1f} jobs/s" if speed else ""
-                line += f", {left / 60:,.1f} min left" if left else ""  # not known while a budget holds the batch
+                line = progress_line(admin, name)
                 print(
-                    f"\r{line:<78}" if on_terminal else line,
+                    f"\r{line:<78.78}" if on_terminal else line,
                     end="" if on_terminal else "\n",
                     file=sys.stderr,
                     flush=True,

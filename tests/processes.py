@@ -80,7 +80,11 @@ class ServerProcess:
                 self._command, cwd=self.folder, env=self._env, stdin=subprocess.DEVNULL,
                 stdout=log, stderr=subprocess.STDOUT, start_new_session=True, **self._user,
             )  # fmt: skip
-        until(lambda: not self.runs or ready(), f"{self._command[0]} is ready\n{self.log[-2_000:]}")
+        try:
+            until(lambda: not self.runs or ready(), f"{self._command[0]} to be ready")
+        except AssertionError as error:
+            error.add_note(self.log[-2_000:])
+            raise
         assert self.runs, f"{self._command[0]} ended:\n{self.log[-2_000:]}"
 
     def kill(self) -> None:

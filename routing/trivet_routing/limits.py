@@ -342,12 +342,12 @@ def _words(text: bytes) -> str:
 
 
 def _number(text: bytes) -> float:
-    """Empty where nothing limits, or nothing is known."""
+    """Return the number; infinity for an empty text, where nothing limits or nothing is known."""
     return float(text) if text else math.inf
 
 
 def _paces(flat: Sequence[bytes], now: float) -> dict[Latency, Pace]:
-    """From `p50:batch`, 0.21, `p95:batch`, …"""
+    """Return the paces by class, from `p50:batch`, 0.21, `p95:batch`, …"""
     fields: dict[str, dict[str, float]] = defaultdict(dict)
     for name, value in zip(flat[::2], flat[1::2], strict=True):
         kind, _, latency = name.decode().partition(":")

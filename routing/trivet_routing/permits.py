@@ -67,7 +67,7 @@ class Denial(StrEnum):
     """Reason for which a call gets no permit now (`lua/take.lua`)."""
 
     LIMITED = "limited"
-    """Its provider asked for a pause."""
+    """Pause that the route's provider asked for."""
     OPEN = "open"
     PROBING = "probing"
     CONCURRENCY = "concurrency"
@@ -88,7 +88,7 @@ class Stated(NamedTuple):
 
 
 NO_PERMIT = Permit("", 0, 0)
-"""In a report of something that took no permit."""
+"""Permit in a report of something that took none."""
 
 
 class PermitRelease(NamedTuple):
@@ -183,7 +183,7 @@ class BreakerView:
     since: float | None
     """Start of the state, on the clock of the shared state."""
     paces: dict[Latency, Pace]
-    """By latency class, where anything is known."""
+    """Paces by latency class, where anything is known."""
     doubt: str = ""
     """The reason for asking a probe whether it still answers; empty = there is none."""
     proven_s: float = math.inf

@@ -120,7 +120,7 @@ class LookedUp(NamedTuple):
     """The outcome of a look-up."""
 
     found: list[CachedAnswer | Coalesce | None]
-    """For each job, in order: an answer, the leader to wait for, or None: it calls, and others wait for it."""
+    """Finding for each job, in order: an answer, the leader to wait for, or None: it calls, and others wait for it."""
     rejected: int
     """Entries that were removed because they were not signed by this installation for their key."""
 

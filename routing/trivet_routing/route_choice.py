@@ -21,9 +21,9 @@ SAME_COST = Decimal("0.02")
 SAME_LATENCY = 0.25
 """Latencies, likewise, of routes that cost the same."""
 WARM_LEVEL = -1
-"""Before all others."""
+"""Level before all others."""
 DEGRADED_LEVEL = 10_000_000
-"""Behind every route that is quick enough for the class."""
+"""Level behind every route that is quick enough for the class."""
 SLOW_CALLS = 5
 """Number of calls of a class that must be known before a route counts as too slow for it."""
 SLOW_FOR_S = 60.0
@@ -74,13 +74,13 @@ class Why(StrEnum):
     """A reason why a route does not take a job now."""
 
     NEVER = "never"
-    """It does not fit the job: waiting will not help."""
+    """Route that does not fit the job: waiting will not help."""
     TRIED = "tried"
-    """It was asked in this round."""
+    """Route that was asked in this round."""
     UNFIT = "unfit"
-    """It is not known when it takes calls again: open, drained, without a worker."""
+    """Route that takes calls again at an unknown time: open, drained, without a worker."""
     LIMITED = "limited"
-    """It is at its limits now, and will have headroom by itself."""
+    """Route at its limits, which will have headroom again by itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -202,7 +202,7 @@ class Dispatcher:
         """Close the connections to the broker."""
         self._app.close()
 
-    def _survey(self) -> "_Survey | None":
+    def _survey(self) -> _Survey | None:
         """Read the waiting flows and the routes, before anything is locked; None when there is nothing to dispatch."""
         with self._store.read() as connection:
             flows = dispatching.flows_with_waiting(connection, self._directory.now())
@@ -228,7 +228,7 @@ class Dispatcher:
             return None
         return _Survey(flows, routes, drained, thorough)
 
-    def _begin(self, connection: Connection, survey: "_Survey") -> "_Assignment":
+    def _begin(self, connection: Connection, survey: _Survey) -> _Assignment:
         """Count credit and budgets again, under the lock under which they are taken."""
         outstanding = dispatching.outstanding(connection)
         credits = self._credits(survey.routes, outstanding)
@@ -240,7 +240,7 @@ class Dispatcher:
             {flow.id: flow for flow in flows}, survey.routes, credits, outstanding, wanted, budgets, survey.thorough
         )
 
-    def _fill(self, connection: Connection, to: "_Assignment") -> int:
+    def _fill(self, connection: Connection, to: _Assignment) -> int:
         """Assign waiting jobs to routes. Returns the number of jobs looked at first."""
         flows, wanted = list(to.flows.values()), to.wanted
         heads = self._heads(connection, flows, to.credits, wanted)
@@ -307,7 +307,7 @@ class Dispatcher:
             without |= unable
         return [head for head in found if head.flow_id in able]
 
-    def _assign(self, to: "_Assignment", heads: Sequence[Head]) -> None:
+    def _assign(self, to: _Assignment, heads: Sequence[Head]) -> None:
         """Give each job, in order, the best route that has credit."""
         by_cost = {flow.id for flow in to.flows.values() if self._by_cost(flow)}
         for head in heads:
@@ -367,7 +367,7 @@ class Dispatcher:
     def _by_cost(self, flow: Flow) -> bool:
         return self._settings.of_class(flow.latency).order == "cost"
 
-    def _elect(self, connection: Connection, to: "_Assignment") -> None:
+    def _elect(self, connection: Connection, to: _Assignment) -> None:
         """Record the warmers of flows, and leave out jobs for whose flows another scheduler was quicker."""
         now = self._store.now(connection)
         warmers = {}

@@ -63,8 +63,8 @@ class Housekeeping:
         self._look_at_clock()
         if due.delayed:
             self._in_groups(upkeep.wake_delayed)
-        if due.untaken:
-            self._in_groups(upkeep.recall_untaken)
+        if due.unclaimed:
+            self._in_groups(upkeep.recall_unclaimed)
         if due.drained:
             self._in_groups(upkeep.empty_drained)
         if due.coalesced:

@@ -33,9 +33,9 @@ SETTLED_WITHIN_S = 2.0
 
 
 _IDLE_LOOK_SHARE = 0.05
-"""The time between two looks for idle routes, as a share of the shortest `idle_probe_s`,"""
+"""Time between two looks for idle routes, as a share of the shortest `idle_probe_s`."""
 _IDLE_LOOK_S = (0.5, 5.0)
-"""in seconds at least and at most."""
+"""Minimum and maximum of that time, in seconds."""
 
 
 @contextlib.contextmanager

@@ -122,7 +122,7 @@ class Restorer:
         )  # fmt: skip
         return True
 
-    def _read(self) -> "_Recorded":
+    def _read(self) -> _Recorded:
         routes = self._directory.known(fresh=True).routes
         with self._store.read() as connection:
             now = self._store.now(connection)
@@ -135,7 +135,7 @@ class Restorer:
                 health.used_lately(connection, now - LATELY_S),
             )
 
-    def _write(self, pipeline: Pipeline, recorded: "_Recorded", told: Sequence[float], now: float) -> None:
+    def _write(self, pipeline: Pipeline, recorded: _Recorded, told: Sequence[float], now: float) -> None:
         """Queue the commands that restore it.
 
         Args:

@@ -25,7 +25,7 @@ class Event(NamedTuple):
     model: str | None
     """`*` or None: the whole route; of `route limited` a model or the name of a group of models."""
     text: str
-    """Its cause, for a person."""
+    """Cause, for a person."""
 
 
 class Drop(StrEnum):
@@ -46,7 +46,7 @@ class Dropped(NamedTuple):
 
     kind: Drop
     route: str
-    """Empty where it is not known."""
+    """Name of the route; empty where it is not known."""
     times: int
     first_at: float
     last_at: float

@@ -44,7 +44,7 @@ class Tally(NamedTuple):
 
 
 Tallies = Mapping[tuple[str, str], Tally]
-"""By model and route."""
+"""Results by model and route."""
 
 
 class Extent(NamedTuple):
@@ -180,7 +180,7 @@ def _priced(book: PriceBook, row: Row[Any], prices: Prices) -> PriceRecord:
 
 
 def _write(connection: Connection, new: Sequence[_Repriced]) -> None:
-    """Under the locks of the jobs, as those who settle calls take them: first jobs, then attempts, then batches."""
+    """Write new prices under the same locks as settling: first jobs, then attempts, then batches."""
     ids = sorted({one.job_id for one in new})
     held = select_locked(connection, _HOLD_JOBS, ids=ids)
     batch_of = {row.id: row.batch_id for row in held if row.state in END_STATES}

@@ -1,6 +1,6 @@
 """A job in a worker's hands, from its claim to the transition that ends its call: values, no SQL."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -105,11 +105,11 @@ class Settlement:
     price_terms: str | None = None
     """Terms of its price beside its tokens (`price_records`); None: not priced by its usage."""
     price_parts: str | None = None
-    """Its passes (`price_records`); None: it had one."""
+    """Passes of the call (`price_records`); None: it had one."""
     model_used: str | None = None
     """The model that answered; None: the one asked for."""
     list_usd: Decimal | None = None
-    """Its cost at list price, if it was charged at a negotiated one."""
+    """Cost at list price, if it was charged at a negotiated one."""
     negotiated_price: str | None = None
 
 
@@ -128,7 +128,7 @@ class End:
     """The end of a job."""
 
     state: JobState
-    message: bytes | None = None
+    message: bytes | None = field(default=None, repr=False)
     """The provider's answer, JSON."""
     stop_reason: str | None = None
     outcome: Outcome | None = None
@@ -191,8 +191,8 @@ class Written:
     ended_jobs: tuple[str, ...]
     ended_batches: tuple[int, ...]
     gone_on: tuple[Transition, ...]
-    """Those whose next message is to be sent now, under claim `claim + 1`."""
+    """Transitions whose next message is to be sent now, under claim `claim + 1`."""
     refused: tuple[str, ...]
     """Jobs whose token no longer held: their result was not written, their cost was."""
     crowded: bool = False
-    """More coalesced jobs may wait for those that ended than one transaction frees."""
+    """True if more coalesced jobs may wait for those that ended than one transaction frees."""

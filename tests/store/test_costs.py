@@ -10,6 +10,7 @@ from tests.store.world import ESTIMATE, MODEL, OTHER_ROUTE, ROUTE, SUCCESS, WAIT
 from trivet_store.jobs.claiming import add_attempt
 from trivet_store.ledger import spending
 from trivet_store.reports import cost_savings, costs
+from trivet_store.reports.attempts import AttemptCounter
 from trivet_store.reports.costs import GROUPINGS, CostRow, Span
 from trivet_store.reports.spend_rate import spend_rate
 from trivet_store.steps import CallTarget, End, Settlement, Transition
@@ -269,3 +270,6 @@ def test_no_sum_overflows(world: World) -> None:
     with world.store.read() as connection:
         (spent,) = spending.by_route(connection, world.store.now(connection)).values()
     assert spent.settled_usd == pytest.approx(Decimal(16_000_000))
+    with world.store.read() as connection:
+        (tally,) = AttemptCounter().read(connection, world.store.now(connection)).values()
+    assert tally.cost_usd == Decimal("16000000.000000000004")

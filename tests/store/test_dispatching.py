@@ -299,7 +299,7 @@ def test_the_queries_of_the_loops_are_index_scans(sqlite_world: World) -> None:
         "empty flows": lambda c: upkeep.empty_flows(c, 20),
         "retire": lambda c: upkeep.retire_if_empty(c, flow),
         "wake": lambda c: upkeep.wake_delayed(world.store, c),
-        "recall": lambda c: upkeep.recall_untaken(world.store, c),
+        "recall": lambda c: upkeep.recall_unclaimed(world.store, c),
         "rescue": lambda c: rescuing.rescue(world.store, c, "nobody"),
         "expire": lambda c: upkeep.expire_late(world.store, c),
         "heartbeat": lambda c: leases.renew(world.store, c, lease, 1, None, 15),

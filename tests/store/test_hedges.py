@@ -13,7 +13,6 @@ from uuid_utils import uuid7
 from trivet_store.jobs import rescuing
 from trivet_store.jobs.claiming import add_attempt
 from trivet_store.jobs.finishing import finish
-from trivet_store.jobs.rescuing import release
 from trivet_store.steps import CallTarget, ClaimedJob, Transition
 from trivet_tasks.latency import Latency
 from trivet_tasks.outcomes import Outcome
@@ -41,11 +40,6 @@ def added(world: World, lease_id: str, job: ClaimedJob) -> ClaimedJob:
 def attempts(world: World, job_id: str) -> dict[str, Row[Any]]:
     """By purpose."""
     return {row.purpose: row for row in world.sql("SELECT * FROM attempts WHERE job_id = :id", id=job_id)}
-
-
-def close(world: World, lease_id: str) -> None:
-    with world.store.write() as connection:
-        release(world.store, connection, lease_id)
 
 
 def lost(job: ClaimedJob, lease_id: str, outcome: Outcome = Outcome.CANCELLED) -> Transition:
@@ -164,7 +158,7 @@ def test_a_closed_lease_leaves_no_hedge_unsettled(world: World) -> None:
     hedge = added(world, lease, job)
     other, (theirs,) = world.running(1)
     world.end(lease, [job])
-    close(world, lease)
+    world.release(lease)
     row = attempts(world, job.id)["hedge"]
     assert (row.id, row.outcome, bool(row.estimated)) == (hedge.attempt_id, "unknown", True)
     assert row.cost_usd, "what it may have cost at most stays written"
@@ -177,7 +171,7 @@ def test_a_closed_lease_leaves_no_hedge_unsettled(world: World) -> None:
 def test_a_lease_closed_while_jobs_run_leaves_both_calls_unknown(world: World) -> None:
     lease, (job,) = world.running(1)
     added(world, lease, job)
-    close(world, lease)
+    world.release(lease)
     assert {row.outcome for row in attempts(world, job.id).values()} == {"unknown"}
     assert world.rescue() == {}
     assert world.job(job.id).state == "waiting"

@@ -6,7 +6,6 @@ from trivet_routing.route_directory import RouteSnapshot
 from trivet_store.cluster import leases
 from trivet_store.cluster.leases import Renewal
 from trivet_store.jobs import cancelling
-from trivet_store.jobs.rescuing import release
 from trivet_worker.adapters.protocol import LocalCause
 
 
@@ -18,11 +17,6 @@ def _renew(world: World, lease_id: str, in_flight: int = 3, impairment: str | No
 def _living(world: World) -> list[leases.Lease]:
     with world.store.read() as connection:
         return leases.living(world.store, connection)
-
-
-def _close(world: World, lease_id: str) -> None:
-    with world.store.write() as connection:
-        release(world.store, connection, lease_id)
 
 
 def test_a_living_worker_says_what_it_serves(world: World) -> None:
@@ -89,9 +83,9 @@ def test_a_heartbeat_carries_what_is_to_be_cancelled(world: World) -> None:
 
 def test_a_closed_lease_is_gone(world: World) -> None:
     one, two = world.lease(worker="w1"), world.lease(worker="w2", routes=[OTHER_ROUTE])
-    _close(world, one)
+    world.release(one)
     assert [lease.id for lease in _living(world)] == [two]
-    _close(world, one)
+    world.release(one)
     assert world.value("SELECT count(*) FROM leases") == 1
 
 
@@ -100,7 +94,7 @@ def test_jobs_of_a_released_lease_wait_again_and_are_not_quarantined(world: Worl
     world.end(lease, jobs[:1])
     with world.store.write() as connection:
         cancelling.cancel_job(world.store, connection, jobs[1].id)
-    _close(world, lease)
+    world.release(lease)
     assert _living(world) == []
     assert world.rescue() == {}
     assert world.states() == {"succeeded": 1, "cancelled": 1, "waiting": 1}

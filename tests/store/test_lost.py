@@ -4,7 +4,6 @@ from tests.store.world import World
 
 from trivet_store.cluster import leases
 from trivet_store.cluster.leases import SCHEDULER
-from trivet_store.jobs import rescuing
 
 TTL_S = 15.0
 
@@ -100,8 +99,7 @@ def test_it_is_forgotten_when_it_is_back_or_after_a_time(world: World) -> None:
 
 def test_an_orderly_end_is_not_silence(world: World) -> None:
     lease = world.lease(worker="one")
-    with world.store.write() as connection:
-        rescuing.release(world.store, connection, lease)
+    world.release(lease)
     isolated = world.lease(worker="isolated", lane=leases.ISOLATED)
     world.let_die(isolated)
     world.rescue()

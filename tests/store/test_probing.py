@@ -75,7 +75,7 @@ def test_a_probe_ends_with_its_call_and_its_flow_with_it(world: World, then: End
 def test_a_probe_that_no_worker_started_is_never_sent_elsewhere(world: World) -> None:
     """Given back, not taken in time, or its worker died: it waits for its end, and for nothing else."""
     lease = world.lease()
-    given_back, died, untaken = world.probe(), world.probe(), world.probe(within_s=-1)
+    given_back, died, unclaimed = world.probe(), world.probe(), world.probe(within_s=-1)
     world.give_back([given_back])
     world.take(lease, [died])
     world.let_die(lease)
@@ -87,10 +87,10 @@ def test_a_probe_that_no_worker_started_is_never_sent_elsewhere(world: World) ->
     with dispatcher(world.store, slots=10) as one:
         assert one.run_once().dispatched == 1
     assert world.job(mine.id).state == "dispatched"
-    assert {world.job(job.id).state for job in (given_back, died, untaken)} == {"waiting"}
+    assert {world.job(job.id).state for job in (given_back, died, unclaimed)} == {"waiting"}
     world.sql("UPDATE jobs SET deadline_at = 1 WHERE state = 'waiting'")
-    assert set(world.expire()[0]) == {given_back.id, died.id, untaken.id}
-    assert world.take(world.lease(), [given_back, untaken]) == [], "their messages are stale"
+    assert set(world.expire()[0]) == {given_back.id, died.id, unclaimed.id}
+    assert world.take(world.lease(), [given_back, unclaimed]) == [], "their messages are stale"
 
 
 def test_probes_do_not_keep_urgent_jobs_from_their_turn(world: World) -> None:

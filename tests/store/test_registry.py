@@ -19,10 +19,6 @@ def _register(world: World, **routes: RouteSettings) -> list[registry.Finding]:
         return registry.register(world.store, connection, given, by="w from a.toml")
 
 
-def _events(world: World) -> list[str]:
-    return [f"{row.kind}: {row.text}" for row in world.sql("SELECT kind, text FROM events ORDER BY id")]
-
-
 def _registered(world: World) -> dict[str, registry.RegisteredRoute]:
     with world.store.read() as connection:
         return registry.registered(world.store, connection)
@@ -89,7 +85,7 @@ def test_a_place_that_nobody_serves_may_be_defined_anew(world: World) -> None:
     (found,) = _register(world, bedrock_us_east_1=route_settings(region="us-west-2"))
     assert found.kind is Kind.CHANGED
     assert _registered(world)[ROUTE].settings.region == "us-west-2"
-    assert _events(world) == ["route redefined: region; by w from a.toml"]
+    assert world.events() == ["route redefined: region; by w from a.toml"]
 
 
 def test_a_place_that_a_worker_serves_stays_until_it_is_gone(world: World) -> None:
@@ -103,7 +99,7 @@ def test_a_place_that_a_worker_serves_stays_until_it_is_gone(world: World) -> No
         "[routes.bedrock-us-east-1]: base_url, region, residency of w from a.toml differ from what w-7 serves.",
     )
     assert _registered(world)[ROUTE].settings == route_settings()
-    assert _events(world) == []
+    assert world.events() == []
     with world.store.write() as connection:  # whatever else is wrong passes
         leases.renew(world.store, connection, lease, 0, None, 15.0, {ROUTE: {"unreached": "No way there."}})
     _register(world, bedrock_us_east_1=other)
@@ -143,10 +139,10 @@ def test_removing_a_route_forgets_all_but_what_was_spent(world: World) -> None:
     assert list(_registered(world)) == ["other"]
     for table in ("route_versions", "route_overrides", "route_health"):
         assert ROUTE not in {row.route for row in world.sql(f"SELECT route FROM {table}")}
-    assert _events(world)[-1] == "route removed: by ops@here"
+    assert world.events()[-1] == "route removed: by ops@here"
     _register(world, bedrock_us_east_1=route_settings(requests_per_minute=6))
     assert _registered(world)[ROUTE].settings.requests_per_minute == 6
-    assert "route changed" not in "".join(_events(world)), "it is new again"
+    assert "route changed" not in "".join(world.events()), "it is new again"
 
 
 def test_a_removed_route_comes_back_drained_until_it_is_restored(world: World) -> None:
@@ -157,7 +153,7 @@ def test_a_removed_route_comes_back_drained_until_it_is_restored(world: World) -
             registry.remove(connection, ROUTE, "ops@here", 1001)
         _register(world, bedrock_us_east_1=route_settings())
         assert _registered(world)[ROUTE].drained
-        assert _events(world)[-1] == (
+        assert world.events()[-1] == (
             "route drained: it was removed by ops@here, and registered again by w from a.toml"
         )
         with world.store.write() as connection:

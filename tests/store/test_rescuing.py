@@ -42,13 +42,13 @@ def test_many_due_at_once_are_woken_by_groups(world: World, monkeypatch: pytest.
 def test_a_chunk_that_nobody_took_is_dispatched_again(world: World) -> None:
     world.add(*specs(2))
     world.dispatch(1)
-    (untaken,) = world.dispatch(1, within_s=-1)
+    (unclaimed,) = world.dispatch(1, within_s=-1)
     assert world.recall() == 1
     assert world.states() == {"dispatched": 1, "waiting": 1}
-    row = world.job(untaken.id)
+    row = world.job(unclaimed.id)
     assert (row.route, row.dispatched_until) == (None, None)
     (again,) = world.dispatch()
-    assert (again.id, again.claim) == (untaken.id, 2)
+    assert (again.id, again.claim) == (unclaimed.id, 2)
 
 
 def test_a_running_job_is_not_recalled(world: World) -> None:

@@ -45,6 +45,18 @@ def test_an_ended_job_has_all_of_it(world: World) -> None:
     assert isinstance(job.cached, bool)
 
 
+def test_an_answer_is_in_no_repr(world: World) -> None:
+    lease, jobs = world.running(1)
+    end = End(JobState.SUCCEEDED, message=b'{"content": "s3cret"}', stop_reason="end_turn")
+    ended = finished(jobs[0], lease, end)
+    world.finish(ended)
+    with world.store.read() as connection:
+        job = results.jobs_by_id(connection, [jobs[0].id])[jobs[0].id]
+    assert (job.state, job.message) == (JobState.SUCCEEDED, end.message)
+    for shown in (end, ended, job):
+        assert "s3cret" not in repr(shown)
+
+
 def test_pages_go_on_where_the_last_one_ended(world: World) -> None:
     batch = world.batch("contracts", *specs(7))
     world.add(spec("not of it"))

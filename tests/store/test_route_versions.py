@@ -34,10 +34,6 @@ def _known(store: Store) -> RegisteredRoute:
         return registry.registered(store, connection)[ROUTE]
 
 
-def _events(world: World) -> list[str]:
-    return [f"{row.kind}: {row.text}" for row in world.sql("SELECT kind, text FROM events ORDER BY id")]
-
-
 def test_new_figures_are_in_force_though_a_worker_serves_the_route(world: World) -> None:
     assert _register(world.store, route_settings(requests_per_minute=500)) == []
     world.lease(routes=[ROUTE])
@@ -50,7 +46,7 @@ def test_new_figures_are_in_force_though_a_worker_serves_the_route(world: World)
     known = _known(world.store)
     assert known.settings == new
     assert known.version_by == "w@b from /etc/trivet.toml"
-    (said,) = _events(world)
+    (said,) = world.events()
     assert said.startswith("route changed: requests_per_minute 500 -> 600, costs ")
     assert said.endswith("; by w@b from /etc/trivet.toml")
 
@@ -65,7 +61,7 @@ def test_an_older_version_reverts_nothing_and_is_told(world: World) -> None:
     assert "requests_per_minute 600 -> 500" in found.text
     assert "`trivet config apply`" in found.text
     assert _known(world.store).settings == new
-    assert len(_events(world)) == 1
+    assert len(world.events()) == 1
 
 
 def test_rolling_back_is_said_aloud_and_holds(world: World) -> None:
@@ -79,7 +75,7 @@ def test_rolling_back_is_said_aloud_and_holds(world: World) -> None:
     assert [found.kind for found in _register(world.store, new)] == [Kind.OUTDATED]
     assert _known(world.store).settings == old
     assert _apply(world.store, old) == []
-    assert _events(world)[-1] == "route changed: requests_per_minute 600 -> 500; by ops@here from b.toml"
+    assert world.events()[-1] == "route changed: requests_per_minute 600 -> 500; by ops@here from b.toml"
 
 
 def test_applying_a_file_leaves_a_place_as_it_is_and_names_the_workers_there(world: World) -> None:
@@ -101,7 +97,7 @@ def test_applying_a_file_with_its_places_redefines_one_that_a_worker_serves(worl
     assert _apply(world.store, other, places=True, dry_run=True) == fields
     _apply(world.store, other, places=True)
     assert (_known(world.store).settings, _known(world.store).place) == (other, other.place_digest)
-    assert _events(world) == ["route redefined: region, residency; by ops@here from b.toml"]
+    assert world.events() == ["route redefined: region, residency; by ops@here from b.toml"]
     with world.store.write() as connection:
         assert registry.apply(world.store, connection, {"new": route_settings()}, by="ops").changes == {
             "new": ["is new"]
@@ -157,7 +153,7 @@ def test_limits_set_by_hand_beat_every_file_until_they_are_reset(world: World) -
         assert len(route_overrides.reset(world.store, connection, ROUTE, None, by="ops@here")) == 2
         assert route_overrides.reset(world.store, connection, ROUTE, None, by="ops@here") == []
     assert _known(world.store).settings.requests_per_minute == 700
-    assert _events(world)[-1] == "route override over: max_concurrency, requests_per_minute: reset by ops@here"
+    assert world.events()[-1] == "route override over: max_concurrency, requests_per_minute: reset by ops@here"
 
 
 def test_limits_set_by_hand_end_by_themselves(world: World) -> None:
@@ -170,7 +166,7 @@ def test_limits_set_by_hand_end_by_themselves(world: World) -> None:
         assert route_overrides.due(world.store, connection)
         assert route_overrides.expire(world.store, connection) == 1
         assert not route_overrides.due(world.store, connection)
-    assert _events(world)[-1] == "route override over: requests_per_minute: its time is over"
+    assert world.events()[-1] == "route override over: requests_per_minute: its time is over"
 
 
 def _set(world: World, models: str, figures: dict[str, int], until: float | None = None) -> None:

@@ -84,6 +84,9 @@ class World:
     def states(self) -> dict[str, int]:
         return {row.state: row.n for row in self.sql("SELECT state, count(*) AS n FROM jobs GROUP BY state")}
 
+    def events(self) -> list[str]:
+        return [f"{row.kind}: {row.text}" for row in self.sql("SELECT kind, text FROM events ORDER BY id")]
+
     # producers
 
     def insert(
@@ -147,7 +150,7 @@ class World:
 
     def recall(self) -> int:
         with self.store.write() as connection:
-            return upkeep.recall_untaken(self.store, connection)
+            return upkeep.recall_unclaimed(self.store, connection)
 
     def empty_drained(self) -> int:
         with self.store.write() as connection:
@@ -194,6 +197,11 @@ class World:
         with self.store.write() as connection:
             leases.open_lease(self.store, connection, lease_id, worker, lane, routes, 16, ttl_s=15.0, part=part)
         return lease_id
+
+    def release(self, lease_id: str) -> None:
+        """Let the worker stop in order."""
+        with self.store.write() as connection:
+            rescuing.release(self.store, connection, lease_id)
 
     def let_die(self, lease_id: str) -> None:
         """The worker's heartbeats stopped long ago."""

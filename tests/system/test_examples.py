@@ -5,23 +5,42 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.builders import unique
 
+from trivet.admin import Admin
 from trivet.testing import RunningTrivet
+from trivet_tasks.config.settings import Settings
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "bulk_documents.py"
 
 
-def test_the_example_runs_a_folder_and_prints_lines_where_there_is_no_terminal(
-    system: RunningTrivet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def script() -> Any:
+    """The script as a module."""
     spec = importlib.util.spec_from_file_location("bulk_documents", SCRIPT)
     assert spec is not None
     assert spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_database_that_is_away_is_named_in_the_place_of_progress(script: Any) -> None:
+    away = Settings.model_validate({"store": {"url": "postgresql://nobody@127.0.0.1:1/none"}})
+    with Admin(settings=away) as admin:
+        assert "Is the server running" in script.progress_line(admin, "contracts")
+
+
+def test_the_example_runs_a_folder_and_prints_lines_where_there_is_no_terminal(
+    script: Any,
+    system: RunningTrivet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     monkeypatch.setattr(script, "LINE_EVERY_S", 0.05)
     folder, out = tmp_path / unique("documents"), tmp_path / "results.jsonl"
     folder.mkdir()

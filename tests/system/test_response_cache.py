@@ -131,7 +131,7 @@ def test_a_leader_that_is_cancelled_leaves_the_lead_to_another(system: RunningTr
         system.simulator.fault(provider, "held")
     prompt = unique("Cancelled")
     jobs = [system.client.submit(prompt, **TERMS) for _ in range(4)]
-    until(lambda: Counter(job.state for job in jobs) == {"running": 1, "coalesced": 3}, "eleven jobs to be coalesced")
+    until(lambda: Counter(job.state for job in jobs) == {"running": 1, "coalesced": 3}, "three jobs to be coalesced")
     (leader,) = (job for job in jobs if job.state == "running")
     leader.cancel()
     assert leader.result(timeout=DEADLINE_S).status == "cancelled"

@@ -11,6 +11,7 @@ from tests.unit.breakers_world import ClockedRedis, World
 from tests.wires import KEY, KEY_VARIABLE
 
 from trivet.local.embedded import EmbeddedValkey
+from trivet_simulator import SimulatorProcess
 from trivet_store.database.engine import Store
 from trivet_tasks.config.server_urls import redis_url
 from trivet_worker.adapters.credentials import process_credentials, process_token
@@ -55,6 +56,20 @@ def no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY_VARIABLE, KEY)
     process_credentials.cache_clear()
     process_token.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def simulators() -> Iterator[SimulatorProcess]:
+    """The three wires on loopback, one simulator a module."""
+    with SimulatorProcess() as running:
+        yield running
+
+
+@pytest.fixture
+def simulator(simulators: SimulatorProcess, no_credentials: None) -> SimulatorProcess:
+    """The simulator without faults, and an environment without anyone's credentials."""
+    simulators.control.reset()
+    return simulators
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
+from trivet.live_check.report import Finding, Level, RouteReport
+
 AWS_ACCOUNT = "123456789012"
 HAIKU = "anthropic.claude-haiku-4-5-20251001-v1:0"
 HAIKU_QUOTA = "Anthropic Claude Haiku 4.5"
@@ -131,6 +133,11 @@ def service_account(folder: Path, url: str) -> Path:
         )
     )
     return path
+
+
+def errors(report: RouteReport) -> list[Finding]:
+    """Return the findings that are errors."""
+    return [finding for finding in report.findings if finding.level is Level.ERROR]
 
 
 def _pem(key: rsa.RSAPrivateKey) -> bytes:

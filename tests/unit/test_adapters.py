@@ -7,7 +7,6 @@ import json
 import logging
 import math
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -122,19 +121,6 @@ STREAM_FAULTS: dict[str, Outcome] = {
     "overloaded": O.OVERLOADED,
 }
 SILENT = ("hang", "held", "slow_first_byte", "slow_drip", "stalled_stream")
-
-
-@pytest.fixture(scope="module")
-def simulators() -> Iterator[SimulatorProcess]:
-    with SimulatorProcess() as running:
-        yield running
-
-
-@pytest.fixture
-def simulator(simulators: SimulatorProcess, no_credentials: None) -> SimulatorProcess:
-    """The simulator without faults, and an environment without anyone's credentials."""
-    simulators.control.reset()
-    return simulators
 
 
 def route(simulator: SimulatorProcess, wire: str, **more: Any) -> RouteSettings:

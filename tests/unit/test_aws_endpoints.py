@@ -41,12 +41,6 @@ def simulators() -> Iterator[SimulatorProcess]:
         yield running
 
 
-@pytest.fixture
-def simulator(simulators: SimulatorProcess) -> SimulatorProcess:
-    simulators.control.reset()
-    return simulators
-
-
 def settings(endpoint: str, *, key: bool = True, **more: Any) -> dict[str, Any]:
     workspace = {"workspace_id": "wrkspc_1"} if endpoint == "platform" else {}
     secret = {"api_key": "env:TRIVET_TEST_KEY"} if key else {}

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from trivet_tasks.config.budgets import BudgetSettings
 from trivet_tasks.config.route_prices import RoutePrice, TokenUsd
-from trivet_tasks.config.route_settings import LimitGroup, RouteCosts, RouteSettings
+from trivet_tasks.config.route_settings import OPERATIONAL, OWN, PLACE, LimitGroup, RouteCosts, RouteSettings
 from trivet_tasks.config.route_windows import RouteWindow
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.latency import ClassSettings
@@ -93,6 +93,13 @@ def test_options_that_the_pages_give_to_commands_exist() -> None:
     }
     assert used
     assert {(page, option) for page, option in used if option not in known} == set()
+
+
+def test_the_guide_to_a_change_names_the_group_of_each_setting_of_a_route() -> None:
+    page = (REPOSITORY / "docs" / "how-to" / "roll-out-a-change.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| (figures|place|own) \| ([^|]*) \|", page, flags=re.MULTILINE))
+    named = {group: set(re.findall(r"`(\w+)`", settings)) for group, settings in rows.items()}
+    assert named == {"figures": OPERATIONAL, "place": PLACE, "own": OWN}
 
 
 @pytest.mark.parametrize("name", pages())

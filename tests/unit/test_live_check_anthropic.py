@@ -5,9 +5,9 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from tests.unit.control_planes import Account, planes
+from tests.unit.control_planes import Account, errors, planes
 
-from trivet.live_check.report import Finding, Kind, Level, RouteReport
+from trivet.live_check.report import Kind, Level, RouteReport
 from trivet.live_check.run import check_routes
 from trivet_tasks.config.route_settings import RouteSettings
 
@@ -43,10 +43,6 @@ def check(settings: RouteSettings, *models: str, **figures: int) -> RouteReport:
     (report,) = check_routes({"direct": settings.model_copy(update=figures)}, models=models, live=True, timeout_s=30)
     assert KEY not in repr(report)
     return report
-
-
-def errors(report: RouteReport) -> list[Finding]:
-    return [finding for finding in report.findings if finding.level is Level.ERROR]
 
 
 def test_one_call_of_one_token_on_the_cheapest_model(account: tuple[Account, RouteSettings]) -> None:

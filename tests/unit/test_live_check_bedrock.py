@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.unit.control_planes import AWS_ACCOUNT, HAIKU, HAIKU_QUOTA, Account, certificate, planes
+from tests.unit.control_planes import AWS_ACCOUNT, HAIKU, HAIKU_QUOTA, Account, certificate, errors, planes
 
 from trivet.live_check.bedrock_quotas import Named, Unread, read_name
-from trivet.live_check.report import Finding, Kind, Level, RouteReport
+from trivet.live_check.report import Kind, Level, RouteReport
 from trivet.live_check.run import check_routes
 from trivet_tasks.config.route_settings import LimitGroup, RouteSettings
 
@@ -61,10 +61,6 @@ def check(settings: RouteSettings, *models: str) -> RouteReport:
     said = repr(report)
     assert SECRET not in said
     return report
-
-
-def errors(report: RouteReport) -> list[Finding]:
-    return [finding for finding in report.findings if finding.level is Level.ERROR]
 
 
 def test_figures_within_the_account_are_fine(account: Account) -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.control_planes import Account, planes, service_account
+from tests.unit.control_planes import Account, errors, planes, service_account
 
-from trivet.live_check.report import Finding, Kind, Level, RouteReport
+from trivet.live_check.report import Kind, Level, RouteReport
 from trivet.live_check.run import check_routes
 from trivet.live_check.vertex import base_models
 from trivet_tasks.config.route_settings import RouteSettings
@@ -80,10 +80,6 @@ def check(settings: RouteSettings, *models: str) -> RouteReport:
     (report,) = check_routes({"google": settings}, models=models or (HAIKU,), live=True, timeout_s=30)
     assert TOKEN not in repr(report)
     return report
-
-
-def errors(report: RouteReport) -> list[Finding]:
-    return [finding for finding in report.findings if finding.level is Level.ERROR]
 
 
 def test_figures_within_the_project_are_fine(account: Account) -> None:

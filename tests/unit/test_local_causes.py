@@ -24,18 +24,6 @@ MODEL = "claude-haiku-4-5"
 pytestmark = pytest.mark.usefixtures("no_credentials")
 
 
-@pytest.fixture(scope="module")
-def simulators() -> Iterator[SimulatorProcess]:
-    with SimulatorProcess() as running:
-        yield running
-
-
-@pytest.fixture
-def simulator(simulators: SimulatorProcess) -> SimulatorProcess:
-    simulators.control.reset()
-    return simulators
-
-
 @pytest.fixture
 def closed_port() -> Iterator[int]:
     """A port of 127.0.0.1 that refuses connections."""

@@ -32,7 +32,7 @@ RECONNECT_S = 5.0
 WAITING_S = 1.0
 """A transaction under way for this many seconds explains a stalled loop."""
 PAUSED_S = 2.5
-"""After a pause this long between two looks the process itself was stopped: its loops are given time to beat again."""
+"""Seconds between two looks that show that the process itself was stopped: its loops are given time to beat again."""
 
 log = logging.getLogger("trivet")
 
@@ -174,7 +174,7 @@ class DependencyMonitor:
             try:
                 self._look()
             except Exception as error:
-                log.error("the watch failed by a fault of Trivet's own: %s", place_of(error))
+                log.error("the dependency monitor failed by a fault of Trivet's own: %s", place_of(error))
 
     def _look(self) -> None:
         self._process_impairments.forget_old()

@@ -61,7 +61,7 @@ class Silent(NamedTuple):
     expired_at: float
     """Seconds since the epoch, by the database's clock."""
     covered: bool = False
-    """Its jobs have been rescued, and other processes do its work: it blocks nothing."""
+    """True if its jobs have been rescued and other processes do its work: it blocks nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,11 +43,11 @@ class Kind(Enum):
     """Kinds of news that registering a route brings."""
 
     CHANGED = auto()
-    """Its figures are a new version, in force from now on; or its place was redefined."""
+    """New version of its figures, in force from now on; or a redefined place."""
     OUTDATED = auto()
-    """Its figures are an older version: those in force stay."""
+    """Older version of its figures: those in force stay."""
     ELSEWHERE = auto()
-    """Its place is not the one that other workers serve."""
+    """Place other than the one that other workers serve."""
 
 
 class Finding(NamedTuple):

@@ -112,7 +112,7 @@ class Store:
 
     @property
     def engine(self) -> Engine:
-        """For migrations."""
+        """Engine, for migrations."""
         return self._engine
 
     def now(self, connection: Connection) -> float:

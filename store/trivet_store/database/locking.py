@@ -9,7 +9,7 @@ locks these rows until the transaction ends; on SQLite a transaction that writes
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Integer, Row, String, TextClause, bindparam, 
 
 _LOCK = re.compile(r"\s*\{(FOR [\w ]+)\}")
 _OF_BATCH = "SELECT id FROM flows WHERE batch_id = :id ORDER BY signature {FOR UPDATE}"
+_FLOWS = "SELECT id FROM flows WHERE id IN :ids ORDER BY signature {FOR UPDATE}"
 
 
 def with_locks(sql: str, dialect: str) -> str:
@@ -41,6 +42,11 @@ def select_locked(connection: Connection, sql: str, **parameters: object) -> Seq
 def lock_flows(connection: Connection, batch_id: int) -> None:
     """Lock all flows of a batch."""
     select_locked(connection, _OF_BATCH, id=batch_id)
+
+
+def lock_flows_by_id(connection: Connection, ids: Collection[int]) -> None:
+    """Lock these flows."""
+    select_locked(connection, _FLOWS, ids=list(ids))
 
 
 @lru_cache(maxsize=128)

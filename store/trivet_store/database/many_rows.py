@@ -8,11 +8,18 @@ A statement takes its values from `r` and is written once for both databases:
 
 `{FOR …}` locks rows (`locking.py`).
 
-Those whose answer is wanted (`query_rows`) get all rows as one JSON text, on either database: its text does not change with the
-number of rows, and so is compiled and planned once. Of the others (`execute_rows`), SQLite's driver runs it once for each row, each `r.a` being a parameter, and no `FROM` (measured on 32 rows of `attempts`: 9 us
-of CPU a row, where SQLAlchemy takes 30; parameters by name cost 3 us more for the 19 of `jobs`). PostgreSQL gets all rows as one JSON text (`json_to_recordset`): 200 rows of `jobs` and
-`job_requests` cost the client 12 us a row and the server 46, where one statement each, sent in a pipeline, cost 58 and 112, arrays
-(`unnest`) 37 to 56 and 45 to 71, and COPY, which knows no ON CONFLICT, 14 to 21 and 37 to 63. Lists of rows in VALUES: 126 and 63.
+`query_rows` is for statements that return rows. It sends its rows as one JSON text, to either database: the statement is
+the same for any number of rows, and so is compiled and planned once.
+
+`execute_rows` is for all others. SQLite's driver runs the statement once for each row, without its `FROM`, each `r.a`
+being a parameter (measured on 32 rows of `attempts`: 9 us of CPU a row, where SQLAlchemy takes 30; parameters by name
+cost 3 us more for the 19 of `jobs`). PostgreSQL gets all rows as one JSON text (`json_to_recordset`). For 200 rows of
+`jobs` and `job_requests` that costs the client 12 us a row and the server 46; the alternatives cost client and server
+
+- 58 and 112 as one statement each, sent in a pipeline
+- 37 to 56 and 45 to 71 as arrays (`unnest`)
+- 14 to 21 and 37 to 63 by COPY, which knows no ON CONFLICT
+- 126 and 63 as lists of rows in VALUES
 """
 
 import re
@@ -49,9 +56,9 @@ class _Ready(NamedTuple):
 
     sql: str
     turned: Mapping[str, Callable[[Any], Any]]
-    """The values that its driver does not take as they are."""
+    """Conversions of the values that its driver does not take as they are."""
     values: Callable[[Mapping[str, Any]], Any]
-    """Those of a row in the order of the statement, where the driver takes them so."""
+    """Function that returns the values of a row in the order of the statement, where the driver takes them so."""
 
 
 @dataclass(frozen=True, eq=False)

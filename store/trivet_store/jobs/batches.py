@@ -34,7 +34,7 @@ class Progress:
     """Requests read from the producer so far."""
     error: str | None
     estimated_usd: Decimal = Decimal(0)
-    """At most this much more: calls that are over and whose cost is not known, such as timeouts."""
+    """Maximum further cost: calls that are over and whose cost is not known, such as timeouts."""
 
     @property
     def ended(self) -> int:
@@ -75,8 +75,6 @@ _HOLD = text("UPDATE flows SET held = :held WHERE batch_id = :id")
 _RUNNING = text(
     "SELECT count(*) FROM jobs WHERE state IN ('dispatched', 'running') AND route IS NOT NULL AND batch_id = :id"
 )
-
-
 _ESTIMATED = "SELECT {} AS estimated FROM spend WHERE batch_id = :id"
 
 

@@ -96,7 +96,7 @@ def claim(
         permits: the permit of each job's call.
         estimates: the maximum cost of each job's call in USD, without a prompt cache; the row holds it until the call
             is settled, raised where the request is marked for a cache.
-        unfit: whether this worker's own configuration of the route allows a job with such requirements.
+        unfit: returns why this worker's own configuration of the route does not allow a job with such requirements.
 
     Nothing is claimed under a lease that has run out: nobody would rescue it.
     """

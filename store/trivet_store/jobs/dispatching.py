@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, TextClause, text
 
 from trivet_store import schema
 from trivet_store.database.engine import Store
-from trivet_store.database.locking import select_locked
+from trivet_store.database.locking import lock_flows_by_id
 from trivet_store.database.many_rows import RowsStatement, query_rows
 from trivet_tasks.jobs import tried_of
 from trivet_tasks.latency import Latency
@@ -86,7 +86,6 @@ _FLOWS = text(
        AND EXISTS (SELECT 1 FROM jobs WHERE flow_id = f.id AND state = 'waiting' AND ended_at IS NULL)
     """
 )
-_LOCK_FLOWS = "SELECT id FROM flows WHERE id IN :ids ORDER BY signature {FOR UPDATE}"
 _ELECT = text(
     """
     UPDATE flows SET warmer = :warmer, warming_until = :until
@@ -196,7 +195,7 @@ def elect(connection: Connection, warmers: Mapping[int, tuple[str | None, str, f
     """
     if not warmers:
         return set()
-    select_locked(connection, _LOCK_FLOWS, ids=list(warmers))  # before any job, as everywhere
+    lock_flows_by_id(connection, warmers)  # before any job, as everywhere
     return {
         flow_id
         for flow_id, (before, warmer, until) in warmers.items()

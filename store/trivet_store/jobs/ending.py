@@ -14,7 +14,7 @@ from trivet_store.ledger.spending import note_hits
 from trivet_store.schema import Usd
 from trivet_store.steps import Ended
 from trivet_tasks.foreign_text import clean
-from trivet_tasks.states import JobState
+from trivet_tasks.states import END_STATES
 
 _ADD_RESULTS = RowsStatement(
     schema.job_results,
@@ -73,9 +73,9 @@ class Ending(NamedTuple):
     """Other rows that ending jobs changed."""
 
     batches: tuple[int, ...]
-    """Those they belong to."""
+    """Batches that they belong to."""
     crowded: bool = False
-    """More coalesced jobs may wait for them than one transaction frees: the rest is freed later."""
+    """True if more coalesced jobs may wait for them than one transaction frees: the rest is freed later."""
 
 
 def end_jobs(connection: Connection, ended: Sequence[Ended], now: float) -> Ending:
@@ -166,7 +166,7 @@ def costs_of(connection: Connection, ids: Sequence[str]) -> dict[str, Cost]:
 def _count(
     connection: Connection, ended: Sequence[Ended], costs: dict[str, Cost]
 ) -> tuple[dict[str, int], dict[int, str]]:
-    """Raise the batches' counters, in the order of their ids; give each job its number. Returns these, and the batches' names."""
+    """Raise the batches' counters, in the order of their ids. Returns each job's number, and the batches' names."""
     by_batch: dict[int, list[Ended]] = {}
     for entry in ended:
         if entry.batch_id is not None:
@@ -180,10 +180,10 @@ def _count(
             {
                 "id": batch_id,
                 "ended": len(entries),
-                **{state.value: states.count(state) for state in (JobState.SUCCEEDED, JobState.FAILED, JobState.EXPIRED, JobState.CANCELLED)},
+                **{state.value: states.count(state) for state in END_STATES},
                 "cost": sum((costs.get(entry.job_id, NOTHING).known for entry in entries), Decimal(0)),
             },
-        ).one()  # fmt: skip
+        ).one()
         names[batch_id] = row.name
         first = row.seq - len(entries) + 1
         sequence.update({entry.job_id: first + offset for offset, entry in enumerate(entries)})

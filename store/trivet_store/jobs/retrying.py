@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Integer, Row, bindparam, text
 
 from trivet_store.database.engine import BULK_ROWS, Store
-from trivet_store.database.locking import select_locked
+from trivet_store.database.locking import lock_flows_by_id, select_locked
 from trivet_store.database.many_rows import of_ids
 from trivet_store.jobs import transitions
 from trivet_store.jobs.ending import costs_of
@@ -43,7 +43,6 @@ _PICK_IN_BATCH = text(
 _PICK_JOB = text(_PICKED + " WHERE j.id = :id AND NOT f.probe")
 _JOB = text("SELECT state FROM jobs WHERE id = :id")
 _BATCH = text("SELECT name, state, seq FROM batches WHERE id = :id")
-_LOCK_FLOWS = "SELECT id FROM flows WHERE id IN :ids ORDER BY signature {FOR UPDATE}"
 _LOCK_JOBS = """
     SELECT id, state, batch_seq, created_at, deadline_at FROM jobs WHERE id IN :ids ORDER BY id {FOR UPDATE}
 """
@@ -144,7 +143,7 @@ def _run_again(
     # locked in the order that `locking` gives
     ranks = ranks_of(connection, [(Latency(job.latency), job.tenant, job.batch) for job in picked], classes)
     flows = sorted({job.flow_id for job in picked})
-    select_locked(connection, _LOCK_FLOWS, ids=flows)
+    lock_flows_by_id(connection, flows)
     batch_id = picked[0].batch_id
     if batch_id is not None:
         _uncancelled(connection, batch_id)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, text
 
 from trivet_store.database.engine import BULK_ROWS, Store
-from trivet_store.database.locking import select_locked
+from trivet_store.database.locking import lock_flows_by_id, select_locked
 from trivet_store.jobs import transitions
 from trivet_store.jobs.ending import end_jobs
 from trivet_store.steps import End, Ended
@@ -23,7 +23,7 @@ _DELAYED = """
      ORDER BY not_before LIMIT :limit {FOR UPDATE SKIP LOCKED}
 """
 # SQLite uses a partial index only where the statement repeats its condition word for word
-_UNTAKEN = """
+_UNCLAIMED = """
     SELECT id, claim, route, tried FROM jobs
      WHERE state IN ('dispatched', 'running') AND state = 'dispatched' AND dispatched_until < :now
      ORDER BY dispatched_until LIMIT :limit {FOR UPDATE SKIP LOCKED}
@@ -56,7 +56,7 @@ _DUE = text(
     """
     SELECT EXISTS (SELECT 1 FROM jobs WHERE state = 'delayed' AND not_before <= :now) AS delayed,
            EXISTS (SELECT 1 FROM jobs WHERE state IN ('dispatched', 'running') AND state = 'dispatched'
-                                        AND dispatched_until < :now) AS untaken,
+                                        AND dispatched_until < :now) AS unclaimed,
            EXISTS (SELECT 1 FROM leases WHERE expires_at < :now) AS dead,
            EXISTS (SELECT 1 FROM jobs WHERE ended_at IS NULL AND deadline_at IS NOT NULL AND deadline_at <= :now
                                         AND state <> 'running') AS late,
@@ -75,7 +75,7 @@ class Due(NamedTuple):
     """Kinds of periodic work, each true if there is some."""
 
     delayed: bool
-    untaken: bool
+    unclaimed: bool
     dead: bool
     late: bool
     empty: bool
@@ -100,9 +100,9 @@ def wake_delayed(store: Store, connection: Connection) -> int:
     return len(rows)
 
 
-def recall_untaken(store: Store, connection: Connection) -> int:
+def recall_unclaimed(store: Store, connection: Connection) -> int:
     """Put dispatched jobs that were not claimed in time back to waiting; their routes count as tried."""
-    rows = select_locked(connection, _UNTAKEN, now=store.now(connection), limit=BULK_ROWS)
+    rows = select_locked(connection, _UNCLAIMED, now=store.now(connection), limit=BULK_ROWS)
     tried = [row._asdict() | {"tried": tried_text((*tried_of(row.tried), row.route))} for row in rows]
     transitions.recall(connection, tried)
     return len(rows)
@@ -144,5 +144,5 @@ def empty_flows(connection: Connection, limit: int) -> list[int]:
 def retire_if_empty(connection: Connection, flow_id: int) -> None:
     """Deactivate a flow without living jobs, so that no pass reads it. A new job makes it active again."""
     # the row lock waits for inserts under way; only a statement begun after it sees them
-    select_locked(connection, "SELECT id FROM flows WHERE id = :id {FOR UPDATE}", id=flow_id)
+    lock_flows_by_id(connection, [flow_id])
     connection.execute(_RETIRE_FLOW, {"id": flow_id})

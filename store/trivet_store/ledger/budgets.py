@@ -34,7 +34,7 @@ class BudgetRow:
 
     settings: BudgetSettings
     state: BudgetState
-    """As last noted, in the window `state_window`."""
+    """State as last noted, in the window `state_window`."""
     state_window: str
     since: float
     needs_usd: Decimal | None
@@ -287,7 +287,7 @@ def waiting(connection: Connection) -> list[Waiting]:
 
 
 def _scope(row: BudgetRow, n: int) -> tuple[str, dict[str, Any]]:
-    """The condition on rows of `spend`, and its parameters."""
+    """Return the condition on rows of `spend`, and its parameters."""
     budget = row.settings
     if budget.batch:
         return f"AND batch_id = :batch_{n}", {f"batch_{n}": -1 if row.batch_id is None else row.batch_id}
@@ -302,7 +302,7 @@ def _scope(row: BudgetRow, n: int) -> tuple[str, dict[str, Any]]:
 
 
 def _settings(definition: str) -> BudgetSettings:
-    """A newer Trivet may have registered it with keys that this one does not know."""
+    """Return a registered budget. A newer Trivet may have registered it with keys that this one does not know."""
     return BudgetSettings.model_validate(orjson.loads(definition), extra="ignore")
 
 
@@ -316,7 +316,7 @@ class AskedLabels:
         self._lock = threading.Lock()
 
     def now(self) -> Labels:
-        """Those of all registered budgets. StoreUnavailable when the database does not answer."""
+        """Return those of all registered budgets. StoreUnavailable when the database does not answer."""
         with self._lock:
             if time.monotonic() - self._read_at >= FRESH_S:
                 with self._store.read() as connection:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
-from trivet_store.schema import Usd
+from trivet_store.schema import Usd, usd_sum
 from trivet_tasks.outcomes import Outcome
 
 FOREVER = float("inf")
@@ -76,19 +76,16 @@ class _Group(NamedTuple):
     estimated: Decimal | None
 
 
-_GROUPS = text(
-    """
+_GROUPS = """
     SELECT a.route, a.outcome, p.route AS "left", a.purpose = 'probe' AS probe, count(*) AS attempts,
-           sum(CASE WHEN a.estimated THEN 0 ELSE a.cost_usd END) AS cost,
-           sum(CASE WHEN a.estimated THEN a.cost_usd ELSE 0 END) AS estimated
+           {cost} AS cost, {estimated} AS estimated
       FROM attempts a
       LEFT JOIN attempts p
              ON p.job_id = a.job_id AND p.route <> a.route AND p.outcome NOT IN ('succeeded', 'cancelled')
             AND p.claim = (SELECT max(q.claim) FROM attempts q WHERE q.job_id = a.job_id AND q.claim < a.claim)
      WHERE a.started_at >= :since AND a.started_at < :until
      GROUP BY a.route, a.outcome, p.route, a.purpose = 'probe'
-    """
-).columns(cost=Usd(), estimated=Usd())
+"""
 _OLDEST_RUNNING = text("SELECT min(started_at) FROM attempts WHERE outcome IS NULL")
 
 # the newest calls by the index on their start, whatever their outcome: an outage must not make this a long scan
@@ -148,7 +145,12 @@ class AttemptCounter:
 def _groups(connection: Connection, since: float, until: float) -> list[_Group]:
     # a large number: PostgreSQL and SQLite do not agree on how infinity is bound
     bounds = {"since": since, "until": min(until, 1e18)}
-    return [_Group(*row) for row in connection.execute(_GROUPS, bounds)]
+    groups = _GROUPS.format(
+        cost=usd_sum(connection.dialect, "CASE WHEN a.estimated THEN 0 ELSE a.cost_usd END"),
+        estimated=usd_sum(connection.dialect, "CASE WHEN a.estimated THEN a.cost_usd ELSE 0 END"),
+    )
+    statement = text(groups).columns(cost=Usd(), estimated=Usd())
+    return [_Group(*row) for row in connection.execute(statement, bounds)]
 
 
 def _merged(groups: list[_Group]) -> list[_Group]:

@@ -19,15 +19,15 @@ class ClassBacklog(NamedTuple):
 
     latency: str
     waiting: int
-    """Could be dispatched now, if a route took them."""
+    """Jobs that could be dispatched now, if a route took them."""
     delayed: int
-    """Wait for a time of their own: a backoff, or `not_before`."""
+    """Jobs that wait for a time of their own: a backoff, or `not_before`."""
     held: int
-    """Belong to a batch that is not complete yet or was cancelled: nothing dispatches them."""
+    """Jobs of a batch that is not complete yet or was cancelled: nothing dispatches them."""
     oldest_at: float
     """Submission time of the oldest of them."""
     coalesced: int = 0
-    """Wait for the answer to an equal request that another job is getting."""
+    """Jobs that wait for the answer to an equal request, which another job is getting."""
 
     @property
     def total(self) -> int:
@@ -57,9 +57,9 @@ class RouteBacklog(NamedTuple):
     route: str
     latency: str
     dispatched: int
-    """In the route's queue, not claimed yet."""
+    """Jobs in the route's queue, not claimed yet."""
     running: int
-    """Claimed by a worker."""
+    """Jobs that a worker has claimed."""
     oldest_at: float
     """Submission time of the oldest of them, seconds since the epoch."""
 

@@ -66,7 +66,7 @@ class CostRow:
     group: tuple[str, ...]
     calls: int
     jobs: int
-    """Without Trivet's own probes, whose calls and cost are in the other figures."""
+    """Jobs without Trivet's own probes, whose calls and cost are in the other figures."""
     input_tokens: int
     """All kinds of input; the next three are parts of it."""
     cache_read_tokens: int
@@ -209,7 +209,7 @@ def _time(connection: Connection, unit: str) -> str:
 
 
 def _tag(connection: Connection, parameter: str) -> str:
-    """By `json_each` on SQLite: a path could not name every tag."""
+    """Return the column of a tag: by `json_each` on SQLite, because a path could not name every tag."""
     if connection.dialect.name == "postgresql":
         return f"CAST(j.tags AS json) ->> CAST(:{parameter} AS text)"
     return f"(SELECT value FROM json_each(j.tags) WHERE key = :{parameter})"

@@ -1,7 +1,7 @@
 """Reading jobs: results, whole lives, lists."""
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any
@@ -72,7 +72,7 @@ class JobRow:
     last_error: str | None
     tenant: str | None
     tags: dict[str, str]
-    message: bytes | None
+    message: bytes | None = field(repr=False)
     stop_reason: str | None
     error_outcome: Outcome | None
     error_message: str | None
@@ -81,7 +81,7 @@ class JobRow:
     latency_s: float | None
     cached: bool
     probe: bool
-    """It is one of Trivet's own probes, not anybody's job."""
+    """True if it is one of Trivet's own probes, not anybody's job."""
     crashes: int
     """Worker processes that died with it in flight."""
     isolated_crashes: int
@@ -89,9 +89,9 @@ class JobRow:
     saved_usd: Decimal | None = None
     """Cost of the call that made a cached answer; None where that has no price, or was pruned."""
     pruned: bool = False
-    """It has ended and its result is not kept any more; `cost_usd` and `latency_s` are worked out from what is."""
+    """True if it has ended and its result is not kept any more; `cost_usd` and `latency_s` are worked out from what is."""
     estimated_usd: Decimal = Decimal(0)
-    """At most this much more: calls whose cost is not known, such as timeouts. Read by `with_estimates` alone."""
+    """Maximum further cost: calls whose cost is not known, such as timeouts. Read by `with_estimates` alone."""
 
 
 _JOB = """
