@@ -86,7 +86,7 @@ class Model:
     aliases: tuple[str, ...] = ()
     """Other first-party ids of the same model. `claude-…-latest` is known without being listed."""
     retires: Mapping[Provider, Retirement] = field(default_factory=dict)
-    """By provider, where one has named a day: each keeps days of its own."""
+    """Retirement by provider, where one has named a day: each has days of its own."""
 
 
 _HAIKU, _SONNET, _OPUS, _LARGE = 90, 55, 45, 35  # output tokens a second, by family: estimates, see above
@@ -114,7 +114,7 @@ def _plain(
 
 
 def _vertex_until(year: int, month: int, day: int) -> dict[Provider, Retirement]:
-    """Google's page of a model says: not sooner than this day."""
+    """Return the day before which Google does not retire a model, as its page says."""
     return {"vertex": Retirement(date(year, month, day), announced=False)}
 
 

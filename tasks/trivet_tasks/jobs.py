@@ -71,8 +71,9 @@ class Permit(NamedTuple):
 
     id: str
     input_tokens: int
-    """Maximum number of tokens that its call may use; the next likewise."""
+    """Maximum number of input tokens that its call may use."""
     output_tokens: int
+    """Maximum number of output tokens that its call may use."""
     generation: str = ""
     """Generation of the route's circuit breakers when it was granted: health signals of its call count only while it
     lasts. It also says in which second the limits counted the call."""

@@ -146,7 +146,7 @@ def queue_of(app: Celery, route: str, latency: Latency) -> Queue:
     """
     name = queue_name(route, latency)
     queues = app.amqp.queues
-    if name not in queues and _is_amqp(app):
+    if name not in queues and is_amqp(app):
         arguments = dict(QUEUE_ARGUMENTS)
         queues[name] = Queue(name, Exchange("", type="direct"), name, durable=True, queue_arguments=arguments)
     return queues[name]
@@ -164,13 +164,13 @@ def publish(app: Celery, chunks: Iterable[Chunk]) -> None:
     try:
         with app.producer_pool.acquire(block=True, timeout=ACQUIRE_S) as producer:
             try:
-                if _is_amqp(app):
+                if is_amqp(app):
                     _send_confirmed(app, producer, chunks)
                 else:
                     with producer.batch(max_size=100):
                         _send(app, producer, chunks)
             except BaseException:
-                if _is_amqp(app):  # its answers would be taken for those to the next messages
+                if is_amqp(app):  # its answers would be taken for those to the next messages
                     producer.connection.collect(socket_timeout=1)
                 raise
     except BROKER_ERRORS as error:
@@ -272,7 +272,8 @@ class _Confirms:
 _confirms: WeakKeyDictionary[Any, _Confirms] = WeakKeyDictionary()
 
 
-def _is_amqp(app: Celery) -> bool:
+def is_amqp(app: Celery) -> bool:
+    """Return whether the broker is RabbitMQ, and not Redis."""
     return str(app.conf.broker_url).startswith("amqp")
 
 
@@ -297,7 +298,7 @@ def _explain(error: BaseException) -> str:
     if isinstance(cause, AccessRefused):
         return (
             "refuses the user, the password or the permission (403). Check user and password in its URL; "
-            "docs/how-to/use-redis.md lists the permissions that Trivet needs."
+            "docs/how-to/run-on-rabbitmq.md lists the permissions that Trivet needs."
         )
     if isinstance(cause, NotAllowed):
         return "has no such virtual host, or does not let the user use it (530). Check the end of its URL."

@@ -9,9 +9,9 @@ from enum import StrEnum
 from typing import Literal, NamedTuple, TypeAlias
 
 CATEGORY_UNNAMED = "unnamed"
-"""Of a refusal whose category the provider gives as null."""
+"""Category of a refusal for which the provider gives null."""
 CATEGORY_UNKNOWN = "unknown"
-"""Of a refusal whose category the answer does not tell."""
+"""Category of a refusal for which the answer names none."""
 
 
 class Outcome(StrEnum):
@@ -72,19 +72,19 @@ class HealthSignal(StrEnum):
     UNUSABLE_MODEL = "unusable_model"
     UNUSABLE_ROUTE = "unusable_route"
     CONTRADICTED = "contradicted"
-    """It refused a request for a reason nobody knew, and another provider served it."""
+    """The route refused a request for an unknown reason, and another provider served it."""
     DOUBTED = "doubted"
     """A proxy's page came instead of an answer: when this happens to several jobs in a row, a probe decides."""
     CHECK = "check"
-    """Likewise, to a job that met such a page before: a probe decides at once whether job or route is at fault."""
+    """A proxy's page came to a job that met one before: a probe decides at once whether job or route is at fault."""
     UNREACHABLE = "unreachable"
     """A probe met a proxy's page: the whole route is closed until a later probe gets through."""
     LOCAL_FAILED = "local_failed"
-    """It did not reach the provider: it counts as failed once another worker's calls fail so, too."""
+    """The call did not reach the provider: it counts as failed once another worker's calls fail so, too."""
     LOCAL_REFUSED = "local_refused"
     """The provider refused the worker's key: closes the whole route once another worker's is refused, too."""
     SHORT = "short"
-    """It ran out of a time too short for what was asked: held against the route only when many do and none succeeds."""
+    """The time was too short for what was asked: it counts against the route only when many end so and none succeeds."""
     NEUTRAL = "neutral"
     UNUSED = "unused"
     """No call was made."""
@@ -107,9 +107,8 @@ class OutcomeRules(NamedTuple):
 
 RULES: dict[Outcome, OutcomeRules] = {
     Outcome.SUCCEEDED: OutcomeRules(HealthSignal.GOOD, final=True),
-    Outcome.RATE_LIMITED: OutcomeRules(
-        HealthSignal.LIMITED, tried=False
-    ),  # the rate limiter keeps the route from being called
+    # not tried: the rate limiter keeps the route from being called
+    Outcome.RATE_LIMITED: OutcomeRules(HealthSignal.LIMITED, tried=False),
     Outcome.OVERLOADED: OutcomeRules(HealthSignal.FAILED, of_route=True),
     Outcome.SERVER_ERROR: OutcomeRules(HealthSignal.FAILED),
     Outcome.TIMEOUT: OutcomeRules(HealthSignal.FAILED, may_be_billed=True),

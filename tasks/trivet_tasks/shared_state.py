@@ -66,12 +66,12 @@ def check_writable(client: redis.Redis) -> None:
 
 
 def publish_finished(client: redis.Redis, jobs: Sequence[str], batches: Sequence[int] = ()) -> None:
-    """Wake those who wait for these jobs or batches (row ids), and the schedulers: capacity is free. RedisError."""
+    """Wake those who wait for these jobs or batches (row ids), and the schedulers: capacity is free. Raises RedisError."""
     client.publish(FINISHED_CHANNEL, orjson.dumps({"jobs": list(jobs), "batches": list(batches)}))
 
 
 def publish_work(client: redis.Redis) -> None:
-    """Wake the schedulers: there may be something to dispatch. RedisError."""
+    """Wake the schedulers: there may be something to dispatch. Raises RedisError."""
     client.publish(WORK_CHANNEL, b"")
 
 

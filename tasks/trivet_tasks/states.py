@@ -14,15 +14,15 @@ class JobState(StrEnum):
     """State of a job (`jobs.state`)."""
 
     WAITING = "waiting"
-    """For a route that has room."""
+    """Waits for a route that has room."""
     DELAYED = "delayed"
-    """Until its `not_before`: its start, or the end of a backoff."""
+    """Waits for its `not_before`: its start, or the end of a backoff."""
     COALESCED = "coalesced"
-    """For the answer to an equal request that is being made."""
+    """Waits for the answer to an equal request that is being made."""
     DISPATCHED = "dispatched"
-    """In the queue of a route."""
+    """Stands in the queue of a route."""
     RUNNING = "running"
-    """With a worker."""
+    """Runs in a worker."""
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     EXPIRED = "expired"
@@ -59,16 +59,16 @@ def read_job_state(text: str) -> JobState:
 END_STATES = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.EXPIRED, JobState.CANCELLED})
 """The four ways a job can end. Once in one of them a job never leaves it, other than by `batch retry`."""
 OUTSTANDING_STATES = frozenset({JobState.DISPATCHED, JobState.RUNNING})
-"""Those in which a route has the job."""
+"""States in which a route has the job."""
 BACKLOG_STATES = frozenset({JobState.WAITING, JobState.DELAYED, JobState.COALESCED})
-"""Those in which no route has the job yet."""
+"""States in which no route has the job yet."""
 
 
 class BatchState(StrEnum):
     """State of a batch (`batches.state`)."""
 
     LOADING = "loading"
-    """Its requests are being read; nothing of it runs."""
+    """Requests are being read; nothing of it runs."""
     INCOMPLETE = "incomplete"
     """Reading stopped at an error; nothing of it runs until it is resumed or accepted as it is."""
     OPEN = "open"
@@ -90,13 +90,13 @@ class RouteState(StrEnum):
 
     HEALTHY = "healthy"
     OPEN = "open"
-    """Its circuit breaker is open: only a probe may call."""
+    """Circuit breaker open: only a probe may call."""
     PROBING = "probing"
-    """Likewise, and the last probe was good."""
+    """Circuit breaker open, and the last probe was good."""
     RECOVERING = "recovering"
-    """It gets a share of its work."""
+    """Gets a share of its work."""
     LIMITED = "limited"
-    """Its provider asked for a pause, or its limits are used up."""
+    """Waits: its provider asked for a pause, or its limits are used up."""
     UNPROVEN = "unproven"
     """Shown only: nothing is known against it and it has not answered a call yet. It takes work."""
     UNKNOWN = "unknown"
@@ -112,7 +112,7 @@ class RouteState(StrEnum):
 BREAKER_STATES = frozenset({RouteState.HEALTHY, RouteState.OPEN, RouteState.PROBING, RouteState.RECOVERING})
 """States of a circuit breaker (`lua/release.lua`, `route_health.state`)."""
 SHUT_STATES = frozenset({RouteState.OPEN, RouteState.PROBING})
-"""Those of a circuit breaker in which only a probe may call."""
+"""States of a circuit breaker in which only a probe may call."""
 
 
 class AttemptPurpose(StrEnum):

@@ -91,7 +91,7 @@ def hanging_broker(system: Outages, _: Worker) -> Iterator[None]:
 
 @contextlib.contextmanager
 def killed_broker(system: Outages, _: Worker) -> Iterator[None]:
-    """It comes back empty."""
+    """A broker that comes back empty."""
     broker = system.broker
     broker.kill()
     broker.wait(30)

@@ -104,7 +104,7 @@ def test_flapping_every_few_seconds_fails_no_job(legs: Legs) -> None:
     legs.fault(legs.first, "unavailable", flap=(away_s, away_s))
 
     def three_times() -> bool:
-        """It was away, back and away again, three times over."""
+        """Return whether the route was away three times, and back in between."""
         spells, last = 0, None
         for call in legs.calls(legs.first):
             if call.finished is not None and (bad := call.status == 503) is not last:

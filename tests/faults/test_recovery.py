@@ -117,7 +117,7 @@ def _steps(legs: Legs) -> list[float]:
 
 
 def _wholly_back(legs: Legs) -> bool:
-    """It is healthy, and the last second's jobs all went there."""
+    """Return whether the route is healthy and the last second's jobs all went there."""
     if not any("healthy" in kind for _, kind, _ in legs.events(legs.first)):
         return False
     rows = legs.job_rows()

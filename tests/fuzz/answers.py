@@ -50,7 +50,7 @@ class Fed(NamedTuple):
 
     reply: bytes
     used: bool
-    """It says, before anything in it is spoiled, that tokens were used."""
+    """True if the answer, before anything in it is spoiled, says that tokens were used."""
 
 
 def events(rng: random.Random) -> list[Any]:

@@ -165,7 +165,7 @@ def test_what_may_have_been_spent_counts_as_spent(budgeted: Budgeted) -> None:
 
 
 def test_a_failover_is_reserved_where_it_goes(budgeted: Budgeted) -> None:
-    """It is not asked for again: the job is on its way."""
+    """The budget is not asked again: the job is on its way."""
     budgeted.register(budget(jobs=1))
     budgeted.add(*alike(2))
     assert budgeted.dispatched() == 1

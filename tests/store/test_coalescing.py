@@ -210,7 +210,7 @@ def test_a_coalesced_job_can_be_cancelled_expire_and_run_again(world: World) -> 
 
 
 def test_a_job_that_ran_again_is_not_woken_by_what_was_noted_of_it(world: World) -> None:
-    """It expired while it was coalesced, was retried, and waits now until its next try."""
+    """The job expired while it was coalesced, was retried, and waits now until its next try."""
     lease, leader, (again,) = led(world, coalesced_jobs=1)
     world.sql("UPDATE jobs SET deadline_at = 1 WHERE id = :id", id=again)
     world.expire()

@@ -354,7 +354,7 @@ def test_a_late_finish_and_a_rescue_do_not_lock_each_other_out(postgres_world: W
 
 
 def test_a_job_claimed_at_the_moment_of_a_cancel_ends_with_its_call(world: World) -> None:
-    """It was not asked to stop, and it must not wait where nobody claims any more."""
+    """The job was not asked to stop, and must not wait where nobody claims any more."""
     batch = world.batch("contracts", *specs(1))
     lease = world.lease()
     jobs = world.take(lease, world.dispatch())

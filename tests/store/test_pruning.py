@@ -301,7 +301,7 @@ def test_two_at_once_delete_everything_once(world: World) -> None:
 
 
 def test_a_job_whose_row_is_held_is_left_to_the_next_run(postgres_world: World) -> None:
-    """It may be beginning again just now, and will need its body."""
+    """The job may be beginning again just now, and will need its body."""
     world = postgres_world
     held, _ = ended(world, 2)
     with world.store.write() as connection:

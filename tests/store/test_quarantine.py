@@ -94,7 +94,7 @@ def test_a_process_that_dies_with_its_worker_is_no_strike(world: World) -> None:
 
 
 def test_who_is_in_flight_in_death_after_death_waits_ever_longer(world: World) -> None:
-    """It may be what takes whole machines down, and nobody can tell."""
+    """Such a job may be what takes whole machines down, and nobody can tell."""
     (job,) = _died(world)
     waits = []
     for deaths in range(2, 14):

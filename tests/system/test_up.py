@@ -43,7 +43,7 @@ class Up:
         return (self.folder / "stderr").read_text(encoding="utf-8")
 
     def everything(self) -> list[psutil.Process]:
-        """It, all its descendants, and the broker, which is in a session of its own."""
+        """Return the process, all its descendants, and the broker, which is in a session of its own."""
         root = psutil.Process(self.process.pid)
         broker = psutil.Process(int((self.folder / ".trivet" / "valkey.pid").read_text(encoding="ascii")))
         return list({process.pid: process for process in (root, *root.children(recursive=True), broker)}.values())

@@ -548,6 +548,10 @@ def test_the_secret_key_stays_out_of_what_is_printed(monkeypatch: pytest.MonkeyP
     assert "secret" not in repr(SigV4(credentials, "us-east-1", "bedrock"))
 
 
+def test_the_words_of_an_answer_stay_out_of_what_is_printed() -> None:
+    assert "diagnosis" not in repr(Answer(b'{"text": "the diagnosis"}', "end_turn", None, None))
+
+
 def test_a_hundred_first_calls_fetch_aws_credentials_once(
     simulator: SimulatorProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -328,6 +328,9 @@ def test_a_hedge_has_a_route_a_permit_and_a_row_of_its_own(hedge: Hedge) -> None
     assert second.job.permit.id == f"{first.target.lease_id}:{row.id}"
     assert (second.target.route, second.route) == (SECOND, SETTINGS.routes[SECOND])
     assert (hedge.slots.in_use, hedge.in_flight()) == (1, 1)
+    # it begins now, and has what is left of the first call's time
+    assert second.born_at >= first.born_at + 20
+    assert second.ends_at == pytest.approx(first.ends_at, abs=15)
     assert second.race is first.race
     assert second.wait_group is first.wait_group
     waiting = InThread(first.wait_group.wait)

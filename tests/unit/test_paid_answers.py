@@ -332,7 +332,7 @@ def test_an_event_over_16_mb_is_not_read(wire: str) -> None:
     assert "16 MB" in failure.message
 
 
-def test_a_breakerway_that_does_not_stream_is_read_whole() -> None:
+def test_a_gateway_that_does_not_stream_is_read_whole() -> None:
     assert answered(answered_with("anthropic", response(whole()), streams=True))[0].usage == Usage(3, 4)
 
 

@@ -1,10 +1,16 @@
-"""Errors of Redis in words, whichever way they come: by class, by text, out of a script, out of a pipeline."""
+"""Errors of Redis and RabbitMQ in words, whichever way they come: by class, by text, out of a script, out of a pipeline."""
+
+from pathlib import Path
 
 import pytest
 import redis
+from amqp.exceptions import AccessRefused
 from redis import exceptions
 
+from trivet_tasks.messages import broker_text
 from trivet_tasks.server_errors import explain, is_refusal, reason_of
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -39,3 +45,20 @@ def test_a_fault_of_ours_is_no_refusal() -> None:
     )
     assert not is_refusal(error)
     assert reason_of(error) == "WRONGTYPE Operation against a key"
+
+
+@pytest.mark.parametrize(
+    ("said", "page", "permission"),
+    [
+        (explain(exceptions.NoPermissionError("this user has no permissions")), "docs/how-to/use-redis.md", "NOPERM"),
+        (
+            broker_text("amqp://u:secret@host//", AccessRefused("ACCESS_REFUSED")),
+            "docs/how-to/run-on-rabbitmq.md",
+            "configure, write and read",
+        ),
+    ],
+)
+def test_a_refused_user_is_led_to_the_permissions_of_that_server(said: str, page: str, permission: str) -> None:
+    assert page in said
+    assert permission in (ROOT / page).read_text(encoding="utf-8")
+    assert "secret" not in said

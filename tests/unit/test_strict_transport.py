@@ -80,7 +80,7 @@ def test_true_messages_are_read_between_others(connection: Connection, shared: r
 def test_an_error_of_the_consumer_is_not_taken_for_an_unreadable_message(
     connection: Connection, shared: redis.Redis, dropped: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is told as a fault, its message is not tried for ever, and the next is read."""
+    """The error is reported as a fault, its message is not tried for ever, and the next is read."""
     producer, handled = connection.Producer(), []
 
     def handle(body: Any, message: Any) -> None:

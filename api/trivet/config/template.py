@@ -174,6 +174,8 @@ _ROUTE_KEYS = """\
 #   admin_api_key = "env:NAME"          # Anthropic: `trivet routes check --live` reads the limits with it, free of charge
 #   costs = { per_request_usd = 0.00002, per_gb_out_usd = 0.01, per_month_usd = 21.90 }
 #                                       # what it costs beside tokens, in USD: audit log, data sent, endpoint; `trivet plan`
+#   prices = [{ from = "2026-12-01", model = "claude-*", factor = 0.9 }]
+#                                       # negotiated prices, each from its day on (UTC)
 """
 """The keys of a route that a proposal leaves out."""
 

@@ -26,7 +26,7 @@ class Per(StrEnum):
     DAY = "day"
     MONTH = "month"
     TOTAL = "total"
-    """As long as its batch."""
+    """Lasts as long as its batch."""
 
 
 class Window(NamedTuple):

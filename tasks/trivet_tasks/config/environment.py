@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 ASIDE = "TRIVET_SET_ASIDE_"
-"""Before the name of a variable that was set aside."""
+"""Prefix of the name of a variable that was set aside."""
 
 
 class Rule(NamedTuple):

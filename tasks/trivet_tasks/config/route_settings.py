@@ -166,7 +166,7 @@ class RouteSettings(BaseModel):
     body_fields: tuple[FieldName, ...] = Field(default=(), max_length=50)
     """Fields of `extra_body`, unknown to Trivet, that the route takes. A route of the Anthropic API takes all."""
     environment: bool = False
-    """True if the SDK's variables on a worker's machine count: a base URL if the route has none, and headers."""
+    """True if a route without `base_url` takes it from the SDK's variable on a worker's machine, e.g. `ANTHROPIC_BASE_URL`."""
     costs: RouteCosts = RouteCosts()
     """Costs beside tokens, for `trivet plan` and the order by cost. They change no booked cost."""
     prices: tuple[RoutePrice, ...] = ()

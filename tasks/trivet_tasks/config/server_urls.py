@@ -51,10 +51,10 @@ SOCKET_NAME = "valkey.sock"
 MAX_SOCKET_PATH_BYTES = 100
 """`sun_path` holds 108 bytes on Linux (unix(7)) and 104 on macOS (unix(4)), with the final zero."""
 
-_PLAIN = re.compile(r"[A-Za-z0-9/._-]+")
 # Kombu un-quotes the path of a `redis+socket://` URL, Flower 2.2 does not: only a path without need of it suits both.
-SHORT_PARENT = Path("/tmp")
+_PLAIN = re.compile(r"[A-Za-z0-9/._-]+")
 # Not `tempfile.gettempdir()`: that follows TMPDIR, and a producer run by cron would look elsewhere than `trivet up`.
+SHORT_PARENT = Path("/tmp")
 
 
 def masked(url: str) -> str:

@@ -73,7 +73,7 @@ class Priced:
     model_used: str | None = None
     """The first-party id of the model that answered, where it is another than the wire was asked for."""
     parts: tuple[PricedPart, ...] = ()
-    """Of a call of several passes: each with its own price."""
+    """Passes of a call that had several, each with its own price."""
     list_usd: Decimal | None = None
     """Cost at the list price, where a negotiated one was charged and a list has one; else None."""
     negotiated_price: Mapping[str, str] = field(default_factory=dict)

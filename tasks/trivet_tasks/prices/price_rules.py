@@ -1,4 +1,4 @@
-"""Prices that genai-prices leaves out of its lists: our own small, dated table. Data only; `prices` applies it.
+"""Prices that genai-prices leaves out of its lists: our own small, dated table. Data only; `price_rates` applies it.
 
 A rule holds only where the list has no figure of its own for the case, so nothing is counted twice the day the list
 learns it. All factors apply to tokens, never to web searches. Change a line here and `RULES_VERSION` with it:
@@ -124,7 +124,7 @@ otherwise never used: what is longer than the window is the sum of several passe
 BILLED_REFUSALS = frozenset({"bio", "frontier_llm", "reasoning_extraction"})
 """Categories (`stop_details.category`) of refusals that are billed like any answer, though nothing was put out."""
 FREE_REFUSALS = frozenset({"cyber", "general_harms", "unnamed"})
-"""Those that are not, where nothing was put out. A category yet to come is taken to be free, and said to be an estimate."""
+"""Categories of refusals that are free, where nothing was put out. An unknown category counts as free, as an estimate."""
 REFUSALS_FREE_SINCE = date(2026, 6, 2)
 """The first day (UTC) on which a refusal before any output cost nothing
 (https://platform.claude.com/docs/en/build-with-claude/refusals-and-fallback, of 2026-09-26: the same on all platforms)."""

@@ -71,8 +71,9 @@ def drop_inherited_settings() -> None:
 class StopSignals:
     """Calls a function at each stop signal, from its handler. As a context manager it puts the earlier handlers back.
 
-    with StopSignals(interrupt):
-        work()  # ends with KeyboardInterrupt at any stop signal
+    Example:
+        with StopSignals(interrupt):
+            work()  # ends with KeyboardInterrupt at any stop signal
     """
 
     def __init__(self, on_stop: Callable[[], None], on_hangup: Callable[[], None] | None = None) -> None:
@@ -137,9 +138,8 @@ class StopRequests:
         """
         self._on_stop = on_stop
         self.signals = StopSignals(self._ask, on_hangup)
-        self._moments: queue.SimpleQueue[float] = (
-            queue.SimpleQueue()
-        )  # its put() may interrupt itself, unlike an Event's
+        # a queue's put() may interrupt itself, unlike an Event's set()
+        self._moments: queue.SimpleQueue[float] = queue.SimpleQueue()
 
     def end_by_itself(self) -> None:
         """Ask without a signal, as the work has ended. It is never a second request."""

@@ -26,12 +26,11 @@ from pathlib import Path
 READY_FILE_VARIABLE = "TRIVET_READY_FILE"
 PARENT_FD_VARIABLE = "TRIVET_PARENT_FD"
 
-_following_parent = False
-
 LONGEST_ROUTES = 80
 """Maximum number of characters of the routes' names."""
 _KEEP_ENVIRONMENT = "SPT_NOENV"
 """Has setproctitle write into the space of the command line alone: `/proc/PID/environ` stays as it is."""
+_follows_parent = False
 
 
 def announce_ready() -> None:
@@ -47,10 +46,10 @@ def follow_parent(grace_s: float = 5.0) -> bool:
 
     Call it first thing in the process, before slow imports. Returns whether there is a parent to follow.
     """
-    global _following_parent
+    global _follows_parent
     named = os.environ.pop(PARENT_FD_VARIABLE, "")  # not for the children of this process: their number means nothing
-    if _following_parent or not named.isdecimal():
-        return _following_parent
+    if _follows_parent or not named.isdecimal():
+        return _follows_parent
     fd = int(named)
     try:
         if not stat.S_ISFIFO(os.fstat(fd).st_mode):
@@ -59,7 +58,7 @@ def follow_parent(grace_s: float = 5.0) -> bool:
         return False
     os.set_inheritable(fd, False)
     threading.Thread(target=_end_with_parent, args=(fd, grace_s), name="follow-parent", daemon=True).start()
-    _following_parent = True
+    _follows_parent = True
     return True
 
 

@@ -1,4 +1,4 @@
-"""Rules of whether a route, as configured, ever takes a job, and the checks at submit that some route can.
+"""Rules that decide whether a configured route ever takes a job, and the checks at submit that some route does.
 
 Without any route in the configuration the checks say nothing: such a producer leaves the routes to others. A retired
 model is closed on a route, unless the route's `models` setting names it: that operator knows what the account still has.
@@ -20,6 +20,7 @@ _WORDS = {
     "user_citations": "citations on text of the user",
 }
 _BEFORE_2026_10_21 = "2023-06-01"
+_FAMILIES = ("haiku", "sonnet", "opus", "fable", "mythos")
 
 RETIRES_SOON = timedelta(days=60)
 """Warn this long before the day: the notice that Anthropic gives at least."""
@@ -65,9 +66,9 @@ def misfit(
 
 
 def check_versions(spec: JobSpec, body: Mapping[str, object], routes: Mapping[str, RouteSettings]) -> None:
-    """Refuse what only another version of the API takes than those that the routes for this job speak.
+    """Refuse a request that needs another version of the API than the routes for this job speak.
 
-    Routes that would not take the job anyway do not count; without any that would, the job waits for one as it always did.
+    Routes that would not take the job anyway do not count. If none would take it, the job waits for one.
 
     Raises:
         InvalidRequest: names the field, the routes with their versions, and what to do.
@@ -147,9 +148,6 @@ def successor(model: str) -> str:
 
 def _ends(model: Model) -> bool:
     return any(retirement.announced for retirement in model.retires.values())
-
-
-_FAMILIES = ("haiku", "sonnet", "opus", "fable", "mythos")
 
 
 def serving_routes(model: str, routes: Mapping[str, RouteSettings]) -> dict[str, RouteSettings]:

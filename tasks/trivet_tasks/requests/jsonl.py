@@ -1,8 +1,9 @@
 """A JSON Lines file of requests, one a line: checked whole first, then read a second time, row by row.
 
 Both passes hold one line at a time; digests of the keys seen so far are in a temporary file (`Seen`). They reach the
-same result on each line: times count from the moment of the check, and a file that changed in between is an error. What gzip
-compressed is read as it is; standard input and pipes, which can be read once only, are copied to a temporary file first.
+same result on each line: times count from the moment of the check, and a file that changed in between is an error. Files
+compressed with gzip are read directly; standard input and pipes, which can be read only once, are first copied to a
+temporary file.
 """
 
 import gzip
@@ -30,7 +31,7 @@ from trivet_tasks.requests.reading import RequestReader
 from trivet_tasks.requests.request_json import MAX_BODY_BYTES, read_json
 
 CACHE_KIB = 16_000
-"""Maximum part of it in memory; the rest is on disk, about 26 bytes for each key."""
+"""Maximum memory for the digests of keys, in KiB; the rest is on disk, about 26 bytes for each key."""
 
 MAX_LINE_BYTES = MAX_BODY_BYTES + 1024 * 1024
 """Maximum length of a line: the largest body, and Trivet's own fields."""
@@ -39,7 +40,7 @@ TELL_EVERY = 200
 """Lines between two reports of the check's progress."""
 
 _PROBLEMS_KEPT = 20
-"""Of a file; all are counted."""
+"""Maximum number of a file's problems that are kept; all are counted."""
 _BOM = b"\xef\xbb\xbf"
 _GZIP = b"\x1f\x8b"
 """First bytes of a gzip file; no line of JSON begins with them."""
@@ -115,7 +116,7 @@ class FileCheck:
 
     path: Path
     name: str
-    """Its name in messages."""
+    """Name of the file in messages."""
     rows: int
     """Number of requests that can be accepted."""
     bad: int
@@ -331,7 +332,7 @@ def _opened(path: Path, name: str) -> Iterator[tuple[BinaryIO, os.stat_result]]:
 
 
 def _unpacked(file: BinaryIO) -> BinaryIO:
-    """Return the text of a file: of what gzip compressed, its content."""
+    """Return the text of a file, decompressed where gzip compressed it."""
     compressed = file.read(len(_GZIP)) == _GZIP
     file.seek(0)
     return cast(BinaryIO, gzip.GzipFile(fileobj=file)) if compressed else file

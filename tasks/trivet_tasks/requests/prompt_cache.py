@@ -34,8 +34,8 @@ LEAST_TOKENS: Mapping[str, int] = {
 """Minimum tokens of a cached prefix (platform.claude.com/docs/en/build-with-claude/prompt-caching, cache limitations, as
 other pages quote it, November 2026; not read there. Where the quotations differ, the larger figure; never less than 1,024)."""
 LEAST_ELSE = 4_096
-"""For all others: the largest figure quoted, which Opus 4.5 to 4.7 and Haiku 4.5 have. Shorter prefixes are not marked, so this errs
-on the side of doing nothing."""
+"""Minimum tokens for all other models: the largest figure quoted, which Opus 4.5 to 4.7 and Haiku 4.5 have. Shorter
+prefixes are not marked, so this errs on the side of doing nothing."""
 BYTES_PER_TOKEN = 4
 """Rather too many, so that a prefix taken for long enough is."""
 MAX_LINES = 50

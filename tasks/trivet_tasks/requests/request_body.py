@@ -229,9 +229,8 @@ BODY_FIELDS: Mapping[str, Callable[[object], None] | None] = {
     "thinking": _check_thinking,
     "metadata": _check_metadata,
     "stop_sequences": _check_stop_sequences,
-    "temperature": _share(
-        "temperature"
-    ),  # these three are a matter of the API's version: `trivet_tasks.requests.eligibility`
+    # the next three depend on the API's version: `trivet_tasks.requests.eligibility`
+    "temperature": _share("temperature"),
     "top_p": _share("top_p"),
     "top_k": _check_top_k,
     "output_config": _check_output_config,

@@ -70,10 +70,11 @@ class _Fields(TypedDict, total=False):
 
 
 class RequestParams(_Fields, total=False):
-    """Fields of a request of which others may come from elsewhere: a request of `submit_many`, or its defaults.
+    """Fields of a request that may be incomplete: one of `submit_many`, or its defaults.
 
-    def requests() -> Iterator[RequestParams]:
-        yield {"prompt": "Summarise: …", "key": "doc/1"}
+    Example:
+        def requests() -> Iterator[RequestParams]:
+            yield {"prompt": "Summarise: …", "key": "doc/1"}
     """
 
     model: str
@@ -83,8 +84,9 @@ class RequestParams(_Fields, total=False):
 class SubmitParams(_Fields, total=False):
     """Fields of a whole request, as `submit` takes them.
 
-    def ask(prompt: str, /, **request: Unpack[SubmitParams]) -> str:
-        return client.submit(prompt, **request).result().text
+    Example:
+        def ask(prompt: str, /, **request: Unpack[SubmitParams]) -> str:
+            return client.submit(prompt, **request).result().text
     """
 
     model: Required[str]

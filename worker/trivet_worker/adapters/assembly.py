@@ -74,7 +74,14 @@ class _Block:
             self.value[name] = value
 
     def whole(self, *, cut: bool) -> dict[str, Any]:
-        """Return the block with all that it grew by. NotJson. `cut`: its tool input may end in its middle."""
+        """Return the block with all that it grew by.
+
+        Args:
+            cut: its tool input may end in its middle.
+
+        Raises:
+            NotJson: its tool input is not JSON.
+        """
         for name, pieces in self.grown.items():
             known = self.value.get(name)
             self.value[name] = "".join([known, *pieces] if isinstance(known, str) else pieces)

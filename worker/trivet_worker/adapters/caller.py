@@ -75,7 +75,7 @@ class _Progress:
     sent: bool = False
     """True if the request may have gone out."""
     contact: Contact = field(default_factory=Contact)
-    """Its connection to the provider."""
+    """Record of its connection to the provider."""
 
     def failure(
         self,

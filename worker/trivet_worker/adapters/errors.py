@@ -105,8 +105,7 @@ def provider_failure(answer: ErrorAnswer, provider: str, *, secrets: Iterable[st
 
 def error_in_body(body: Any, headers: httpx2.Headers) -> ErrorAnswer:
     """Return the error that the body of a 200 is. A Google error object names the HTTP status that it stands for."""
-    document = body[0] if isinstance(body, list) and body else body
-    error = document.get("error") if isinstance(document, dict) else None
+    error = _document(body).get("error")
     code = error.get("code") if isinstance(error, dict) and isinstance(error.get("status"), str) else None
     return ErrorAnswer(code if isinstance(code, int) and 400 <= code <= 599 else 200, headers, body)
 
@@ -118,11 +117,15 @@ def _parsed(body: object) -> object:
         return body
 
 
+def _document(body: object) -> dict[str, Any]:
+    """Return the object that an error's body is, or the first of a list; empty where there is none."""
+    document = body[0] if isinstance(body, list) and body else body
+    return document if isinstance(document, dict) else {}
+
+
 def read_error(status: int, headers: wire_headers.Headers, body: object, provider: str) -> ProviderError:
     """Return an error in the form that is the same for all wires. `body` is parsed JSON, or text where it was none."""
-    document = body[0] if isinstance(body, list) and body else body
-    if not isinstance(document, dict):
-        document = {}
+    document = _document(body)
     error = document.get("error")
     if not isinstance(error, dict):
         error = document
@@ -193,8 +196,7 @@ def _message(words: str, asked: float | None, wait: float | None) -> str:
 
 def _google_delay(body: object) -> float | None:
     """Return the seconds of a `google.rpc.RetryInfo` among the details of a Google error."""
-    document = body[0] if isinstance(body, list) and body else body
-    error = document.get("error") if isinstance(document, dict) else None
+    error = _document(body).get("error")
     details = error.get("details") if isinstance(error, dict) else None
     for detail in details if isinstance(details, list) else ():
         delay = _DELAY.match(_text(detail.get("retryDelay"))) if isinstance(detail, dict) else None

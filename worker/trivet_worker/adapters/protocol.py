@@ -1,6 +1,6 @@
 """One provider call as values: the input of a route's caller, and its two kinds of result."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
@@ -14,7 +14,7 @@ class LocalCause(StrEnum):
     """Reason of a failure that may concern this worker alone: others may reach the route."""
 
     NO_CREDENTIALS = "credentials"
-    """There is no key here, or it cannot be read: nothing was sent."""
+    """No key is here, or it cannot be read: nothing was sent."""
     KEY_REFUSED = "key"
     """The provider did not accept the key that this worker has."""
     UNREACHED = "network"
@@ -53,7 +53,7 @@ class LimitReading:
 class Answer:
     """A whole message, whatever its stop reason."""
 
-    message: bytes
+    message: bytes = field(repr=False)
     """The message as JSON, as the provider sent it; of a streamed route, put together from its events."""
     stop_reason: str
     usage: Usage | None

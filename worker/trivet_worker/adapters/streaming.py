@@ -56,7 +56,7 @@ class EventReader(Protocol):
     """Reads the events of a stream out of its bytes."""
 
     def feed(self, piece: bytes) -> Iterator[StreamEvent]:
-        """Yield the events that end in this piece. TooLarge, BrokenFraming."""
+        """Yield the events that end in this piece. Raises TooLarge or BrokenFraming."""
         ...
 
     def rest(self) -> Iterator[StreamEvent]:

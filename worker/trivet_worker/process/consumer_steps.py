@@ -3,9 +3,9 @@
 A message that stays in its queue is there for other workers. With Redis Celery also asks before every message, so a
 worker that takes no work at all stops at once; RabbitMQ sends messages by itself, up to the prefetch count.
 
-Of Celery's remote control the commands that change something are refused, with an answer that names Trivet's own, which is
-recorded, holds over restarts and shows in `trivet routes`: work would stop or vanish, and nobody would see why. Inspection
-(`celery inspect …`, Flower's pages) answers as ever.
+Celery's remote commands that change something are refused: work would stop or vanish, and nobody would see why. The answer
+names Trivet's own command, which is recorded, survives restarts and shows in `trivet routes`. Inspection (`celery inspect …`,
+Flower's pages) works as usual.
 """
 
 import logging
@@ -20,6 +20,7 @@ from celery.worker.consumer.control import Control
 from celery.worker.consumer.tasks import Tasks
 from celery.worker.control import Panel
 
+from trivet_tasks.messages import is_amqp
 from trivet_worker.process.runtime import Runtime
 
 log = logging.getLogger("trivet.worker")
@@ -49,7 +50,7 @@ INSTEAD: Mapping[str, str] = {
     "enable_events": _EVENTS,
     "disable_events": _EVENTS,
 }
-"""By command, what does the same in Trivet."""
+"""Trivet's own way to the same end, by command."""
 
 
 def consuming(runtime: Runtime, queues: Mapping[str, str]) -> type[bootsteps.StartStopStep]:
@@ -65,14 +66,14 @@ def consuming(runtime: Runtime, queues: Mapping[str, str]) -> type[bootsteps.Sta
         def __init__(self, consumer: Any, **options: Any) -> None:
             super().__init__(consumer, **options)
             self._timer: Any = None
-            if _is_amqp(consumer):
+            if is_amqp(consumer.app):
                 consumer.initial_prefetch_count = PREFETCHED
 
         def start(self, consumer: Any) -> None:
             if not runtime.takes_work and state.should_stop is None:
                 time.sleep(RECONNECT_S)  # a broker that refuses every command would be connected to without a pause
             self._timer = consumer.timer.call_repeatedly(LOOK_EVERY_S, lambda: _reconcile(consumer, runtime, queues))
-            if not _is_amqp(consumer):
+            if not is_amqp(consumer.app):
                 qos = consumer.task_consumer.channel.qos
                 usual = qos.can_consume
                 qos.can_consume = lambda: runtime.takes_work and usual()
@@ -101,10 +102,6 @@ def _reconcile(consumer: Any, runtime: Runtime, queues: Mapping[str, str]) -> No
                 consumer.cancel_task_queue(queue)
     except (*consumer.connection_errors, *consumer.channel_errors) as error:
         log.debug("queues are looked at again once the broker answers: %s", type(error).__name__)
-
-
-def _is_amqp(consumer: Any) -> bool:
-    return str(consumer.app.conf.broker_url).startswith("amqp")
 
 
 class InspectionOnly(bootsteps.Step):  # type: ignore[misc] # Celery has no types

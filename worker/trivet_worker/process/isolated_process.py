@@ -45,7 +45,7 @@ def run_isolated(settings: Settings, lane: str, origin: str, routes: Sequence[st
     """
     set_title("worker", served(routes, len(settings.routes)), lane, "(isolated)")
     log = logging.getLogger("trivet.worker")
-    logging.getLogger().setLevel(logging.WARNING)  # what goes well its worker says
+    logging.getLogger().setLevel(logging.WARNING)  # its worker reports what goes well
     name = f"{ISOLATED}.{lane}.{os.getpid()}@{socket.gethostname()}"
     runtime = Runtime(
         settings, make_app(settings), worker=name, lane=ISOLATED, routes=routes, drops=Drops(), origin=origin
@@ -55,7 +55,7 @@ def run_isolated(settings: Settings, lane: str, origin: str, routes: Sequence[st
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it follows what is registered, and ends with its worker
     try:
         runtime.start()
-    except TrivetError as error:  # its worker hears it by our end, and says what it is about
+    except TrivetError as error:  # its worker notices our end, and reports the job
         log.error("a process for an isolated job cannot start: %s", error)
         return 1
     chunks: queue.SimpleQueue[Chunk | None] = queue.SimpleQueue()

@@ -44,7 +44,7 @@ class Stopper:
         self._grace_s = grace_s
         self._requests = requests
         self._code = 0
-        self._put_down = threading.Event()
+        self._released = threading.Event()
         self._celery_ended = False
         self._thread = threading.Thread(target=self._run, name="trivet-stop", daemon=True)
 
@@ -57,7 +57,7 @@ class Stopper:
         """End the rest after Celery has ended, asked or not. Returns the exit code, with which the caller exits."""
         self._celery_ended = True
         self._requests.end_by_itself()
-        self._put_down.wait()
+        self._released.wait()
         return self._code
 
     def _run(self) -> None:
@@ -69,7 +69,7 @@ class Stopper:
             log.error("stopping met a fault of Trivet's own: %s", place_of(error))
         self._close(PUT_BACK_NOW_S if hurried else PUT_BACK_S)
         self._runtime.wait_for_forks(FORKS_NOW_S if hurried else FORKS_S)
-        self._put_down.set()
+        self._released.set()
         if not hurried:
             time.sleep(CELERY_S)
         if not self._celery_ended:  # it hangs, or nobody waits for it
@@ -116,7 +116,7 @@ class Stopper:
         except StoreUnavailable:
             return
         except Exception as error:
-            log.error("the lease was not taken back by a fault of Trivet's own: %s", place_of(error))
+            log.error("the lease was not released, by a fault of Trivet's own: %s", place_of(error))
             return
         self._code = 0
         if put_back:

@@ -311,10 +311,14 @@ def attempt_timeout_s(
         left = min(left, deadline_at - now)
     if latency is Latency.REALTIME and terms.attempt_timeout_s is None:
         return left - min(reserve_s, left / 2)
-    # a class that names no timeout leaves time for another route: half its budget
-    return min(left, terms.attempt_timeout_s or terms.budget_s / 2)
+    return min(left, _class_timeout_s(terms))
 
 
 def is_full_time(timeout_s: float, terms: ClassSettings) -> bool:
     """Return whether a call had at least half of its class's time: only then does a timeout count."""
-    return timeout_s >= (terms.attempt_timeout_s or terms.budget_s / 2) / 2
+    return timeout_s >= _class_timeout_s(terms) / 2
+
+
+def _class_timeout_s(terms: ClassSettings) -> float:
+    """Return the time limit of a class's calls; without a timeout of its own, half its budget: the rest is for another route."""
+    return terms.attempt_timeout_s or terms.budget_s / 2

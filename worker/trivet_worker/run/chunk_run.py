@@ -23,6 +23,7 @@ from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk
 from trivet_tasks.outcomes import HealthSignal, Outcome
 from trivet_tasks.requests.eligibility import misfit, name_on_wire
+from trivet_tasks.requests.request_terms import longest_call_s
 from trivet_tasks.shared_state import publish_work
 from trivet_worker.adapters.protocol import Failure
 from trivet_worker.run.cached import Cached
@@ -198,14 +199,13 @@ class ChunkRunner:
         return grant.granted, ""
 
     def _take_permits(self, wave: _Wave, jobs: Sequence[DispatchedJob], attempt_ids: Sequence[str]) -> PermitGrant:
-        """Take permits for the first of these jobs; wait a while for one. RedisError."""
+        """Take permits for the first of these jobs; wait a while for one. Raises RedisError."""
         requests = [
             PermitRequest(permit_id(wave.target.lease_id, attempt_id), job.input_estimate, job.max_tokens)
             for job, attempt_id in zip(jobs, attempt_ids, strict=True)
         ]
         until = time.monotonic() + self._settings.dispatch.permit_patience_s
-        terms = self._settings.of_class(wave.chunk.latency)
-        timeout_s = terms.attempt_timeout_s or terms.budget_s
+        timeout_s = longest_call_s(wave.chunk.latency, self._settings)
         while True:
             grant = self._directory.limits.take(
                 wave.chunk.route, wave.chunk.model, wave.quota, requests, timeout_s, wave.chunk.probe

@@ -40,16 +40,16 @@ class WorkerContext:
     in_progress: InProgress
     drops: Drops
     impairments: RouteImpairments
-    """Of single routes."""
+    """Impairments of single routes."""
     process_impairments: ProcessImpairments
-    """Of the whole process."""
+    """Impairments of the whole process."""
 
     def note_database(self, place: str, error: StoreUnavailable, for_s: float | None = None) -> None:
         """Note that the database does not answer, as seen from a place of the process."""
         self.process_impairments.note(DATABASE, place, str(error), for_s)
 
     def note_shared_state(self, place: str, error: redis.RedisError, for_s: float | None = None) -> None:
-        """Note that the shared state does not answer, likewise."""
+        """Note that the shared state does not answer, as seen from a place of the process."""
         why = unavailable_text(self.settings.redis_url, error)
         self.process_impairments.note(SHARED_STATE, place, why, for_s)
 

@@ -34,11 +34,11 @@ from trivet_worker.run.local_faults import Witness
 _NO_VIEW = Choice((), (), (Refusal("", Why.LIMITED, "the shared state does not answer"),))
 """While the routes cannot be read, a failed job goes back to waiting."""
 BRIEFLY_S = 1.0
-"""Time for which it counts that they could not be read."""
+"""Time for which a failure to read the routes counts, in seconds."""
 
 
 def _too_short(call: Call, settings: Settings) -> str | None:
-    """Return why the call could hardly be answered in its time; None or empty where it could."""
+    """Return why the call could hardly be answered in its time; None where it could."""
     return too_short_text(known(call.target.model), call.target.latency, call.job.max_tokens, settings)
 
 

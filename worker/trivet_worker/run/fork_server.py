@@ -95,7 +95,7 @@ class ForkServer:
         return True
 
     def start(self) -> "ForkedProcess":
-        """Fork a child; by another server where this one is gone. NoServer when that cannot be."""
+        """Fork a child; by another server where this one is gone. Raises NoServer when that fails, too."""
         with self._lock:
             made = self._ask(self._control) if self._control else None
             return made or self._ask(self._exec()) or _none("the process that forks them does not answer")

@@ -36,8 +36,8 @@ WAY_OUT_MOST_S = 15.0
 MAX_IN_A_ROW = 5
 """Calls in a row that must fail to get out, where `[health] open_after_failures` is no less."""
 UNREACHED_SHARE = 0.25
-"""The same as a share of the calls since the first of them, within `[health] window_s`, of at least `min_calls`. Calls on
-connections that were kept succeed where no other can be made."""
+"""Share of calls that fail to get out above which the same holds, of at least `min_calls` since the first such failure within
+`[health] window_s`. Calls on kept connections succeed even where no new one can be made."""
 _MAX_CALLS = 500
 
 

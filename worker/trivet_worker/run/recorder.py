@@ -282,6 +282,8 @@ def _without_figures(settlement: Settlement) -> Settlement:
         list_usd=None,
         negotiated_price=None,
         price_terms=None,
+        price_parts=None,
+        model_used=None,
     )
 
 

@@ -30,12 +30,12 @@ class _Served(NamedTuple):
     """One route as this process uses it."""
 
     own: RouteSettings
-    """As this process's file had it at the start. Its callers and credentials are made of it."""
+    """Settings in this process's file at the start. Its callers and credentials are made of them."""
     place: str
     file: RouteSettings
-    """As the file had it when it was read last."""
+    """Settings in the file when it was read last."""
     now: RouteSettings
-    """This process's place with the figures in force."""
+    """Place of this process, with the figures in force."""
     agreed: bool = False
     """True if its place was the registered one at some time. If it is not any more, a person or a later process moved the
     route, and this process does not move it back."""
@@ -125,7 +125,7 @@ class ServedRoutes:
         self._on_change()
 
     def look(self) -> None:
-        """Compare with what is registered: take over figures, begin and end impairments. StoreUnavailable."""
+        """Compare with what is registered: take over figures, begin and end impairments. Raises StoreUnavailable."""
         with self._changing:
             before = self._impairments.current()
             for name, found in self._registered().items():
