@@ -126,7 +126,7 @@ def test_it_stops_taking_work_says_so_once_and_goes_on(
             until(lambda: not system.under_way() and no_work(worker), "nothing to move")
             if outage in DATABASE:
                 until(lambda: announced(system, worker), "the worker to announce it")
-            assert kind in said(system)
+            until(lambda: kind in said(system), "`trivet routes` to name it")
             begun = len(system.trivet.simulator.calls(running=True))  # what was just being claimed has begun by now
             assert kind in said(system)
             assert len(system.trivet.simulator.calls(running=True)) == begun
@@ -153,12 +153,11 @@ def announced(system: Outages, worker: Worker) -> bool:
 
 
 def said(system: Outages) -> str:
-    """Return what `trivet routes` says of the worker, from either source."""
+    """Return what `trivet routes` says of the worker, from either source; nothing where it has not heard of it yet."""
     routes = system.trivet_routes()
     assert routes.code == 3
     idle = {one["part"]: str(one["impairment"]) for one in routes.json["idle"]}
-    assert "worker" in idle, routes
-    return idle["worker"]
+    return idle.get("worker", "")
 
 
 @contextlib.contextmanager
