@@ -42,7 +42,7 @@ class JobSpec:
     compliance: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
     """Features that the request needs of a wire beyond plain messages, by the names of `trivet_tasks.requests.features`."""
-    cache: bool = True
+    cache: bool = False
     prompt_cache: str | None = None
     """Time for which the provider's prompt cache keeps the marked parts: `5m` or `1h`."""
     prefixes: tuple[Prefix, ...] = ()

@@ -55,7 +55,7 @@ class TestTaken:
         assert json.loads(job.body) == {"max_tokens": 100, "messages": [{"role": "user", "content": "Hello"}]}
         assert (job.key, job.deadline_at, job.not_before, job.tenant) == (None, None, None, None)
         assert (job.tags, job.residency, job.compliance, job.features) == ({}, (), (), ())
-        assert job.cache is True
+        assert (job.cache, job.cache_key) == (False, None)
         assert job.warnings == ()
         assert job.input_estimate >= 1
 
@@ -63,10 +63,10 @@ class TestTaken:
         job = parse(
             request(
                 key="doc 17", latency="deferred", deadline=60, tags={"team": "legal", "empty": ""}, residency="eu",
-                compliance=["soc2", "hipaa", "soc2"], tenant="acme", not_before=10, cache=False,
+                compliance=["soc2", "hipaa", "soc2"], tenant="acme", not_before=10, cache=True,
             )
         )  # fmt: skip
-        assert (job.key, job.latency, job.tenant, job.cache) == ("doc 17", Latency.DEFERRED, "acme", False)
+        assert (job.key, job.latency, job.tenant, job.cache) == ("doc 17", Latency.DEFERRED, "acme", True)
         assert (job.deadline_at, job.not_before) == (NOW + 60, NOW + 10)
         assert (job.residency, job.compliance) == (("eu",), ("hipaa", "soc2"))
         assert job.tags == {"team": "legal", "empty": ""}

@@ -12,7 +12,7 @@ import typer
 
 from trivet.cli import options, output
 from trivet.cli.batch import as_object, print_progress
-from trivet.cli.options import Json, read_prompt, read_request, read_tags, span_or_moment, stem_of
+from trivet.cli.options import Cache, Json, read_prompt, read_request, read_tags, span_or_moment, stem_of
 from trivet.cli.output import FAILED, HELD_UP, print_error, print_line
 from trivet.cli.progress import Advance, bar, telling
 from trivet.cli.waiting import wait_for
@@ -59,6 +59,7 @@ def submit(
     compliance: Annotated[
         list[str] | None, typer.Option(help="A regime the route must declare; may be repeated.")
     ] = None,
+    cache: Cache = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the answer and print it.")] = False,
     timeout: Annotated[float | None, typer.Option(min=0, help="Wait at most this many seconds.")] = None,
     as_json: Json = False,
@@ -83,6 +84,7 @@ def submit(
         "tenant": tenant,
         "residency": residency or None,
         "compliance": compliance or None,
+        "cache": cache,
     }
     request = {
         **DEFAULTS,
@@ -133,6 +135,7 @@ def bulk(
             metavar="TIME",
         ),
     ] = None,
+    cache: Cache = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave bad lines out instead of refusing the file.")
     ] = False,
@@ -158,6 +161,7 @@ def bulk(
         "max_tokens": max_tokens,
         "tags": read_tags(tag),
         "prompt_cache": prompt_cache,
+        "cache": cache,
     }
     defaults = {key: value for key, value in given.items() if value is not None}
     with options.client() as client, ExitStack() as source:

@@ -14,7 +14,7 @@ A request is the Messages API body (`trivet_tasks.requests.request_body` has its
     compliance   one regime or several, likewise
     tenant       whom the work is done for
     prompt_cache what requests of one batch begin with is to be read from the provider's prompt cache: true, 5m or 1h
-    cache        whether an earlier answer to an equal request may be used (the default)
+    cache        whether an earlier answer to an equal request may be used; default: `[cache] enabled`
     extra_headers, extra_body
                  headers and fields of the body that Trivet does not know, sent as they are (`trivet_tasks.requests.request_extras`)
 
@@ -79,6 +79,7 @@ from trivet_tasks.requests.request_terms import (
     read_tags,
     read_times,
     too_short_text,
+    unkept_text,
 )
 
 KnownRoutes: TypeAlias = Callable[[], Mapping[str, RouteSettings]]
@@ -292,7 +293,7 @@ class RequestReader:
         tenant = read_name(given.get("tenant"), "tenant", MAX_TENANT_CHARS)
         residency = read_names(given.get("residency"), "residency")
         compliance = read_names(given.get("compliance"), "compliance")
-        cache = given.get("cache", True)
+        cache = given.get("cache", settings.cache.enabled)
         if not isinstance(cache, bool):
             raise wrong("cache", f"must be true or false, is {quoted(cache)}.")
         return _Terms(
@@ -311,6 +312,7 @@ class RequestReader:
                     None,
                     (
                         too_short_text(model, latency, max_tokens, settings),
+                        unkept_text(latency, settings) if given.get("cache") else "",
                         retirement_warning(model, serving_routes(model_id, settings.routes), today) if model else "",
                     ),
                 )
