@@ -37,6 +37,8 @@ class JobSpec:
     not_before: float | None = None
     tenant: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    metadata: str | None = field(repr=False, default=None)
+    """The request's metadata as JSON: an object that comes back with the result."""
     residency: tuple[str, ...] = ()
     """Sorted and each once, as the two below."""
     compliance: tuple[str, ...] = ()

@@ -43,6 +43,9 @@ Cache = Annotated[
         show_default=False,
     ),
 ]
+WithRequest = Annotated[
+    bool, typer.Option("--with-request", help="With the request, prompt and all; null once it was pruned.")
+]
 
 _config: Path | None = None
 
