@@ -175,7 +175,7 @@ def test_results_can_be_joined_with_what_was_submitted(
     group: list[RequestParams] = [{"prompt": text, "metadata": {"row": n}} for n, text in enumerate(texts)]
     with Client(config) as client:
         batch = client.submit_many(group, name=NAME, **terms)
-        single = client.submit("alone", **{**terms, "metadata": {}})
+        single = client.submit("alone", model="claude-sonnet-5-5", max_tokens=10)
         lease = world.lease()
         jobs = world.take(lease, world.dispatch(8))
         world.end(lease, jobs[::-1], End(JobState.SUCCEEDED, message=json.dumps(MESSAGE).encode()))
