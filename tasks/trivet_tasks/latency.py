@@ -50,6 +50,12 @@ class ClassSettings(BaseModel):
     attempt_timeout_s: float | None = Field(default=None, gt=0, le=86_400)
     """Maximum time of one call. The default is the least that calls get: those whose `max_tokens` need more get more.
     Realtime, not set: the rest of the budget, less a reserve for one fallback."""
+    first_token_timeout_s: float | None = Field(default=None, gt=0, le=86_400)
+    """Time from the start of a call to the first byte of its answer. Set: all calls of the class are streamed. Not set: 30 s
+    for streamed calls, more for long prompts."""
+    stall_timeout_s: float | None = Field(default=None, gt=0, le=86_400)
+    """Time for which the answer of a streamed call may stop. Set: all calls of the class are streamed. Not set: 30 s, or 60 s
+    where the provider sends no pings."""
     max_rounds: int = Field(ge=1, le=100)
     """Number of rounds after which a job without success ends as `failed`."""
     backoff_base_s: float = Field(gt=0, le=3_600)
@@ -81,8 +87,8 @@ DEFAULTS: dict[Latency, ClassSettings] = {
         order="latency", share=64, chunk_jobs=1, cache_ttl_s=3_600,
     ),
     Latency.INTERACTIVE: _default(
-        budget_s=300, attempt_timeout_s=30, max_rounds=2, backoff_base_s=0.1, backoff_max_s=1, deadline_s=300,
-        order="latency", share=32, chunk_jobs=1, cache_ttl_s=3_600,
+        budget_s=300, attempt_timeout_s=30, first_token_timeout_s=5, stall_timeout_s=10, max_rounds=2,
+        backoff_base_s=0.1, backoff_max_s=1, deadline_s=300, order="latency", share=32, chunk_jobs=1, cache_ttl_s=3_600,
     ),
     Latency.BATCH: _default(
         budget_s=30, attempt_timeout_s=15, max_rounds=8, backoff_base_s=1, backoff_max_s=60, deadline_s=None,
