@@ -1,6 +1,5 @@
 """`trivet submit`: one job in, and with `--wait` its answer out. `trivet bulk`: the same for a file of requests."""
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, nullcontext
@@ -95,8 +94,6 @@ def submit(
         raise InvalidRequest(
             "There is no prompt.", hint="Give one, or - to read it from standard input, or --file request.json."
         )
-    if not file and max_tokens is None:
-        logging.getLogger("trivet").setLevel(logging.ERROR)  # no warning about a max_tokens that nobody chose
     with options.client() as client:
         job = client.submit(**request)
         if not wait and timeout is None:
