@@ -124,7 +124,7 @@ def _run(
         assert local.simulator is not None
         player = OutagePlayer(Control(local.simulator.control), rehearsal.outages)
         with Admin(settings=local.settings) as admin:
-            return _Run(rehearsal, local, admin, player, show).to_the_end()
+            return _Run(rehearsal, local, admin, player, show).to_the_end(say)
 
 
 class _Run:
@@ -148,13 +148,14 @@ class _Run:
         self._held_open_s: defaultdict[str, float] = defaultdict(float)
         self._seen_s = 0.0
 
-    def to_the_end(self) -> RehearsalReport:
+    def to_the_end(self, say: Callable[[str], None]) -> RehearsalReport:
         """Submit the requests and watch them until all have ended, or time is up."""
         with Client(settings=self._local.settings) as client:
             client.submit_specs(self._specs(client.now()), name=BATCH)
         began = time.monotonic()
         broken_off, interrupted = "", False
         try:
+            say("The requests are submitted. The clock runs.")
             while (progress := self._look(began)) is None or not self._over(progress):
                 if self._seen_s > self._rehearsal.limit_s:
                     broken_off = "time was up (--for)"
