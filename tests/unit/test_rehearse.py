@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from trivet.plan.planner import Planner
 from trivet.rehearse.outages import FAULTS, Outage, OutagePlayer, read_outages
 from trivet.rehearse.pace import Workplan, WorkplanReader, choose_speed, most_speed
 from trivet.rehearse.scaling import SCALES, Scale, scaled, scaled_config, scaled_route
-from trivet_simulator import Control, SimulatorProcess
+from trivet_simulator import SimulatorProcess
 from trivet_tasks.config.budgets import BudgetSettings
 from trivet_tasks.config.route_settings import LimitGroup, RouteSettings
 from trivet_tasks.config.settings import Settings, load_settings
@@ -61,7 +60,9 @@ def write_requests(folder: Path, count: int, **fields: Any) -> Path:
 
 def planned(settings: Settings, path: Path) -> Workplan:
     now = time.time()
-    return WorkplanReader(Planner(settings), 300).read(lambda each: check_file(path, settings, {}, now=now, each=each))[1]
+    return WorkplanReader(Planner(settings), 300).read(lambda each: check_file(path, settings, {}, now=now, each=each))[
+        1
+    ]
 
 
 # the scaled clock
@@ -164,9 +165,7 @@ def test_what_is_no_outage_is_named(settings: Settings, text: str, words: str) -
 def test_an_unknown_route_names_those_there_are_and_exits_with_2(tmp_path: Path) -> None:
     (tmp_path / "trivet.toml").write_text(CONFIG, encoding="utf-8")
     write_requests(tmp_path, 1)
-    said = run_trivet(
-        "--config", "trivet.toml", "rehearse", "requests.jsonl", "--outage", "aws-eu=10m", cwd=tmp_path
-    )
+    said = run_trivet("--config", "trivet.toml", "rehearse", "requests.jsonl", "--outage", "aws-eu=10m", cwd=tmp_path)
     assert said.code == 2
     assert "direct, aws-us" in said.err
 

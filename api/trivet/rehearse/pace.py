@@ -132,10 +132,27 @@ class WorkplanReader:
 
 def planned(planner: Planner, work: Work, routes: Mapping[str, RouteSettings]) -> Outlook | None:
     """Return the outlook of the work when these routes share it by their limits; None where it has none."""
-    loads = work.workload.loads
-    shares = spread({name: capacity(route, loads) for name, route in routes.items()})
+    shares = spread(_fair(work.workload.loads, routes))
     (only,) = planner.plan([Scenario("rehearsal", shares)], work).scenarios
     return only.expected if isinstance(only.expected, Outlook) else None
+
+
+def _fair(loads: Sequence[Load], routes: Mapping[str, RouteSettings]) -> dict[str, Decimal]:
+    """Return about how many calls a second each route has left for work that any of them may take.
+
+    Work that only some may take comes first, as it does in Trivet, where the other routes take the rest.
+    """
+    able_calls = {name: capacity(route, loads) for name, route in routes.items()}
+    calls = sum((load.calls or Decimal(0) for load in loads), Decimal(0))
+    seconds = calls / sum(able_calls.values(), Decimal(0)) or Decimal(1)
+    left = dict(able_calls)
+    for load in loads:
+        names = able(load.requirements, routes)
+        if len(names) < len(routes):
+            together = sum((able_calls[name] for name in names), Decimal(0))
+            for name in names:
+                left[name] -= (load.calls or Decimal(0)) / seconds * able_calls[name] / together
+    return {name: max(rest, able_calls[name] / 1_000) for name, rest in left.items()}
 
 
 def capacity(route: RouteSettings, loads: Sequence[Load]) -> Decimal:

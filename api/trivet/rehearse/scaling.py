@@ -50,7 +50,7 @@ SCALES: Mapping[str, Mapping[str, Scale]] = {
     "classes": _kept(
         "max_rounds", "order", "share", "chunk_jobs", "hedge_share",
         budget_s=Scale.TIME, attempt_timeout_s=Scale.TIME, backoff_base_s=Scale.TIME, backoff_max_s=Scale.TIME,
-        deadline_s=Scale.TIME, cache_ttl_s=Scale.TIME,
+        deadline_s=Scale.TIME, cache_ttl_s=Scale.TIME, first_token_timeout_s=Scale.TIME, stall_timeout_s=Scale.TIME,
     ),
     "health": _kept(
         "open_after_failures", "open_failed_share", "min_calls", "close_after_successes", "recovery_shares",
