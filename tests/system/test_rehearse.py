@@ -88,7 +88,12 @@ def wait_for_line(process: subprocess.Popen[str], words: str) -> None:
     assert process.stderr is not None
     stderr = process.stderr
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-    threading.Thread(target=lambda: [lines.put(line) for line in stderr], daemon=True).start()
+
+    def read() -> None:
+        for line in stderr:
+            lines.put(line)
+
+    threading.Thread(target=read, daemon=True).start()
     seen = ""
     while words not in seen:
         seen += lines.get(timeout=PATIENCE_S)
@@ -128,7 +133,7 @@ def test_a_job_that_nobody_can_take_is_reported_and_not_waited_for(folder: Path)
     told = rehearsed(folder, code=1)
     (batch,) = told["classes"]
     assert (batch["succeeded"], batch["waiting"]) == (1, 1)
-    assert any("1 requests of claude-haiku-4-5 can go nowhere: home" in remark for remark in told["remarks"])
+    assert any("1 request of claude-haiku-4-5 can go nowhere: home" in remark for remark in told["remarks"])
 
 
 def test_ctrl_c_prints_what_is_known_so_far_and_leaves_nothing(folder: Path) -> None:

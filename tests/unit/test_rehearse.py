@@ -19,7 +19,7 @@ from trivet_tasks.config.budgets import BudgetSettings
 from trivet_tasks.config.route_settings import LimitGroup, RouteSettings
 from trivet_tasks.config.settings import Settings, load_settings
 from trivet_tasks.errors import InvalidRequest
-from trivet_tasks.latency import ClassSettings, Lane
+from trivet_tasks.latency import ClassSettings, Lane, Latency
 from trivet_tasks.requests.jsonl import check_file
 
 CONFIG = """
@@ -120,7 +120,7 @@ def test_the_written_configuration_reads_as_the_scaled_settings(settings: Settin
     path = tmp_path / "scaled.toml"
     path.write_text(scaled_config(settings, (Lane.BULK,), 10), encoding="utf-8")
     found = load_settings(path)
-    assert {name: one.deadline_s for name, one in found.classes.items()}["async"] == 360
+    assert found.of_class(Latency.ASYNC).deadline_s == 360
     assert found.health.probe_interval_s == settings.health.probe_interval_s / 10
     assert found.leases == settings.leases
     assert found.worker.lanes == (Lane.BULK,)

@@ -158,7 +158,7 @@ def advice(
     """Yield what would have helped."""
     configured = planner.settings.routes
     for requirements, stranded in workplan.stranded.items():
-        yield f"{stranded.requests:,} requests of {requirements.model} can go nowhere: {stranded.reasons}."
+        yield f"{stranded.requests:,} request{'' if stranded.requests == 1 else 's'} of {requirements.model} can go nowhere: {stranded.reasons}."
     out = {one.route for one in routes if one.outages}
     for needs in workplan.needs:
         routes_left = able(needs, configured)
