@@ -104,7 +104,14 @@ class Stray(NamedTuple):
 
 
 _COLUMNS = "c.kind, c.value, c.priority, c.paused_at, c.paused_by, c.reason"
-_ALL = text(f"SELECT {_COLUMNS} FROM controls c ORDER BY c.kind, c.value")
+_ALL = text(
+    f"""
+    SELECT {_COLUMNS} FROM controls c
+     WHERE NOT EXISTS (SELECT 1 FROM batches b
+                        WHERE b.id = c.batch_id AND b.state IN ('open', 'cancelled') AND b.ended >= b.total)
+     ORDER BY c.kind, c.value
+    """
+)
 _OF_BATCH = text(
     f"""
     SELECT DISTINCT {_COLUMNS} FROM controls c
@@ -209,7 +216,7 @@ def prioritize(store: Store, connection: Connection, work: Work, priority: int, 
 
 
 def every(connection: Connection) -> list[Control]:
-    """Return all controls in force."""
+    """Return all controls in force, without those of batches that are done."""
     return [Control.of(row) for row in connection.execute(_ALL)]
 
 
