@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from trivet_routing.limits import Limits
 from trivet_store.database.engine import BULK_ROWS, SLOW_S, Store
-from trivet_store.jobs import cancelling, coalescing, controls, rescuing, upkeep
+from trivet_store.jobs import cancelling, coalescing, rescuing, separating, upkeep
 from trivet_tasks.config.settings import LeaseSettings
 
 log = logging.getLogger("trivet.scheduler")
@@ -107,13 +107,13 @@ class Housekeeping:
     def _separate(self) -> None:
         """Move jobs to the flows of their tenants, for a while: there may be a million, and dispatching goes on."""
         with self._store.read() as connection:
-            found = controls.strays(connection)
+            found = separating.strays(connection)
         for stray in found:
-            moved = controls.MOVED_AT_ONCE
+            moved = separating.MOVED_AT_ONCE
             until = time.monotonic() + SEPARATE_S / len(found)
-            while moved == controls.MOVED_AT_ONCE and time.monotonic() < until:
+            while moved == separating.MOVED_AT_ONCE and time.monotonic() < until:
                 with self._store.write() as connection:
-                    moved = controls.separate(connection, stray)
+                    moved = separating.separate(connection, stray)
                 self._beat()
 
     def _rescue(self) -> None:

@@ -8,9 +8,9 @@ from tests.directories import dispatcher
 from tests.store.world import InThread, World, spec, specs
 
 from trivet.admin import Admin
-from trivet_store import retention
-from trivet_store.jobs import batches, controls, dispatching, rescuing, upkeep
-from trivet_store.jobs.controls import Control, ControlKind, Work
+from trivet_store import controls, retention
+from trivet_store.controls import Control, ControlKind, Work
+from trivet_store.jobs import batches, dispatching, rescuing, separating, upkeep
 from trivet_store.jobs.enqueue import BatchRef
 from trivet_store.reports import backlog
 from trivet_tasks.config.settings import Settings
@@ -46,7 +46,7 @@ def separate(world: World) -> int:
     moved = 0
     while world.due().strays:
         with world.store.write() as connection:
-            moved += sum(controls.separate(connection, stray) for stray in controls.strays(connection))
+            moved += sum(separating.separate(connection, stray) for stray in separating.strays(connection))
     return moved
 
 
@@ -110,10 +110,10 @@ def test_a_paused_tenant_waits_wherever_its_jobs_are(world: World) -> None:
 def test_a_tenants_jobs_move_from_the_head_of_the_line_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = world.add(*specs(6, tenant="acme"))
     pause(world, ACME)
-    monkeypatch.setattr(controls, "MOVED_AT_ONCE", 2)
+    monkeypatch.setattr(separating, "MOVED_AT_ONCE", 2)
     with world.store.write() as connection:
-        (stray,) = controls.strays(connection)
-        assert controls.separate(connection, stray) == 2
+        (stray,) = separating.strays(connection)
+        assert separating.separate(connection, stray) == 2
     assert [job.id for job in world.dispatch()] == [job.id for job in jobs[2:]]
 
 
@@ -138,7 +138,8 @@ def test_a_cancel_and_an_open_reach_the_flows_of_a_tenant(world: World) -> None:
 
 def test_jobs_in_queues_wait_again_and_those_that_run_end(world: World) -> None:
     lease_id, running = world.running(2, tenant="acme")
-    queued = world.add(*specs(3, tenant="acme")) and world.dispatch()
+    world.add(*specs(3, tenant="acme"))
+    queued = world.dispatch()
     world.add(spec("another's", tenant="beta"))
     world.dispatch()
     probe = world.probe()

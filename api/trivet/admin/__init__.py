@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from trivet_routing.response_cache import CacheStats
     from trivet_store.cluster.leases import Lease
     from trivet_store.cluster.registry import Applied, Redefinition
+    from trivet_store.controls import Control, ControlKind
     from trivet_store.events import Drop, Dropped, Event
     from trivet_store.jobs.batches import Progress
-    from trivet_store.jobs.controls import Control, ControlKind
     from trivet_store.reports.attempts import AttemptFate, JobCount, RouteAttempts
     from trivet_store.reports.backlog import BatchBacklog, ClassBacklog, RouteBacklog
     from trivet_store.reports.cost_savings import AnswerSaving, CacheSaving
@@ -68,7 +68,7 @@ _MODULES = {
     "trivet_store.cluster.leases": ("Lease",),
     "trivet_store.cluster.registry": ("Applied", "Redefinition"),
     "trivet_store.jobs.batches": ("Progress",),
-    "trivet_store.jobs.controls": ("Control", "ControlKind"),
+    "trivet_store.controls": ("Control", "ControlKind"),
     "trivet_store.events": ("Drop", "Dropped", "Event"),
     "trivet_store.reports.attempts": ("AttemptFate", "JobCount", "RouteAttempts"),
     "trivet_store.reports.backlog": ("BatchBacklog", "ClassBacklog", "RouteBacklog"),

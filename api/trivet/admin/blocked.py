@@ -14,7 +14,7 @@ from trivet.client.connections import Connections
 from trivet.times import ago, seconds
 from trivet_routing.limits import FORGOTTEN
 from trivet_routing.route_choice import Candidate, Choice, Requirements, Why, choose
-from trivet_store.jobs import controls
+from trivet_store import controls
 from trivet_store.jobs.batches import Progress
 from trivet_store.reports import backlog
 from trivet_store.reports.backlog import FlowRequirements

@@ -16,11 +16,10 @@ from trivet.client.connections import Connections
 from trivet_routing.liveness.process_impairments import Announced, announced
 from trivet_routing.permits import BreakerView, Quota, RouteUse
 from trivet_routing.route_directory import RouteSnapshot
-from trivet_store import events
+from trivet_store import controls, events
 from trivet_store.cluster import health
 from trivet_store.cluster.health import HealthRow, LimitRow
 from trivet_store.events import Event
-from trivet_store.jobs import controls
 from trivet_store.ledger import spending
 from trivet_store.ledger.spending import Spent
 from trivet_store.reports import backlog

@@ -11,8 +11,8 @@ from trivet_routing.limits import FORGOTTEN
 from trivet_routing.liveness.process_impairments import IS_STOPPING, Announced
 from trivet_routing.permits import Pace, Quota
 from trivet_store.cluster.leases import Lease, Silent
+from trivet_store.controls import Control
 from trivet_store.events import Dropped
-from trivet_store.jobs.controls import Control
 from trivet_store.ledger.spending import NOTHING, Spent
 from trivet_store.reports.backlog import ClassBacklog, RouteBacklog
 from trivet_tasks.config.route_overrides import Override

@@ -6,8 +6,9 @@ from typing import NamedTuple
 from trivet.admin.group import Group
 from trivet.client.connections import current_operator
 from trivet.times import moment
-from trivet_store.jobs import batches, controls
-from trivet_store.jobs.controls import Control, ControlKind, Work
+from trivet_store import controls
+from trivet_store.controls import Control, ControlKind, Work
+from trivet_store.jobs import batches
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.latency import Latency
 

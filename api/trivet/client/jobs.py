@@ -5,9 +5,10 @@ from functools import partial
 
 from trivet.client.connections import Connections, current_operator
 from trivet.client.result import Result, to_result
-from trivet_store.jobs import batches, cancelling, controls, retrying
+from trivet_store import controls
+from trivet_store.controls import ControlKind, Work
+from trivet_store.jobs import batches, cancelling, retrying
 from trivet_store.jobs.batches import Progress
-from trivet_store.jobs.controls import ControlKind, Work
 from trivet_store.reports import results
 from trivet_store.reports.results import JobRow
 from trivet_tasks.errors import NotFound

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Self
 
+from trivet_store.controls import pause_of_new
 from trivet_store.database.engine import BULK_BYTES, BULK_ROWS
 from trivet_store.jobs import batches
 from trivet_store.jobs.batches import Loading
-from trivet_store.jobs.controls import pause_of_new
 from trivet_store.jobs.enqueue import Accepted, BatchRef, insert
 from trivet_tasks.config.budgets import labels_of
 from trivet_tasks.errors import BrokerUnavailable, InvalidRequest, KeyConflict

@@ -8,10 +8,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
+from trivet_store import controls
+from trivet_store.controls import Control
 from trivet_store.database.engine import Store
 from trivet_store.database.locking import lock_flows
-from trivet_store.jobs import controls
-from trivet_store.jobs.controls import Control
 from trivet_store.schema import Usd, usd_sum
 from trivet_tasks.errors import InvalidRequest, NotFound
 from trivet_tasks.states import BatchState

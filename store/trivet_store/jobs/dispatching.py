@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 import orjson
 from sqlalchemy import Connection, Row, TextClause, text
 
-from trivet_store import schema
+from trivet_store import controls, schema
 from trivet_store.database.engine import Store
 from trivet_store.database.locking import lock_flows_by_id
 from trivet_store.database.many_rows import RowsStatement, query_rows
-from trivet_store.jobs import controls
 from trivet_tasks.jobs import tried_of
 from trivet_tasks.latency import Latency
 from trivet_tasks.requests.prompt_cache import CacheWrite

@@ -9,11 +9,11 @@ import orjson
 from sqlalchemy import Connection, text
 from uuid_utils import uuid7
 
-from trivet_store import schema
+from trivet_store import controls, schema
 from trivet_store.database.engine import Store
 from trivet_store.database.locking import lock_flows
 from trivet_store.database.many_rows import RowsStatement, execute_rows, query_rows
-from trivet_store.jobs import controls, transitions
+from trivet_store.jobs import transitions
 from trivet_tasks.config.budgets import Labels, labels_of
 from trivet_tasks.errors import KeyConflict
 from trivet_tasks.jobs import DispatchedJob, JobSpec

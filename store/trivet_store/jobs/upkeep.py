@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, text
 
+from trivet_store import controls
 from trivet_store.database.engine import BULK_ROWS, Store
 from trivet_store.database.locking import lock_flows_by_id, select_locked
-from trivet_store.jobs import controls, transitions
+from trivet_store.jobs import separating, transitions
 from trivet_store.jobs.ending import end_jobs
 from trivet_store.steps import End, Ended
 from trivet_tasks.jobs import tried_of, tried_text
@@ -75,7 +76,7 @@ _DUE = text(
                                                          AND j.state = 'dispatched')) AS drained,
            EXISTS (SELECT 1 FROM coalesced_jobs WHERE until <= :now) AS coalesced,
            EXISTS (SELECT 1 FROM controls WHERE paused_at IS NOT NULL) AND EXISTS ({_AT_PAUSED}) AS paused,
-           EXISTS ({controls.STRAYS}) AS strays
+           EXISTS ({separating.STRAYS}) AS strays
     """
 )
 

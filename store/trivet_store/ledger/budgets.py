@@ -16,8 +16,8 @@ import orjson
 from sqlalchemy import Connection, bindparam, text
 
 from trivet_store import events
+from trivet_store.controls import PAUSED
 from trivet_store.database.engine import Store
-from trivet_store.jobs.controls import PAUSED
 from trivet_store.ledger.spending import Spent
 from trivet_store.schema import Usd, usd_sum
 from trivet_tasks.config.budgets import BudgetSettings, Labels, Window, exact_usd, labels_asked, window

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import orjson
 from sqlalchemy import Connection, TextClause, text
 
-from trivet_store.jobs.controls import PAUSED
+from trivet_store.controls import PAUSED
 from trivet_tasks.latency import Latency
 
 

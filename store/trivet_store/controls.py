@@ -2,21 +2,18 @@
 
 A control acts on flows, so it costs a dispatcher nothing per job and counts for new jobs, too. Jobs of a tenant share flows
 with those of others until the tenant gets its first control. From then on its new jobs go to flows of its own, and
-schedulers move the others there (`strays`, `separate`), the next ones in line first.
+schedulers move the others there (`jobs/separating.py`).
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from hashlib import blake2b
 from typing import Any, Final, NamedTuple, Self
 
 from sqlalchemy import Connection, Row, text
 
 from trivet_store import events
 from trivet_store.database.engine import Store
-from trivet_store.database.locking import lock_flows, select_locked
-from trivet_store.jobs import transitions
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.foreign_text import clean
 
@@ -24,9 +21,6 @@ HIGHEST_PRIORITY = 10
 """Priorities go from minus this to this; 0 is the default."""
 LONGEST_REASON = 300
 """Characters of a reason."""
-MOVED_AT_ONCE = 1_000
-"""Jobs that one transaction moves to a flow of their tenant."""
-STRAYS_AT_ONCE = 20
 
 OF_FLOW: Final = """
     (c.kind = 'batch' AND c.batch_id = f.batch_id OR c.kind = 'tenant' AND c.value = f.tenant
@@ -94,15 +88,6 @@ class Control:
         )
 
 
-class Stray(NamedTuple):
-    """A flow with jobs of a tenant that has flows of its own."""
-
-    flow_id: int
-    batch_id: int | None
-    signature: str
-    tenant: str
-
-
 _COLUMNS = "c.kind, c.value, c.priority, c.paused_at, c.paused_by, c.reason"
 _ALL = text(
     f"""
@@ -157,28 +142,6 @@ _PRIORITIZE = text(
     """
 )
 _FORGET = text("DELETE FROM controls WHERE kind = :kind AND value = :value AND paused_at IS NULL AND priority = 0")
-STRAYS: Final = """
-    SELECT f.id AS flow_id, f.batch_id, f.signature, c.value AS tenant
-      FROM controls c JOIN flows f ON f.active AND f.tenant IS NULL AND NOT f.probe
-     WHERE c.kind = 'tenant'
-       AND EXISTS (SELECT 1 FROM jobs WHERE jobs.tenant = c.value AND jobs.flow_id = f.id AND jobs.ended_at IS NULL)
-"""
-_STRAYS = text(f"{STRAYS} LIMIT :limit")
-_OPEN_OWN = text(
-    """
-    INSERT INTO flows (signature, batch_id, latency, model, residency, compliance, features, prefix, labels, cache_write,
-                       held, active, isolated, tenant)
-    SELECT :signature, batch_id, latency, model, residency, compliance, features, prefix, labels, cache_write, held, true,
-           isolated, :tenant
-      FROM flows WHERE id = :id
-    ON CONFLICT (signature) DO UPDATE SET active = true
-    RETURNING id
-    """
-)
-_STRAYED = """
-    SELECT id FROM jobs WHERE tenant = :tenant AND flow_id = :flow_id AND ended_at IS NULL
-     ORDER BY rank LIMIT :limit {FOR UPDATE SKIP LOCKED}
-"""
 
 
 def pause(store: Store, connection: Connection, work: Work, *, by: str, reason: str = "") -> bool:
@@ -239,23 +202,6 @@ def pause_of_new(connection: Connection, tenant: str | None, latency: str) -> Co
 def controlled_tenants(connection: Connection) -> frozenset[str]:
     """Return the tenants that have a control, whose jobs go to flows of their own."""
     return frozenset(connection.execute(_TENANTS).scalars())
-
-
-def strays(connection: Connection) -> list[Stray]:
-    """Return flows with jobs to `separate`, a few at a time."""
-    return [Stray(*row) for row in connection.execute(_STRAYS, {"limit": STRAYS_AT_ONCE})]
-
-
-def separate(connection: Connection, stray: Stray) -> int:
-    """Move a group of a tenant's jobs to its own flow, the next ones in line first. Returns their number."""
-    if stray.batch_id is not None:
-        lock_flows(connection, stray.batch_id)  # a batch that is opened or cancelled meanwhile must find both
-    signature = blake2b(f"tenant {stray.tenant} {stray.signature}".encode(), digest_size=16).hexdigest()
-    own = connection.execute(_OPEN_OWN, {"signature": signature, "tenant": stray.tenant, "id": stray.flow_id})
-    flow_id = own.scalar_one()
-    rows = select_locked(connection, _STRAYED, tenant=stray.tenant, flow_id=stray.flow_id, limit=MOVED_AT_ONCE)
-    transitions.move(connection, [row.id for row in rows], flow_id)
-    return len(rows)
 
 
 def _row(work: Work) -> Mapping[str, object]:
