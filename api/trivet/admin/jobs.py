@@ -125,7 +125,7 @@ class BatchStatus(NamedTuple):
     jobs_per_s: float | None
     """Jobs that ended per second in the last minute; None when hardly any did."""
     left_s: float | None
-    """Seconds until its last job ends, at this speed; None when it is done, a budget holds it, or the speed is not known."""
+    """Seconds until its last job ends, at this speed; None when it is done, paused or held by a budget, or the speed is not known."""
     blocked: Blocked
 
 
@@ -167,7 +167,7 @@ class Batches(Group):
             progress = batches.progress(connection, name)
             speed = backlog.recent_speed(connection, name, store.now(connection))
         blocked = blocked_batch(self._connections, progress)
-        known = speed and not progress.done and not blocked.budget
+        known = speed and not progress.done and not blocked.budget and not blocked.paused
         left_s = (progress.total - progress.ended) / speed if speed and known else None
         return BatchStatus(progress, speed, left_s, blocked)
 
