@@ -86,7 +86,7 @@ class EventReader(Protocol):
 class ServerSentEvents:
     """Reads `text/event-stream` (html.spec.whatwg.org, "Server-sent events")."""
 
-    signs_of_end = (b"message_stop", b'"error"', b"event: error", b"event:error")
+    signs_of_end: tuple[bytes, ...] = (b"message_stop", b'"error"', b"event: error", b"event:error")
 
     def __init__(self) -> None:
         self._line: list[bytes] = []  # pieces of a line that has not ended
@@ -147,7 +147,7 @@ class AwsEvents:
     """
 
     # three bytes make four letters, so what an event begins with looks the same in all
-    signs_of_end = (
+    signs_of_end: tuple[bytes, ...] = (
         base64.b64encode(b'{"type":"message_stop"'),
         base64.b64encode(b'{"type":"error"'),
         b":exception-type",
