@@ -221,7 +221,6 @@ def test_where_nothing_is_known_the_longest_answer_decides() -> None:
     assert limits_of(None, max_tokens=300) is None
     assert limits_of(None, max_tokens=60_000) == StreamLimits()
     assert limits_of(None, max_tokens=60_000, timeout_s=IDLE_S - 1) is None
-    assert limits_of(None, max_tokens=60_000, model="some-model") is None
 
 
 def test_a_class_with_limits_of_silence_always_streams() -> None:
@@ -253,4 +252,4 @@ def test_a_permit_brings_the_pace_of_its_class(world: World, took: Sequence[floa
 def test_a_stall_counts_against_the_route_however_little_time_the_call_had(stalled: bool, signal: HealthSignal) -> None:
     late = Failure(Outcome.TIMEOUT, "no byte for 30 s after 1,200 bytes", stalled=stalled)
     result = CallResult(replace(call(max_tokens=60_000), full_time=False), late, 31.0)
-    assert release_of(result, Settings()).signal is signal
+    assert release_of(result).signal is signal

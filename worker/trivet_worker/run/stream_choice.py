@@ -5,9 +5,9 @@ provider that has stopped looks like one at work. A streamed answer takes more C
 requests allow far more tokens than their answers have, so `max_tokens` decides only while nothing has been observed.
 """
 
+from trivet_tasks.call_times import usual_s
 from trivet_tasks.catalog import known
 from trivet_tasks.config.settings import Settings
-from trivet_tasks.requests.request_terms import needed_s
 from trivet_worker.adapters.protocol import StreamLimits
 from trivet_worker.run.calls import Call
 
@@ -34,5 +34,4 @@ def stream_limits(call: Call, settings: Settings, p95_s: float | None) -> Stream
 def _is_long(call: Call, p95_s: float | None) -> bool:
     if p95_s is not None:
         return p95_s >= LONG_S
-    model = known(call.target.model)
-    return model is not None and min(call.timeout_s, needed_s(model, call.job.max_tokens)) >= IDLE_S
+    return min(call.timeout_s, usual_s(known(call.target.model), call.job.max_tokens)) >= IDLE_S
