@@ -35,9 +35,7 @@ def saved(system: RunningTrivet) -> Decimal:
     return sum((one.saved_usd - one.surcharge_usd for one in found), Decimal(0))
 
 
-def test_the_run_saves_what_the_plan_said(
-    system: RunningTrivet, trivet: Callable[..., Said], tmp_path: Path
-) -> None:
+def test_the_run_saves_what_the_plan_said(system: RunningTrivet, trivet: Callable[..., Said], tmp_path: Path) -> None:
     file = written(tmp_path / "letters.jsonl")
     items = trivet("plan", str(file), "--json").json["advice"]["items"]
     (found,) = [one for one in items if one["kind"] == "prompt cache"]

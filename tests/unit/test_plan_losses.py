@@ -33,7 +33,7 @@ def route(requests: int, tokens: int, places: list[str]) -> RouteSettings:
         region="us-east-1",
         requests_per_minute=requests,
         output_tokens_per_minute=tokens,
-        residency=places,
+        residency=tuple(places),
     )
 
 

@@ -73,8 +73,12 @@ def print_losses(plan: "Plan") -> None:
 
 
 def _changes(losses: Sequence["Loss"]) -> Iterator[str]:
-    for loss, amount in zip(losses, dollars([abs(loss.change_usd) for loss in losses]), strict=True):
-        yield amount if not loss.change_usd else f"{'-' if loss.change_usd < 0 else '+'}{amount}"
+    """Yield the additional costs; below a ten-thousandth of the day's they are rounding."""
+    changes = [
+        loss.change_usd if abs(loss.change_usd) * 10_000 > loss.outlook.day_usd else Decimal(0) for loss in losses
+    ]
+    for change, amount in zip(changes, dollars([abs(one) for one in changes]), strict=True):
+        yield amount if not change else f"{'-' if change < 0 else '+'}{amount}"
 
 
 def _waiting_cell(loss: "Loss") -> str:

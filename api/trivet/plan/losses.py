@@ -149,9 +149,7 @@ def _busy(needs: Sequence[_Needs], shares: Sequence[Mapping[str, float]]) -> dic
     return busy
 
 
-def _eased(
-    of: _Needs, shares: Mapping[str, float], weights: Mapping[_Limit, float], step: float
-) -> dict[str, float]:
+def _eased(of: _Needs, shares: Mapping[str, float], weights: Mapping[_Limit, float], step: float) -> dict[str, float]:
     """Return shares with less for the routes where the load needs most of the limits that are busy longest."""
     prices = {name: sum(weights[limit] * seconds for limit, seconds in need.items()) for name, need in of.items()}
     dearest = max(prices.values()) or 1.0

@@ -34,7 +34,7 @@ class Use(NamedTuple, Generic[_Kind]):
     """The use of prefixes that cost and are used alike."""
 
     kind: _Kind
-    """The kind of requests: those that have the same price."""
+    """The kind of the first request with a prefix; those of a kind have the same price."""
     asked: str | None
     """The requests' own `prompt_cache`, `5m` or `1h`; None: they do not ask for it."""
     warmed: bool
@@ -80,7 +80,7 @@ class PrefixCounter(Generic[_Kind]):
         self._group: list[tuple[JobSpec, _Kind, str | None]] = []
         self._bytes = 0
         self._seen = 0
-        self._followed: OrderedDict[tuple[str, _Kind], _Followed[_Kind]] = OrderedDict()
+        self._followed: OrderedDict[tuple[str, str | None], _Followed[_Kind]] = OrderedDict()
         self._uses: dict[Use[_Kind], Used] = {}
 
     def add(self, job: JobSpec, kind: _Kind) -> None:
@@ -108,7 +108,7 @@ class PrefixCounter(Generic[_Kind]):
         self._group, self._bytes = [], 0
 
     def _count(self, prefix: Prefix, kind: _Kind, *, asked: str | None, warmed: bool) -> None:
-        key = (prefix.digest, kind)
+        key = (prefix.digest, asked)
         followed = self._followed.get(key)
         if followed is None:
             tokens = prefix.size // BYTES_PER_TOKEN
