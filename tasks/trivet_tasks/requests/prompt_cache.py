@@ -17,7 +17,7 @@ import orjson
 from cachetools import LRUCache
 
 from trivet_tasks.jobs import JobSpec, Prefix
-from trivet_tasks.latency import Latency
+from trivet_tasks.latency import Lane
 from trivet_tasks.requests.request_json import write_body
 from trivet_tasks.requests.request_messages import quoted, wrong
 
@@ -145,7 +145,7 @@ class Sharing:
         prefix = next(shared, None)
         if prefix is None:
             return None
-        if len(self._lines) < MAX_LINES and spec.latency is not Latency.REALTIME:
+        if len(self._lines) < MAX_LINES and spec.latency.lane is not Lane.REALTIME:
             self._lines.add(prefix.digest)
         return SharedPrefix(prefix, prefix.digest in self._lines)
 
