@@ -12,7 +12,8 @@ import pytest
 from tests.command_line import run_trivet
 
 from trivet.config.template import NAMES, found_credentials, template
-from trivet_tasks.config.settings import CONFIG_NAME, Settings, load_settings
+from trivet_tasks.config.finding import CONFIG_NAME
+from trivet_tasks.config.settings import Settings, load_settings
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / CONFIG_NAME
 SECRETS = {

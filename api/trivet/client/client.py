@@ -31,11 +31,12 @@ class Client(Connected):
     """Submits jobs and reads their results. Thread-safe; may be made before a fork and used after it.
 
     Args:
-        config: the configuration file; else `TRIVET_CONFIG`, `trivet.toml` here, or the defaults.
+        config: the configuration file; else `TRIVET_CONFIG`, or the nearest `trivet.toml` or running `trivet up`, in this
+            folder or above; else `TRIVET_*` variables.
         settings: settings made elsewhere, instead of a file.
 
     Raises:
-        ConfigError: the configuration is wrong. The database is opened when first used.
+        ConfigError: the configuration is wrong, or there is none. The database is opened when first used.
     """
 
     def __init__(self, config: Path | str | None = None, *, settings: Settings | None = None) -> None:
