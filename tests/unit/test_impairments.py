@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from trivet.admin.impairments import Impairment, ImpairmentKind, Processes, impairments
+from trivet.client.impairments import Impairment, ImpairmentKind, Processes, impairments
 from trivet_routing.liveness.process_impairments import IS_STOPPING, Announced
 from trivet_store.cluster.leases import SCHEDULER, Lease, Silent
 

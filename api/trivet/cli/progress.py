@@ -209,6 +209,9 @@ class Teller:
         elif self.held:
             output.print_error("It goes on.", style="yellow")
             self._told = frozenset()
+        elif found.notes and not (waits := frozenset({("waits", "budget" if found.budget else "")})) <= self._told:
+            output.print_error(f"Waits: {' '.join(found.notes)}", style="yellow")
+            self._told |= waits
         self.held = found.wrong
 
 

@@ -100,13 +100,12 @@ def submit(
         if not wait and timeout is None:
             output.print_json({"id": job.id}) if as_json else print(job.id)  # noqa: T201
             return
-        with telling(client.settings, lambda admin: admin.jobs.blocked(job.id)) as teller:
+        with telling(client.settings, lambda admin: admin.jobs.blocked(job.id)):
             try:
                 result = job.result(timeout)
             except ResultTimeout as error:
-                then = "It stays" if teller.held else "It goes on"
-                print_error(f"trivet: {error.message} {then}: trivet job result {job.id} --wait")
-                raise typer.Exit(HELD_UP if teller.held else FAILED) from None
+                print_error(f"trivet: {error}\nTo wait on: trivet job result {job.id} --wait")
+                raise typer.Exit(HELD_UP if error.held_up else FAILED) from None
         print_result(result, as_json=as_json)
 
 
