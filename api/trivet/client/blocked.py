@@ -146,7 +146,7 @@ def timed_out_batch(connections: Connections, progress: Progress, message: str) 
 
 
 def _timed_out(message: str, blocked: Blocked, moves: str) -> ResultTimeout:
-    hint = " ".join(blocked.notes) or moves
+    hint = "\n".join(blocked.notes) or moves  # a line each: some end with a command to type
     return ResultTimeout(message, hint=hint, reasons=blocked.notes, held_up=blocked.wrong)
 
 

@@ -25,6 +25,7 @@ from trivet_tasks.shared_state import connect, publish_finished, publish_work, u
 if TYPE_CHECKING:
     from celery import Celery
 
+    from trivet.client.unattended import Unattended
     from trivet_routing.limits import Limits
     from trivet_routing.route_directory import RouteDirectory
     from trivet_scheduler.dispatch import Dispatcher
@@ -79,6 +80,13 @@ class Connections:
         from trivet_store.ledger.budgets import AskedLabels  # a command that only reads needs none
 
         return AskedLabels(self.store)
+
+    @cached_property
+    def unattended(self) -> "Unattended":
+        """Looks whether anybody takes the jobs of this client."""
+        from trivet.client.unattended import Unattended  # as for `asked_labels`
+
+        return Unattended(self.store, self.settings)
 
     def known_routes(self) -> dict[str, RouteSettings]:
         """The routes of the settings, and those that schedulers and workers registered."""

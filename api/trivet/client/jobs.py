@@ -18,9 +18,11 @@ PAGE_JOBS = 200
 class Job:
     """A submitted job. Cheap to make and to keep: it holds the id and the client's connections."""
 
-    def __init__(self, connections: Connections, job_id: str) -> None:
+    def __init__(self, connections: Connections, job_id: str, warnings: tuple[str, ...] = ()) -> None:
         self._connections = connections
         self.id = job_id
+        self.warnings = warnings
+        """Reasons, when it was submitted, for which nothing takes it: no scheduler, no worker, no route that ever could."""
 
     def __repr__(self) -> str:
         return f"Job({self.id!r})"
@@ -90,10 +92,12 @@ class Job:
 class Batch:
     """Jobs that were submitted together under one name."""
 
-    def __init__(self, connections: Connections, name: str, batch_id: int) -> None:
+    def __init__(self, connections: Connections, name: str, batch_id: int, warnings: tuple[str, ...] = ()) -> None:
         self._connections = connections
         self._id = batch_id
         self.name = name
+        self.warnings = warnings
+        """As of a `Job`, when its requests were taken in."""
 
     def __repr__(self) -> str:
         return f"Batch({self.name!r})"
