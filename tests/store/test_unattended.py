@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.command_line import Said
@@ -11,9 +12,8 @@ from tests.store.world import MODEL, ROUTE, World, spec, specs
 from trivet import Client, InvalidRequest, ResultTimeout
 from trivet_store.cluster import leases
 from trivet_tasks.config.settings import load_settings
-from trivet_tasks.requests.submit_params import RequestParams
 
-TERMS: RequestParams = {"model": MODEL, "max_tokens": 40}
+TERMS: dict[str, Any] = {"model": MODEL, "max_tokens": 40}
 NO_SCHEDULER = "No scheduler is alive: waiting jobs are not dispatched"
 NO_WORKER = "No bulk worker is alive: batch, async and deferred jobs wait. Start one: trivet worker --lane bulk"
 
@@ -71,7 +71,7 @@ def test_a_route_that_can_never_take_them_is_named(world: World, client: Client)
     scheduler(world)
     expected = f"No route can ever take these jobs ({ROUTE}: lacks residency moon)."
     assert client.submit("Hello", residency=["moon"], **TERMS).warnings == (expected,)
-    requests = [{"prompt": "Hello"}, {"prompt": "Hello", "residency": ["moon"]}]
+    requests: list[dict[str, Any]] = [{"prompt": "Hello"}, {"prompt": "Hello", "residency": ["moon"]}]
     assert client.submit_many(requests, **TERMS).warnings == (expected,)
     assert client.submit("Hello", **TERMS).warnings == (), "another kind of job"
 
