@@ -43,8 +43,8 @@ def test_without_scheduler_and_worker_a_job_is_accepted_with_a_warning_once(
 ) -> None:
     jobs = [client.submit(f"Hello {n}", **TERMS) for n in range(3)]
     batch = client.submit_many([{"prompt": "Hello"}] * 3, name="contracts", **TERMS)
-    for accepted in (*jobs, batch):
-        assert starts(accepted.warnings, NO_SCHEDULER, NO_WORKER)
+    for warnings in (*(job.warnings for job in jobs), batch.warnings):
+        assert starts(warnings, NO_SCHEDULER, NO_WORKER)
     logged = tuple(record.getMessage() for record in caplog.records if record.levelno == logging.WARNING)
     assert starts(logged, NO_SCHEDULER, NO_WORKER)
     assert client.job(jobs[0].id).warnings == ()

@@ -9,10 +9,12 @@ import redis
 
 from trivet.client.connections import Connections
 from trivet.client.impairments import Impairment, ImpairmentKind, read_impairments
-from trivet.times import ago, seconds
+from trivet.times import ago, moment, seconds
 from trivet_routing.budget_headroom import holding_batch, holding_job
 from trivet_routing.limits import FORGOTTEN
 from trivet_routing.route_choice import Candidate, Choice, Requirements, Why, choose
+from trivet_store import controls
+from trivet_store.controls import Control, ControlKind
 from trivet_store.jobs import batches
 from trivet_store.jobs.batches import Progress
 from trivet_store.reports import backlog
@@ -80,6 +82,8 @@ class Blocked:
     """Impairments of processes and servers; also in the notes."""
     budget: bool = False
     """True if a budget holds the next job: nobody knows when it goes on."""
+    paused: bool = False
+    """True if an operator paused all of them, or some."""
 
 
 def blocked_batch(connections: Connections, progress: Progress) -> Blocked:
@@ -92,6 +96,8 @@ def blocked_batch(connections: Connections, progress: Progress) -> Blocked:
     with store.read() as connection:
         required = backlog.requirements_of_batch(connection, name)
     found = _blocked(connections, required, processes_only=moving)
+    if progress.paused:
+        return replace(found, notes=(*pause_notes(progress.paused), *found.notes), paused=True)
     if found.notes or progress.waiting == 0:
         return found
     with store.read() as connection:
@@ -113,8 +119,11 @@ def blocked_job(connections: Connections, job: JobRow) -> Blocked:
     with store.read() as connection:
         required = backlog.requirements_of_job(connection, job.id)
         progress = batches.progress(connection, job.batch) if job.batch else None
+        paused = controls.pauses_of_job(connection, job.id) if job.state != JobState.RUNNING else ()
     if progress and (partly := _taken_in_partly(progress)):
         return partly
+    if paused:
+        return Blocked(pause_notes(paused), paused=True)
     found = _blocked(connections, required, processes_only=job.state != JobState.WAITING)
     if job.state != JobState.WAITING:
         return found
@@ -148,6 +157,16 @@ def timed_out_batch(connections: Connections, progress: Progress, message: str) 
 def _timed_out(message: str, blocked: Blocked, moves: str) -> ResultTimeout:
     hint = "\n".join(blocked.notes) or moves  # a line each: some end with a command to type
     return ResultTimeout(message, hint=hint, reasons=blocked.notes, held_up=blocked.wrong)
+
+
+def pause_notes(paused: Iterable[Control]) -> tuple[str, ...]:
+    """Return a sentence on each of these pauses, with the command that ends it."""
+    return tuple(_pause_note(one) for one in paused)
+
+
+def _pause_note(one: Control) -> str:
+    named = one.value if one.kind is ControlKind.BATCH else f"--{one.kind} {one.value}"
+    return f"The {one.words(moment(one.paused_at))} (`trivet batch resume {named}`)."
 
 
 def _taken_in_partly(progress: Progress) -> Blocked | None:
