@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from trivet.admin.impairments import Impairment, ImpairmentKind, idle_words
     from trivet.admin.installation import Configuration, Database, DatabaseState, Pruning, SchemaUpgrade, SchemaVersion
     from trivet.admin.jobs import AttemptBook, Attempts, Batches, BatchStatus, JobLife, Jobs
+    from trivet.admin.route_measure import RouteMeasurement, Spread
     from trivet.admin.route_probe import ProbeResult
     from trivet.admin.routes import DrainedRoute, RemovedRoute, RestoredRoute, RouteLimits, Routes
     from trivet_routing.liveness.process_impairments import Announced
@@ -60,6 +61,7 @@ _MODULES = {
         "SchemaVersion",
     ),
     "trivet.admin.jobs": ("AttemptBook", "Attempts", "BatchStatus", "Batches", "JobLife", "Jobs"),
+    "trivet.admin.route_measure": ("RouteMeasurement", "Spread"),
     "trivet.admin.route_probe": ("ProbeResult",),
     "trivet.admin.routes": ("DrainedRoute", "RemovedRoute", "RestoredRoute", "RouteLimits", "Routes"),
     "trivet_routing.liveness.process_impairments": ("Announced",),
@@ -146,6 +148,7 @@ __all__ = [
     "RouteAttempts",
     "RouteBacklog",
     "RouteLimits",
+    "RouteMeasurement",
     "RouteStatus",
     "RouteUse",
     "Routes",
@@ -153,6 +156,7 @@ __all__ = [
     "SchemaVersion",
     "Span",
     "SpendRate",
+    "Spread",
     "Tally",
     "Unpriced",
     "folded",
