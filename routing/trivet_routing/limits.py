@@ -113,7 +113,7 @@ class Limits:
                 round((call.permit.output_tokens - call.used_output) * quota.output_factor),
                 call.signal.value,
                 f"{call.lasted_s:.4f}" if call.signal is HealthSignal.GOOD else call.pause_s,
-                f"{call.took_s:.4f}",
+                f"{-call.took_s if call.late else call.took_s:.4f}",
                 int(call.stated is not None),
                 call.permit.generation,
                 call.job,
@@ -353,6 +353,8 @@ def _paces(flat: Sequence[bytes], now: float) -> dict[Latency, Pace]:
         kind, _, latency = name.decode().partition(":")
         fields[latency][kind] = float(value)
     return {
-        Latency(latency): Pace(found["p50"], found["p95"], int(found["n"]), max(0.0, now - found["seen"]))
+        Latency(latency): Pace(
+            found["p50"], found["p95"], int(found["n"]), max(0.0, now - found["seen"]), int(found.get("late", 0))
+        )
         for latency, found in fields.items()
     }

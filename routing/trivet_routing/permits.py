@@ -109,6 +109,8 @@ class PermitRelease(NamedTuple):
     """The job it was made for: repeated failures of one job count once in a row. Empty: a job of its own."""
     lasted_s: float = 0.0
     """Seconds since the call began: a good one proves that the route answered since then."""
+    late: bool = False
+    """True if it ran out of time."""
 
 
 class Change(NamedTuple):
@@ -152,6 +154,8 @@ class Pace(NamedTuple):
     calls: int
     age_s: float
     """Since the last of them."""
+    late: int = 0
+    """Number of them that ran out of time."""
 
 
 @dataclass(frozen=True, slots=True)

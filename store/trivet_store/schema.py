@@ -135,7 +135,7 @@ flows = Table(  # jobs of one owner that need the same of a route; what a claim 
     Column("id", Integer, primary_key=True),
     Column("signature", String(32), nullable=False, unique=True),  # hex digest over all of the below
     Column("batch_id", Integer, ForeignKey("batches.id")),
-    Column("latency", String(8), nullable=False),
+    Column("latency", String(16), nullable=False),
     Column("model", String(120), nullable=False),
     Column("residency", Text, nullable=False),  # JSON lists
     Column("compliance", Text, nullable=False),
@@ -252,7 +252,7 @@ cache_savings = Table(  # what answers from the cache saved; stays when jobs are
     "cache_savings",
     metadata,
     Column("hour", Integer, primary_key=True, autoincrement=False),  # when it began, in seconds since the epoch
-    Column("latency", String(8), primary_key=True),
+    Column("latency", String(16), primary_key=True),
     Column("model", String(120), primary_key=True),
     Column("batch", String(200), primary_key=True, server_default=text("''")),
     Column("hits", Integer, nullable=False),
@@ -285,7 +285,7 @@ attempts = Table(  # one row, one provider call; written before the call, settle
     Column("provider", String(20), nullable=False),
     Column("model", String(120), nullable=False),
     Column("wire_model", String(300), nullable=False),
-    Column("latency", String(8), nullable=False),
+    Column("latency", String(16), nullable=False),
     Column("started_at", Double, nullable=False),
     Column("latency_s", Double),
     Column("outcome", String(16)),  # null while the call runs

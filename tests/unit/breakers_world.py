@@ -118,6 +118,7 @@ class Breaker:
         cause: str = "",
         job: str = "",
         lasted_s: float = 0.0,
+        late: bool = False,
         latency: Latency = Latency.BATCH,
     ) -> list[Change]:
         nothing = (0, 0) if signal is HealthSignal.UNUSED else None
@@ -132,6 +133,7 @@ class Breaker:
                 stated,
                 job,
                 lasted_s,
+                late,
             )
             for one in held
         ]

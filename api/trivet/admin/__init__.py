@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from trivet_store.jobs.batches import Progress
     from trivet_store.reports.attempts import AttemptFate, JobCount, RouteAttempts
     from trivet_store.reports.backlog import BatchBacklog, ClassBacklog, RouteBacklog
+    from trivet_store.reports.batch_ends import BatchEnds
     from trivet_store.reports.cost_savings import AnswerSaving, CacheSaving
     from trivet_store.reports.costs import CostRow, Span, Unpriced
     from trivet_store.reports.results import AttemptRow, JobRow, RetryRow
@@ -74,6 +75,7 @@ _MODULES = {
     "trivet_store.events": ("Drop", "Dropped", "Event"),
     "trivet_store.reports.attempts": ("AttemptFate", "JobCount", "RouteAttempts"),
     "trivet_store.reports.backlog": ("BatchBacklog", "ClassBacklog", "RouteBacklog"),
+    "trivet_store.reports.batch_ends": ("BatchEnds",),
     "trivet_store.reports.cost_savings": ("AnswerSaving", "CacheSaving"),
     "trivet_store.reports.costs": ("CostRow", "Span", "Unpriced"),
     "trivet_store.reports.results": ("AttemptRow", "JobRow", "RetryRow"),
@@ -93,6 +95,7 @@ __all__ = [
     "Attempts",
     "Backlog",
     "BatchBacklog",
+    "BatchEnds",
     "BatchStatus",
     "Batches",
     "Blocked",

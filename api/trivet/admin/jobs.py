@@ -22,6 +22,7 @@ from trivet_store.reports.attempts import (
     attempt_fates,
     job_count,
 )
+from trivet_store.reports.batch_ends import BatchEnds, batch_ends
 from trivet_store.reports.results import AttemptRow, JobRow, RetryRow
 from trivet_tasks.states import JobState
 
@@ -180,6 +181,18 @@ class Batches(Group):
             NotFound: there is no such batch.
         """
         return blocked_batch(self._connections, self.progress(name))
+
+    def ends(self, name: str) -> tuple[BatchEnds, ...]:
+        """Return the jobs of a batch counted by latency class, state and reason. Reads the whole batch.
+
+            [(one.jobs, one.message) for one in admin.batches.ends("contracts") if one.state == "failed"]
+
+        Raises:
+            NotFound: there is no such batch.
+        """
+        store = self._connections.store
+        with store.read() as connection:
+            return tuple(batch_ends(connection, batches.id_of(connection, name), store.now(connection)))
 
 
 class AttemptBook(NamedTuple):

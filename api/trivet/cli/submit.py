@@ -1,6 +1,5 @@
 """`trivet submit`: one job in, and with `--wait` its answer out. `trivet bulk`: the same for a file of requests."""
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, nullcontext
@@ -42,7 +41,9 @@ def submit(
     model: Annotated[str | None, typer.Option(help=f"First-party id. Default: {DEFAULTS['model']}.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help=f"Default: {DEFAULTS['max_tokens']}.")] = None,
     system: Annotated[str | None, typer.Option(help="The system prompt.")] = None,
-    latency: Annotated[str | None, typer.Option(help="realtime, batch (the default), async or deferred.")] = None,
+    latency: Annotated[
+        str | None, typer.Option(help="realtime, interactive, batch (the default), async or deferred.")
+    ] = None,
     key: Annotated[str | None, typer.Option(help="Idempotency: the same key never runs twice.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="name=value; may be repeated.")] = None,
     deadline: Annotated[
@@ -93,8 +94,6 @@ def submit(
         raise InvalidRequest(
             "There is no prompt.", hint="Give one, or - to read it from standard input, or --file request.json."
         )
-    if not file and max_tokens is None:
-        logging.getLogger("trivet").setLevel(logging.ERROR)  # no warning about a max_tokens that nobody chose
     with options.client() as client:
         job = client.submit(**request)
         if not wait and timeout is None:
@@ -122,7 +121,9 @@ def bulk(
         str | None,
         typer.Option(help="The batch's name. Default: the file's name without its ending; standard input needs one."),
     ] = None,
-    latency: Annotated[str | None, typer.Option(help="realtime, batch (the default), async or deferred.")] = None,
+    latency: Annotated[
+        str | None, typer.Option(help="realtime, interactive, batch (the default), async or deferred.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Model of the lines that name none.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Maximum tokens of the lines that do not set it.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="name=value, for every job; may be repeated.")] = None,

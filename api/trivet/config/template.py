@@ -180,7 +180,7 @@ _ROUTE_KEYS = """\
 """The keys of a route that a proposal leaves out."""
 
 _CLASSES = """\
-# The latency classes: realtime, batch, async, deferred. One key set alone leaves the others as they are.
+# The latency classes: realtime, interactive, batch, async, deferred. One key set alone leaves the others as they are.
 [classes.realtime]
 # budget_s = 3                          # how long a round of work on a job may take, in seconds
 # order = "latency"                     # latency, cost, priority or weight

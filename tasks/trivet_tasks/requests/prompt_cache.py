@@ -17,7 +17,7 @@ import orjson
 from cachetools import LRUCache
 
 from trivet_tasks.jobs import JobSpec, Prefix
-from trivet_tasks.latency import Latency
+from trivet_tasks.latency import Lane
 from trivet_tasks.requests.request_json import write_body
 from trivet_tasks.requests.request_messages import quoted, wrong
 
@@ -128,7 +128,7 @@ class Sharing:
         prefix = next(shared, None)
         if prefix is None:
             return spec
-        if len(self._lines) < MAX_LINES and spec.latency is not Latency.REALTIME:
+        if len(self._lines) < MAX_LINES and spec.latency.lane is not Lane.REALTIME:
             self._lines.add(prefix.digest)
         return replace(marked(spec, prefix), line=prefix.digest if prefix.digest in self._lines else None)
 
