@@ -42,6 +42,12 @@ class ClassSettings(BaseModel):
     """Latency budget: maximum time of a round of a job; for realtime it counts from submit."""
     attempt_timeout_s: float | None = Field(default=None, gt=0, le=86_400)
     """Time limit of one call. Not set: the rest of the budget, less a reserve for one fallback."""
+    first_token_timeout_s: float | None = Field(default=None, gt=0, le=86_400)
+    """Time from the start of a call to the first byte of its answer. Set: all calls of the class are streamed. Not set: 30 s
+    for streamed calls, more for long prompts."""
+    stall_timeout_s: float | None = Field(default=None, gt=0, le=86_400)
+    """Time for which the answer of a streamed call may stop. Set: all calls of the class are streamed. Not set: 30 s, or 60 s
+    where the provider sends no pings."""
     max_rounds: int = Field(ge=1, le=100)
     """Number of rounds after which a job without success ends as `failed`."""
     backoff_base_s: float = Field(gt=0, le=3_600)

@@ -46,6 +46,7 @@ from trivet_worker.adapters.protocol import (
     MESSAGE_LIMIT,
     NO_PURPOSE,
     Answer,
+    CallLimits,
     CallPurpose,
     Credentials,
     Failure,
@@ -124,18 +125,18 @@ class SdkCaller:
         body: bytes,
         model: str,
         attempt_id: str,
-        timeout_s: float,
+        limits: CallLimits,
         purpose: CallPurpose = NO_PURPOSE,
     ) -> Answer | Failure:
         """See `Caller.call`."""
-        progress = _Progress(self._wire.provider, timeout_within(timeout_s))
+        progress = _Progress(self._wire.provider, timeout_within(limits.total_s))
         try:
-            async with asyncio.timeout(timeout_s) as guard:
+            async with asyncio.timeout(limits.total_s) as guard:
                 attempt = self._attempt(body, model, attempt_id, purpose, progress)
                 del body  # here and below: a prompt in memory once less while its call is under way
                 answer = await attempt
         except TimeoutError as error:
-            answer = self._late(timeout_s, progress) if guard.expired() else self._from_network(error, progress)
+            answer = self._late(limits.total_s, progress) if guard.expired() else self._from_network(error, progress)
         except NotReady as error:
             answer = self._not_ready(error, progress)
         except ErrorAnswer as error:

@@ -20,7 +20,7 @@ from trivet_tasks.latency import ClassSettings, Latency
 from trivet_tasks.outcomes import RULES, Outcome
 from trivet_tasks.prices.cost_model import TYPICAL, Mix
 from trivet_worker.adapters import build_caller
-from trivet_worker.adapters.protocol import Answer, Caller, CallPurpose, Credentials, Failure
+from trivet_worker.adapters.protocol import Answer, Caller, CallLimits, CallPurpose, Credentials, Failure, StreamLimits
 from trivet_worker.run.process_state import WaitGroup
 
 log = logging.getLogger("trivet.worker")
@@ -64,6 +64,8 @@ class Call:
     wait_group: WaitGroup
     hedge_after_s: float | None = None
     """A call that takes longer than this is slow for its route; None: no hedge is wanted."""
+    stream: StreamLimits | None = None
+    """None: its answer is not streamed."""
     race: Race = field(default_factory=Race)
     born_at: float = field(default_factory=time.monotonic)
 
@@ -76,6 +78,11 @@ class Call:
     def quota(self) -> Quota:
         """Limits under which its permit was granted."""
         return Quota.of(self.route, self.job.target.model)
+
+    @property
+    def limits(self) -> CallLimits:
+        """Limits that the route's caller keeps."""
+        return CallLimits(self.timeout_s, self.stream)
 
     @property
     def ends_at(self) -> float:
@@ -204,7 +211,7 @@ class Calls:
     async def _call(self, call: Call) -> Answer | Failure:
         job, caller = call.job, self._callers[call.target.route]
         purpose = CallPurpose(call.target.model, job.id, job.batch_id)
-        answer = caller.call(job.prompt.body, call.target.wire_model, job.attempt_id, call.timeout_s, purpose)
+        answer = caller.call(job.prompt.body, call.target.wire_model, job.attempt_id, call.limits, purpose)
         if call.hedge_after_s is None:  # no hedge will want it
             job.prompt.release()
         return await answer
