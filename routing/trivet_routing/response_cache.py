@@ -39,7 +39,7 @@ SIZES = f"{PREFIX}cache:sizes"
 OVERHEAD_BYTES = 350
 """Bytes Redis needs for an entry beside its value: keys, expiry, size (measured with `MEMORY USAGE`, about)."""
 LEAD_GRACE_S = 30.0
-"""Seconds beyond its class's budget for which a silent job stays the leader; for realtime none."""
+"""Seconds beyond its budget for which a silent job stays the leader; for realtime none."""
 NEVER_KEPT_S = 600.0
 """Seconds for which every job calls for itself after an answer that could not be kept."""
 _CLEARED_AT_ONCE = 500
@@ -97,6 +97,8 @@ class LookUp(NamedTuple):
     key: str
     job_id: str
     over: str = ""
+    budget_s: float = 0.0
+    """Latency budget of its round, if it is more than its class's."""
 
 
 class Coalesce(NamedTuple):
@@ -182,12 +184,13 @@ class ResponseCache:
         return LookedUp([None if isinstance(one, Unusable) else one for one in found], len(foreign))
 
     def _ask(self, latency: Latency, asked: Sequence[LookUp]) -> list[CachedAnswer | Coalesce | Unusable | None]:
-        life_s = self._settings.of_class(latency).budget_s + (0 if latency is Latency.REALTIME else LEAD_GRACE_S)
+        grace_s = 0 if latency is Latency.REALTIME else LEAD_GRACE_S
         keys = [COUNTERS]
-        arguments: list[str | int] = [list(Latency).index(latency), int(life_s * 1_000)]
+        arguments: list[str | int] = [list(Latency).index(latency)]
         for one in asked:
             keys += [ANSWERS + one.key, LEADS + one.key]
-            arguments += [one.job_id, one.over]
+            life_s = max(self._settings.of_class(latency).budget_s, one.budget_s) + grace_s
+            arguments += [one.job_id, one.over, int(life_s * 1_000)]
         answers = cast("list[list[bytes]]", self._look_up(keys=keys, args=arguments))
         return [self._found(one.key, kind, value) for one, (kind, value) in zip(asked, answers, strict=True)]
 

@@ -319,7 +319,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     (request(model="gpt-4"), "model", "no such model: gpt-4"),
     (request(latency="realtme"), "latency", "Did you mean realtime?"),
     (request(latency="Batch"), "latency", "Did you mean batch?"),
-    (request(latency=3), "latency", "realtime, batch, async or deferred"),
+    (request(latency=3), "latency", "realtime, interactive, batch, async or deferred"),
     (request(max_tokens=None), "max_tokens", "is missing"),
     (request(max_tokens=0), "max_tokens", "is 0"),
     (request(max_tokens=-5), "max_tokens", "is -5"),
@@ -505,18 +505,15 @@ class TestEstimate:
 
 class TestWarnings:
     def test_names_a_class_that_fits(self) -> None:
-        (warning,) = parse(request(max_tokens=4_000)).warnings
-        assert "batch ends after 15 s" in warning
-        assert "latency async allows 120 s" in warning
-
-    def test_nothing_fits(self) -> None:
-        (warning,) = parse(request(max_tokens=128_000, latency="deferred")).warnings
-        assert "no latency class allows that" in warning
-
-    def test_realtime_goes_by_its_budget(self) -> None:
         assert parse(request(max_tokens=100, latency="realtime")).warnings == ()
         (warning,) = parse(request(max_tokens=400, latency="realtime")).warnings
-        assert "realtime ends after 3 s; latency batch allows 15 s" in warning
+        assert "realtime ends after 3 s; use latency interactive, or at most " in warning
+        (warning,) = parse(request(max_tokens=60_000, latency="realtime")).warnings
+        assert "; use latency batch, or at most " in warning
+
+    @pytest.mark.parametrize("latency", ["batch", "async", "deferred"])
+    def test_a_class_without_a_cap_takes_any_length(self, latency: str) -> None:
+        assert parse(request(max_tokens=128_000, latency=latency)).warnings == ()
 
     def test_a_beta_field_without_its_beta(self) -> None:
         edits: dict[str, Any] = {"context_management": {"edits": []}}

@@ -184,7 +184,8 @@ def idle_words(one: Announced, now: float) -> str:
 
 
 def _no_worker_of(lane: str) -> Impairment:
-    jobs = "realtime jobs fail" if lane == Lane.REALTIME else "batch, async and deferred jobs wait"
+    fast = "realtime jobs fail, interactive ones wait"
+    jobs = fast if lane == Lane.REALTIME else "batch, async and deferred jobs wait"
     return Impairment(
         ImpairmentKind.LANE,
         lane,

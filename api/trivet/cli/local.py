@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _FLOWER_PORT = 5555
 _READY_S = 90.0
-_TRY = 'trivet submit "Say hello." --model claude-sonnet-5-5 --latency realtime --wait'
+_TRY = 'trivet submit "Say hello." --model claude-sonnet-5-5 --latency interactive --wait'
 
 
 def demo(

@@ -1,6 +1,5 @@
 """`trivet submit`: one job in, and with `--wait` its answer out. `trivet bulk`: the same for a file of requests."""
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, nullcontext
@@ -53,7 +52,9 @@ def submit(
     model: Annotated[str | None, typer.Option(help=f"First-party id. Default: {DEFAULTS['model']}.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help=f"Default: {DEFAULTS['max_tokens']}.")] = None,
     system: Annotated[str | None, typer.Option(help="The system prompt.")] = None,
-    latency: Annotated[str | None, typer.Option(help="realtime, batch (the default), async or deferred.")] = None,
+    latency: Annotated[
+        str | None, typer.Option(help="realtime, interactive, batch (the default), async or deferred.")
+    ] = None,
     key: Annotated[str | None, typer.Option(help="Idempotency: the same key never runs twice.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="name=value; may be repeated.")] = None,
     deadline: Annotated[
@@ -104,8 +105,6 @@ def submit(
         raise InvalidRequest(
             "There is no prompt.", hint="Give one, or - to read it from standard input, or --file request.json."
         )
-    if not file and max_tokens is None:
-        logging.getLogger("trivet").setLevel(logging.ERROR)  # no warning about a max_tokens that nobody chose
     with options.client() as client:
         job = client.submit(**request)
         if not wait and timeout is None:
@@ -147,7 +146,9 @@ def bulk(
             "job. Default: a key is the name of a line of this batch."
         ),
     ] = None,
-    latency: Annotated[str | None, typer.Option(help="realtime, batch (the default), async or deferred.")] = None,
+    latency: Annotated[
+        str | None, typer.Option(help="realtime, interactive, batch (the default), async or deferred.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Model of the lines that name none.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Maximum tokens of the lines that do not set it.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="name=value, for every job; may be repeated.")] = None,
@@ -229,7 +230,7 @@ def check_with_bar(
     now: float,
     skip_bad: bool,
     dedupe: bool = False,
-    each: "Callable[[JobSpec], None] | None" = None,
+    each: "Callable[[JobSpec, int], None] | None" = None,
     name: str = "",
 ) -> "FileCheck":
     """Check a JSON Lines file of requests whole, with a bar on a terminal; see `check_file`.
@@ -239,7 +240,7 @@ def check_with_bar(
         now: seconds since the epoch.
         skip_bad: leave bad lines out instead of refusing the file.
         dedupe: a key is one of its tenant's.
-        each: called with every good request.
+        each: called with every good request and the number of its line.
         name: the file's name in messages; empty: its path.
 
     Raises:

@@ -60,7 +60,7 @@ class Client(Connected):
             BrokerUnavailable: of a realtime job; the broker or the shared state does not answer.
         """
         given: dict[str, Any] = {**request} if prompt is None else {"prompt": prompt, **request}
-        if given.get("latency") == Latency.REALTIME:
+        if given.get("latency") in (Latency.REALTIME, Latency.INTERACTIVE):
             _ = self._connections.dispatcher  # loads Celery, over a second: not from the first job's three
         now, routes = self._connections.now(), self._connections.known_routes
         spec = self._warned(parse_request(given, settings=self.settings, now=now, routes=routes))

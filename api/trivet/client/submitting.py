@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Self
 
+from trivet_store.controls import pause_of_new
 from trivet_store.database.engine import BULK_BYTES, BULK_ROWS
 from trivet_store.jobs import batches
 from trivet_store.jobs.batches import Loading
-from trivet_store.jobs.enqueue import Accepted, BatchRef, insert
+from trivet_store.jobs.enqueue import Accepted, BatchRef, DirectDispatch, insert
 from trivet_tasks.config.budgets import labels_of
 from trivet_tasks.errors import BrokerUnavailable, InvalidRequest, KeyConflict
 from trivet_tasks.jobs import JobSpec
-from trivet_tasks.latency import Latency
+from trivet_tasks.latency import Lane, Latency
 from trivet_tasks.requests.prompt_cache import Sharing, marked
 
 if TYPE_CHECKING:
@@ -27,32 +28,31 @@ owner."""
 
 
 def submit_one(connections: "Connections", spec: JobSpec) -> Accepted:
-    """Record one job; a realtime one is dispatched in the same transaction.
+    """Record one job; a realtime or interactive one is dispatched in the same transaction, if a route can take it.
 
     Raises:
         BrokerUnavailable: a realtime job needs the broker now. Nothing was written.
-        InvalidRequest: no route will ever take the realtime job; names each and why.
+        InvalidRequest: no route will ever take the realtime or interactive job; names each and why.
         KeyConflict: the key is taken by a different request.
     """
     if spec.prefixes:
         spec = marked(spec, spec.prefixes[0])
-    if spec.latency is not Latency.REALTIME or (spec.not_before or 0) > connections.store.clock.reckoned():
+    if spec.latency.lane is not Lane.REALTIME or (spec.not_before or 0) > connections.store.clock.reckoned():
         accepted = _insert_one(connections, spec)
         connections.tell_work()
         return accepted
-    with connections.requires_redis():
-        choice = connections.dispatcher.choice_for(spec)
-        direct = connections.dispatcher.direct(choice)
-        if direct is None:
-            connections.redis.ping()  # without a route nothing may have shown yet that there is no broker
-    if choice.refusals and choice.hopeless:
-        raise InvalidRequest(f"No route can take this job: {choice.reasons()}.", hint="`trivet routes` lists them.")
-    reasons = None
-    if direct is None:
-        reasons = choice.reasons() or "no worker has made a route known yet (`trivet routes`)"
+    try:
+        direct, reasons = _route_now(connections, spec)
+    except BrokerUnavailable as error:
+        if spec.latency is Latency.REALTIME:
+            raise
+        direct, reasons = None, error.message
     labels = connections.asked_labels.now()
     with connections.store.write() as connection:
-        if direct is not None:
+        paused = pause_of_new(connection, spec.tenant, spec.latency)
+        if paused is not None:
+            direct, reasons = None, f"the {paused.words()}"
+        elif direct is not None:
             held = connections.dispatcher.held_by_budget(connection, spec, labels_of(spec, labels), direct)
             direct, reasons = (direct, None) if held is None else (None, held)
         (accepted,) = insert(
@@ -72,6 +72,20 @@ def submit_one(connections: "Connections", spec: JobSpec) -> Accepted:
     elif not accepted.existed:
         connections.tell_work()
     return accepted
+
+
+def _route_now(connections: "Connections", spec: JobSpec) -> tuple[DirectDispatch | None, str | None]:
+    """Return the route to which the job goes at once, else why it waits. Raises as `submit_one` does."""
+    with connections.requires_redis():
+        choice = connections.dispatcher.choice_for(spec)
+        direct = connections.dispatcher.direct(choice, spec.latency)
+        if direct is None:
+            connections.redis.ping()  # without a route nothing may have shown yet that there is no broker
+    if choice.refusals and choice.hopeless:
+        raise InvalidRequest(f"No route can take this job: {choice.reasons()}.", hint="`trivet routes` lists them.")
+    if direct is None:
+        return None, choice.reasons() or "no worker has made a route known yet (`trivet routes`)"
+    return direct, None
 
 
 def _insert_one(connections: "Connections", spec: JobSpec) -> Accepted:

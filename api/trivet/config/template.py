@@ -30,7 +30,7 @@ from trivet.config.effective import toml_key
 from trivet_tasks.catalog import PROVIDERS, Provider
 from trivet_tasks.errors import ConfigError
 
-NAMES = ("aws-native", "multi-cloud", "startup", "sydney")
+NAMES = ("aws-native", "eu", "multi-cloud", "startup", "sydney")
 """Names of all reference set-ups."""
 _FOLDER = resources.files("trivet") / "config" / "scenarios"
 _TITLE = re.compile(r"# [a-z-]+: (.*)\.")
@@ -180,7 +180,7 @@ _ROUTE_KEYS = """\
 """The keys of a route that a proposal leaves out."""
 
 _CLASSES = """\
-# The latency classes: realtime, batch, async, deferred. One key set alone leaves the others as they are.
+# The latency classes: realtime, interactive, batch, async, deferred. One key set alone leaves the others as they are.
 [classes.realtime]
 # budget_s = 3                          # how long a round of work on a job may take, in seconds
 # order = "latency"                     # latency, cost, priority or weight

@@ -9,6 +9,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
+from trivet_store import controls
+from trivet_store.controls import Control
 from trivet_store.database.engine import Store
 from trivet_store.database.locking import lock_flows
 from trivet_store.schema import Usd, usd_sum
@@ -38,6 +40,8 @@ class Progress:
     """Maximum further cost: calls that are over and whose cost is not known, such as timeouts."""
     dedupe: bool = False
     """True if its keys are those of their tenants: requests join earlier jobs of theirs."""
+    paused: tuple[Control, ...] = ()
+    """Pauses of the batch, and of tenants and classes that it has jobs of; none once it is done."""
 
     @property
     def ended(self) -> int:
@@ -138,7 +142,7 @@ def advance(connection: Connection, before: Loading, fingerprints: Sequence[str]
             double.
     """
     after = replace(before, taken=before.taken + len(fingerprints), digest=chain(before.digest, fingerprints))
-    connection.execute(_HOLD, {"id": before.id, "held": True})
+    hold(connection, before.id, held=True)
     parameters = {"id": before.id, "taken": after.taken, "digest": after.digest}
     known = {"before": before.taken, "digest_before": before.digest}
     if connection.execute(_ADVANCE, {**parameters, **known}).rowcount == 0:
@@ -171,9 +175,14 @@ def open_batch(connection: Connection, batch_id: int) -> None:
     """
     lock_flows(connection, batch_id)
     if connection.execute(_OPEN, {"id": batch_id}).rowcount:
-        connection.execute(_HOLD, {"id": batch_id, "held": False})
+        hold(connection, batch_id, held=False)
     elif connection.execute(_CANCELLED, {"id": batch_id}).one_or_none() is None:
         raise NotFound("The batch was discarded.", hint="Submit it again if it is to run.")
+
+
+def hold(connection: Connection, batch_id: int, *, held: bool) -> None:
+    """Let no job of an incomplete or cancelled batch be dispatched, or let them go. A pause is another thing."""
+    connection.execute(_HOLD, {"id": batch_id, "held": held})
 
 
 def mark_incomplete(connection: Connection, batch_id: int, error: str) -> None:
@@ -237,4 +246,5 @@ def _progress(connection: Connection, row: Row[Any]) -> Progress:
         error=row.error,
         estimated_usd=connection.execute(estimated, {"id": row.id}).scalar_one() or Decimal(0),
         dedupe=bool(row.dedupe),
+        paused=controls.pauses_of_batch(connection, row.id) if row.ended < row.total else (),
     )

@@ -3,12 +3,23 @@
 import difflib
 import os
 import tomllib
+from collections.abc import Mapping
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    StringConstraints,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+)
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -206,6 +217,21 @@ class Settings(BaseSettings):
     _source: str = PrivateAttr(default="the built-in defaults")
     _path: Path | None = PrivateAttr(default=None)
 
+    @field_validator("classes", mode="wrap")
+    @classmethod
+    def _over_defaults(cls, given: Any, read: ValidatorFunctionWrapHandler) -> dict[Latency, ClassSettings]:
+        """Lay a class's settings over its defaults, so that one key can be set alone; which were set stays known."""
+        if not isinstance(given, Mapping):
+            return cast("dict[Latency, ClassSettings]", read(given))
+        tables = {str(name): table for name, table in given.items()}
+        filled = {latency.value: terms.model_dump() for latency, terms in DEFAULTS.items()}
+        for name, table in tables.items():
+            filled[name] = {**filled.get(name, {}), **table} if isinstance(table, dict) else table
+        return {
+            latency: ClassSettings.model_construct(_fields_set=set(tables.get(latency, ())), **terms.model_dump())
+            for latency, terms in read(filled).items()
+        }
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -312,7 +338,6 @@ def load_settings(named: Path | None = None) -> Settings:
         given = _read_toml(path)
         base = path.parent
     _anchor_secret_files(given, base)
-    _fill_classes(given)
     try:
         settings = Settings(**given)
     except ValidationError as error:
@@ -348,17 +373,6 @@ def _anchor_secret_files(given: dict[str, Any], base: Path) -> None:
             key = table.get(name) if isinstance(table, dict) else None
             if isinstance(key, str) and key.startswith("file:") and key != "file:":
                 table[name] = f"file:{(base / key.removeprefix('file:')).absolute()}"
-
-
-def _fill_classes(given: dict[str, Any]) -> None:
-    """Merge a file's settings of a class into that class's defaults, so that a file or a variable can set a single key."""
-    classes = given.get("classes", {})
-    if not isinstance(classes, dict):
-        return
-    filled: dict[str, Any] = {latency.value: settings.model_dump() for latency, settings in DEFAULTS.items()}
-    for name, table in classes.items():
-        filled[name] = {**filled.get(name, {}), **table} if isinstance(table, dict) else table
-    given["classes"] = filled
 
 
 def _follow_environment(settings: Settings) -> None:

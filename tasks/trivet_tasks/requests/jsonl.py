@@ -145,7 +145,7 @@ def check_file(
     now: float,
     dedupe: bool = False,
     tell: Callable[[int, float], None] = lambda _rows, _share: None,
-    each: Callable[[JobSpec], None] | None = None,
+    each: Callable[[JobSpec, int], None] | None = None,
     name: str = "",
 ) -> FileCheck:
     """Validate every line of a file before any is taken.
@@ -158,7 +158,8 @@ def check_file(
         now: the moment of the submit, seconds since the epoch.
         dedupe: a key is one of its tenant's: lines of two tenants may have the same.
         tell: called every `TELL_EVERY` lines, with the requests found so far and the share of the file that was read.
-        each: is given every job of the file once, as it is read: valid rows, without those that repeat an earlier one.
+        each: is given every job of the file once with the number of its line, as it is read: valid rows, without those
+            that repeat an earlier one.
         name: the file's name in messages; empty: its path.
 
     Raises:
@@ -181,7 +182,7 @@ def check_file(
             else:
                 rows += 1
                 if each is not None and lines.repeated == repeated:
-                    each(found)
+                    each(found, lines.line)
                 repeated = lines.repeated
         _same(name, status, os.fstat(file.fileno()))
     if bad and not skip_bad:
@@ -219,6 +220,8 @@ class _Rows:
     def __init__(self, file: BinaryIO, reader: RequestReader, now: float, keys: Seen, *, dedupe: bool) -> None:
         self.repeated = 0
         self.digest = blake2b(digest_size=16)
+        self.line = 0
+        """Number of the line that was read last, from 1."""
         self._file = file
         self._reader = reader
         self._now = now
@@ -226,13 +229,12 @@ class _Rows:
         self._dedupe = dedupe
 
     def __iter__(self) -> Iterator[JobSpec | Problem]:
-        number = 0
         while line := self._file.readline(MAX_LINE_BYTES + 1):
-            number += 1
+            self.line += 1
             self.digest.update(line)
-            if number == 1:
+            if self.line == 1:
                 line = line.removeprefix(_BOM)
-            where = f"line {number}"
+            where = f"line {self.line}"
             if len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):
                 yield Problem(where, self._too_long(len(line)))
             elif not line.isspace() and line:

@@ -5,7 +5,7 @@ A request is the Messages API body (`trivet_tasks.requests.request_body` has its
     model        first-party id, e.g. claude-sonnet-5-5
     prompt       a text, short for messages with this one message of the user
     key          of a single job: idempotency within its tenant; in a batch: the name of the request, unique there
-    latency      realtime, batch (the default), async or deferred
+    latency      realtime, interactive, batch (the default), async or deferred
     deadline     after this the result is worthless: a span from now ("90s", "5m", "24h"), seconds from now, or a moment
                  (datetime with time zone, ISO 8601)
     not_before   do not start earlier: the same forms
@@ -32,6 +32,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from cachetools import LRUCache
 
+from trivet_tasks.call_times import too_short_text
 from trivet_tasks.catalog import RETIRED, Model, known, near_matches
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
@@ -78,7 +79,6 @@ from trivet_tasks.requests.request_terms import (
     read_names,
     read_tags,
     read_times,
-    too_short_text,
 )
 
 KnownRoutes: TypeAlias = Callable[[], Mapping[str, RouteSettings]]
@@ -310,7 +310,7 @@ class RequestReader:
                 filter(
                     None,
                     (
-                        too_short_text(model, latency, max_tokens, settings),
+                        too_short_text(model, latency, max_tokens, settings.classes),
                         retirement_warning(model, serving_routes(model_id, settings.routes), today) if model else "",
                     ),
                 )

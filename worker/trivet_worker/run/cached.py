@@ -15,9 +15,10 @@ from trivet_store.events import Drop
 from trivet_store.jobs.answering import Answered, CachedAnswer, Served, end_answered
 from trivet_store.jobs.coalescing import FREED_AT_ONCE, LOOK_AGAIN_S, CoalescedJob, coalesce, free_coalesced
 from trivet_store.steps import End, Settlement, Transition
+from trivet_tasks.call_times import call_time
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.jobs import DispatchedJob
-from trivet_tasks.latency import Latency
+from trivet_tasks.latency import Lane, Latency
 from trivet_tasks.messages import Chunk
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.shared_state import is_away, publish_finished, publish_work
@@ -69,7 +70,11 @@ class Cached:
         if not asking:
             return chunk.jobs
         to_call = {job.id for job in chunk.jobs if not job.cache_key}
-        looks = [LookUp(job.cache_key or "", job.id) for job in asking.values()]
+        classes = self._settings.classes
+        looks = [
+            LookUp(job.cache_key or "", job.id, budget_s=call_time(classes, chunk.latency, chunk.model, job).budget_s)
+            for job in asking.values()
+        ]
         for _ in range(LOOKS):
             if not looks:
                 break
@@ -79,7 +84,8 @@ class Cached:
             to_call.update(job.id for job in found.to_call)
             to_call.update(job.id for job in self._end_safely(chunk, found.answered))
             leaderless = self._coalesce(chunk, found.coalesced)
-            looks = [LookUp(asking[job.id].cache_key or "", job.id, over=job.leader) for job in leaderless]
+            over = {job.id: job.leader for job in leaderless}
+            looks = [look._replace(over=over[look.job_id]) for look in looks if look.job_id in over]
         to_call.update(look.job_id for look in looks)
         return [job for job in chunk.jobs if job.id in to_call]
 
@@ -170,7 +176,7 @@ class Cached:
         """Let jobs wait for their leaders. Returns those whose leader has already ended."""
         if not wanted:
             return ()
-        look_again_s = REALTIME_LOOK_AGAIN_S if chunk.latency is Latency.REALTIME else LOOK_AGAIN_S
+        look_again_s = REALTIME_LOOK_AGAIN_S if chunk.latency.lane is Lane.REALTIME else LOOK_AGAIN_S
         with self._store.write() as connection:
             result = coalesce(self._store, connection, wanted, look_again_s)
         if result.coalesced:

@@ -14,6 +14,7 @@ from trivet_routing.liveness.monitors import Pulse
 from trivet_routing.permits import Quota
 from trivet_routing.route_choice import Candidate, Requirements
 from trivet_store.steps import CallTarget, ClaimedJob
+from trivet_tasks.call_times import CallTime
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.errors import place_of
 from trivet_tasks.latency import ClassSettings, Latency
@@ -59,6 +60,8 @@ class Call:
     route: RouteSettings
     """The route's settings when the job was claimed."""
     timeout_s: float
+    allowed: CallTime
+    """The time that its class gives the job: `timeout_s` before deadline and budget cut it."""
     full_time: bool
     """False where deadline or budget left the call so little time that a timeout says nothing about the route."""
     wait_group: WaitGroup
@@ -301,6 +304,7 @@ def fallback_reserve_s(fallbacks: Sequence[Candidate]) -> float:
 def attempt_timeout_s(
     latency: Latency,
     terms: ClassSettings,
+    allowed: CallTime,
     *,
     spent_s: float,
     deadline_at: float | None,
@@ -310,22 +314,18 @@ def attempt_timeout_s(
     """Return the time limit of the next call, in seconds; 0 or less when no time is left for one.
 
     Args:
+        allowed: the time that the class gives the job.
         spent_s: what the round has used of its budget.
         reserve_s: what the quickest route that could still take the job would need; 0 = there is none.
     """
-    left = terms.budget_s - spent_s
+    left = allowed.budget_s - spent_s
     if deadline_at is not None:
         left = min(left, deadline_at - now)
     if latency is Latency.REALTIME and terms.attempt_timeout_s is None:
         return left - min(reserve_s, left / 2)
-    return min(left, _class_timeout_s(terms))
+    return min(left, allowed.attempt_s)
 
 
-def is_full_time(timeout_s: float, terms: ClassSettings) -> bool:
-    """Return whether a call had at least half of its class's time: only then does a timeout count."""
-    return timeout_s >= _class_timeout_s(terms) / 2
-
-
-def _class_timeout_s(terms: ClassSettings) -> float:
-    """Return the time limit of a class's calls; without a timeout of its own, half its budget: the rest is for another route."""
-    return terms.attempt_timeout_s or terms.budget_s / 2
+def is_full_time(timeout_s: float, allowed: CallTime) -> bool:
+    """Return whether a call had at least half of its time: only then does a timeout count."""
+    return timeout_s >= allowed.attempt_s / 2
