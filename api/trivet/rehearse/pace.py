@@ -94,8 +94,8 @@ class WorkplanReader:
         self._classes: Counter[Latency] = Counter()
         self._times: dict[Latency, CallTime] = {}
 
-    def read(self, check: Callable[[Callable[[JobSpec], None]], FileCheck]) -> tuple[FileCheck, Workplan]:
-        """Check the file and plan it. `check` calls its argument with every good request, as for `Planner.file`.
+    def read(self, check: Callable[[Callable[[JobSpec, int], None]], FileCheck]) -> tuple[FileCheck, Workplan]:
+        """Check the file and plan it. `check` calls its argument as for `Planner.file`.
 
         Raises:
             InvalidRequest: the file cannot be read or has bad lines.
@@ -103,12 +103,12 @@ class WorkplanReader:
         checked: list[FileCheck] = []
         classes = self._planner.settings.classes
 
-        def counted(each: Callable[[JobSpec], None]) -> FileCheck:
-            def count(spec: JobSpec) -> None:
+        def counted(each: Callable[[JobSpec, int], None]) -> FileCheck:
+            def count(spec: JobSpec, line: int) -> None:
                 self._classes[spec.latency] += 1
                 allowed = call_time(classes, spec.latency, spec.model, spec)
                 self._times[spec.latency] = max(allowed, self._times.get(spec.latency, allowed))
-                each(spec)
+                each(spec, line)
 
             checked.append(check(count))
             return checked[0]
