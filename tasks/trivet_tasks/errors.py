@@ -114,7 +114,16 @@ class ProbeNotMade(TrivetError):
 
 
 class ResultTimeout(TrivetError, TimeoutError):
-    """Waiting ended before the job did. The job goes on."""
+    """Waiting ended before the job did.
+
+    `reasons` says in sentences why it has not ended, empty where it moves. `held_up` is true if something is wrong, so
+    that it does not go on by itself.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", reasons: tuple[str, ...] = (), held_up: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.reasons = reasons
+        self.held_up = held_up
 
 
 def place_of(error: BaseException) -> str:

@@ -12,7 +12,8 @@ import pytest
 from tests.command_line import run_trivet
 
 from trivet.config.template import NAMES, found_credentials, template
-from trivet_tasks.config.settings import CONFIG_NAME, Settings, load_settings
+from trivet_tasks.config.finding import CONFIG_NAME
+from trivet_tasks.config.settings import Settings, load_settings
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / CONFIG_NAME
 SECRETS = {
@@ -336,6 +337,7 @@ def test_the_example_loads_and_has_the_three_real_routes() -> None:
 
 
 def test_db_upgrade_creates_and_says_from_where_to_where(folder: Path) -> None:
+    (folder / CONFIG_NAME).touch()
     assert json.loads(run_trivet("db", "version", "--json").out)["version"] is None
     assert not (folder / ".trivet" / "trivet.db").exists()
     first = run_trivet("db", "upgrade")
@@ -348,6 +350,7 @@ def test_db_upgrade_creates_and_says_from_where_to_where(folder: Path) -> None:
 
 @pytest.mark.parametrize("command", [("db", "upgrade"), ("up", "--simulate")])
 def test_a_database_from_a_newer_version_is_refused(folder: Path, command: tuple[str, ...]) -> None:
+    (folder / CONFIG_NAME).touch()
     run_trivet("db", "upgrade")
     with sqlite3.connect(folder / ".trivet" / "trivet.db") as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")

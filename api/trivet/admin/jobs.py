@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from trivet.admin.blocked import Blocked, blocked_batch, blocked_job, blocked_waiting_job
 from trivet.admin.group import Group
+from trivet.client.blocked import Blocked, blocked_batch, blocked_job
 from trivet.client.connections import Connections
 from trivet.client.jobs import find_by_id, find_by_key, find_newest, find_newest_batches
 from trivet_store.jobs import batches, coalescing
@@ -38,7 +38,7 @@ class JobLife(NamedTuple):
     leader: str | None
     """The id of the job with an equal request whose answer it waits for; None unless it is `coalesced`."""
     blocked: Blocked
-    """The reason why no route takes it now, while it waits."""
+    """The reason why it does not move; empty where it does."""
     request: dict[str, Any] | None
     """The body of the Messages API, if it was asked for and is still kept."""
     now: float
@@ -102,7 +102,7 @@ class Jobs(Group):
             body = results.request_body(connection, job.id) if request else None
             leader = coalescing.leader_of(connection, job.id) if job.state == JobState.COALESCED else None
             now = store.now(connection)
-        blocked = blocked_waiting_job(self._connections, job)
+        blocked = blocked_job(self._connections, job)
         read = None if body is None else orjson.loads(body)
         job = replace(job, estimated_usd=results.estimated(attempts))
         return JobLife(job, tuple(attempts), tuple(retries), leader, blocked, read, now)

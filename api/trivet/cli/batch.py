@@ -106,7 +106,6 @@ def status(name: Name, as_json: Json = False) -> None:
         print_line(reason, style="dim", indent=2)
     if progress.state == BatchState.INCOMPLETE:
         print_line(f"incomplete: {progress.error}", style="yellow")
-        print_line(f"Submit it again to add the rest, or run it as it is: trivet batch accept {name}", style="yellow")
     for said in _how_to_retry(progress):
         print_line(said, style="yellow")
     if held.wrong:
@@ -159,10 +158,8 @@ def wait(
         try:
             progress = wait_for(client, batch, timeout=limit_s)
         except ResultTimeout as error:
-            print_error(f"trivet: {error.message} Its state: trivet batch status {name}")
-            with options.admin() as admin:
-                held = admin.batches.blocked(name).wrong
-            raise typer.Exit(HELD_UP if held else FAILED) from None
+            print_error(f"trivet: {error}\nIts state: trivet batch status {name}")
+            raise typer.Exit(HELD_UP if error.held_up else FAILED) from None
     if as_json:
         output.print_json(as_object(progress))
     else:

@@ -111,12 +111,14 @@ def result(
 
     with options.client() as client:
         job = _job(client, job_id, key, tenant)
-        with telling(client.settings, lambda admin: admin.jobs.blocked(job.id)) as teller:
+        with telling(client.settings, lambda admin: admin.jobs.blocked(job.id)):
             try:
                 found = job.result(timeout if wait or timeout is not None else 0)
-            except ResultTimeout:
+            except ResultTimeout as error:
                 print_error(f"trivet: job {job.id} is {job.state} and has no result yet. --wait waits for it.")
-                raise typer.Exit(HELD_UP if teller.held else FAILED) from None
+                for reason in error.reasons:
+                    print_error(reason, style="yellow")
+                raise typer.Exit(HELD_UP if error.held_up else FAILED) from None
     print_result(found, as_json=as_json)
 
 

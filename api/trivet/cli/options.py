@@ -51,9 +51,9 @@ def config_option() -> Path | None:
     return _config
 
 
-def settings() -> Settings:
-    """Return the settings of this run. ConfigError when they are wrong."""
-    return load_settings(_config)
+def settings(*, required: bool = True) -> Settings:
+    """Return the settings of this run. ConfigError when they are wrong, or required and not there."""
+    return load_settings(_config, required=required)
 
 
 def client() -> "Client":
@@ -63,11 +63,11 @@ def client() -> "Client":
     return Client(settings=settings())
 
 
-def admin() -> "Admin":
-    """Return an operations API with the settings of this run."""
+def admin(*, required: bool = True) -> "Admin":
+    """Return an operations API with the settings of this run (`settings`)."""
     from trivet.admin import Admin
 
-    return Admin(settings=settings())
+    return Admin(settings=settings(required=required))
 
 
 def named_routes(settings: Settings, names: Iterable[str]) -> list[str]:

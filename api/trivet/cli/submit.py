@@ -1,8 +1,9 @@
 """`trivet submit`: one job in, and with `--wait` its answer out. `trivet bulk`: the same for a file of requests."""
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -95,17 +96,18 @@ def submit(
             "There is no prompt.", hint="Give one, or - to read it from standard input, or --file request.json."
         )
     with options.client() as client:
-        job = client.submit(**request)
+        with _printed_instead_of_logged():
+            job = client.submit(**request)
+        _print_warnings(job.warnings)
         if not wait and timeout is None:
-            output.print_json({"id": job.id}) if as_json else print(job.id)  # noqa: T201
+            output.print_json({"id": job.id, "warnings": job.warnings}) if as_json else print(job.id)  # noqa: T201
             return
-        with telling(client.settings, lambda admin: admin.jobs.blocked(job.id)) as teller:
+        with telling(client.settings, lambda admin: admin.jobs.blocked(job.id), told=job.warnings):
             try:
                 result = job.result(timeout)
             except ResultTimeout as error:
-                then = "It stays" if teller.held else "It goes on"
-                print_error(f"trivet: {error.message} {then}: trivet job result {job.id} --wait")
-                raise typer.Exit(HELD_UP if teller.held else FAILED) from None
+                print_error(f"trivet: {error}\nTo wait on: trivet job result {job.id} --wait")
+                raise typer.Exit(HELD_UP if error.held_up else FAILED) from None
         print_result(result, as_json=as_json)
 
 
@@ -171,9 +173,11 @@ def bulk(
         results = ResultsFile(out) if out else None  # before any job is taken in: it may not be writable
         with results or nullcontext():
             batch = _take_in(client, check, chosen, defaults)
+            _print_warnings(batch.warnings)
             source.close()  # a copy of standard input is not needed while it waits
             progress = wait_for(client, batch, results) if wait or results else batch.progress()
-    _report(check, progress, out, waited=wait or results is not None, as_json=as_json)
+    waited = wait or results is not None
+    _report(check, progress, out, batch.warnings, waited=waited, as_json=as_json)
     if (wait or results) and progress.succeeded < progress.total:
         raise typer.Exit(FAILED)
 
@@ -237,7 +241,7 @@ def _take_in(client: "Client", check: "FileCheck", name: str, defaults: dict[str
 
     warnings: Counter[str] = Counter()
     try:
-        with bar(f"Submitting {name}", check.rows, unit="jobs") as advance:
+        with bar(f"Submitting {name}", check.rows, unit="jobs") as advance, _printed_instead_of_logged():
             return client.submit_specs(
                 _quietly(read_file(check, client.settings, defaults), warnings, advance), name=name
             )
@@ -262,7 +266,31 @@ def _quietly(specs: "Iterable[JobSpec]", warnings: Counter[str], advance: Advanc
     advance(number)
 
 
-def _report(check: "FileCheck", progress: "Progress", out: Path | None, *, waited: bool, as_json: bool) -> None:
+@contextmanager
+def _printed_instead_of_logged() -> Iterator[None]:
+    """Keep warnings that nothing takes the jobs out of the log."""
+    logger = logging.getLogger("trivet.unattended")
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = False
+
+
+def _print_warnings(warnings: tuple[str, ...]) -> None:
+    for warning in warnings:
+        print_error(f"warning: {warning}", style="yellow")
+
+
+def _report(
+    check: "FileCheck",
+    progress: "Progress",
+    out: Path | None,
+    warnings: tuple[str, ...],
+    *,
+    waited: bool,
+    as_json: bool,
+) -> None:
     if as_json:
         problems = [{"where": problem.where, "message": problem.message} for problem in check.problems]
         more = {
@@ -270,6 +298,7 @@ def _report(check: "FileCheck", progress: "Progress", out: Path | None, *, waite
             "left_out": check.bad,
             "problems": problems,
             "results": str(out) if out else None,
+            "warnings": warnings,
         }
         output.print_json({**as_object(progress), **more})
         return

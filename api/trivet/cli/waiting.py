@@ -33,7 +33,7 @@ def wait_for(
     try:
         with (
             bar(batch.name, progress.total, progress.ended, unit="jobs") as advance,
-            telling(client.settings, lambda admin: admin.batches.blocked(batch.name)) as teller,
+            telling(client.settings, lambda admin: admin.batches.blocked(batch.name), told=batch.warnings) as teller,
             beside("trivet-progress", partial(_watch, batch, advance, teller)),
         ):
             if results is not None:

@@ -85,6 +85,8 @@ class AsyncJob:
         self._threads = threads
         self._job = job
         self.id = job.id
+        self.warnings = job.warnings
+        """See `Job.warnings`."""
 
     def __repr__(self) -> str:
         return f"AsyncJob({self.id!r})"
@@ -116,6 +118,8 @@ class AsyncBatch:
         self._threads = threads
         self._batch = batch
         self.name = batch.name
+        self.warnings = batch.warnings
+        """See `Job.warnings`."""
 
     def __repr__(self) -> str:
         return f"AsyncBatch({self.name!r})"

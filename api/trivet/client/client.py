@@ -1,7 +1,7 @@
 """The client: what a producer imports."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -12,6 +12,7 @@ from trivet.client.jobs import Batch, Job, find_by_key, find_newest, find_newest
 from trivet.client.submitting import fill_batch, submit_one
 from trivet_store.jobs import batches
 from trivet_store.reports import results
+from trivet_store.reports.backlog import FlowRequirements, requirements_of_batch
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import InvalidRequest, StoreUnavailable
 from trivet_tasks.jobs import JobSpec
@@ -31,11 +32,12 @@ class Client(Connected):
     """Submits jobs and reads their results. Thread-safe; may be made before a fork and used after it.
 
     Args:
-        config: the configuration file; else `TRIVET_CONFIG`, `trivet.toml` here, or the defaults.
+        config: the configuration file; else `TRIVET_CONFIG`, or the nearest `trivet.toml` or running `trivet up`, in this
+            folder or above; else `TRIVET_*` variables.
         settings: settings made elsewhere, instead of a file.
 
     Raises:
-        ConfigError: the configuration is wrong. The database is opened when first used.
+        ConfigError: the configuration is wrong, or there is none. The database is opened when first used.
     """
 
     def __init__(self, config: Path | str | None = None, *, settings: Settings | None = None) -> None:
@@ -44,6 +46,9 @@ class Client(Connected):
 
     def submit(self, prompt: str | None = None, /, **request: Unpack[SubmitParams]) -> Job:
         """Submit one job; when this returns it is on disk and will reach one end state.
+
+        A job that nothing takes as things are (no scheduler, no worker, no route that ever could) is accepted with a
+        warning: in the log once, and in `Job.warnings`.
 
         Args:
             prompt: short for `messages` with one message of the user.
@@ -62,7 +67,11 @@ class Client(Connected):
             _ = self._connections.dispatcher  # loads Celery, over a second: not from the first job's three
         now, routes = self._connections.now(), self._connections.known_routes
         spec = self._warned(parse_request(given, settings=self.settings, now=now, routes=routes))
-        return Job(self._connections, submit_one(self._connections, spec).id)
+        accepted = submit_one(self._connections, spec)
+        if accepted.existed or accepted.claim:  # looked after before, or dispatched to a worker by now
+            return Job(self._connections, accepted.id)
+        required = FlowRequirements(spec.model, spec.latency, spec.residency, spec.compliance, spec.features)
+        return Job(self._connections, accepted.id, self._unattended([required]))
 
     def submit_many(
         self, requests: Iterable[Mapping[str, Any]], *, name: str | None = None, **defaults: Unpack[RequestParams]
@@ -94,7 +103,9 @@ class Client(Connected):
         except StoreUnavailable as error:  # the name may be one that we made up
             error.hint = f"{error.hint} To go on, submit the same under the name {chosen!r}: what was taken in is not taken twice."
             raise
-        return Batch(self._connections, chosen, batch_id)
+        with self._connections.store.read() as connection:
+            required = requirements_of_batch(connection, chosen)
+        return Batch(self._connections, chosen, batch_id, self._unattended(required))
 
     def job(self, job_id: str) -> Job:
         """Return the job of this id. NotFound when there is none."""
@@ -130,6 +141,12 @@ class Client(Connected):
     def batches(self, limit: int = 100) -> list[batches.Progress]:
         """Return the newest batches with their progress, newest first."""
         return find_newest_batches(self._connections, limit)
+
+    def _unattended(self, required: Sequence[FlowRequirements]) -> tuple[str, ...]:
+        """Return, and log, why nothing takes jobs with these requirements."""
+        warnings = self._connections.unattended.warnings(required) if required else ()
+        self._connections.unattended.log(warnings)
+        return warnings
 
     def _warned(self, spec: JobSpec) -> JobSpec:
         for warning in spec.warnings:

@@ -11,7 +11,7 @@ from trivet_store.jobs import batches, cancelling, retrying
 from trivet_store.jobs.batches import Progress
 from trivet_store.reports import results
 from trivet_store.reports.results import JobRow
-from trivet_tasks.errors import NotFound
+from trivet_tasks.errors import NotFound, ResultTimeout
 from trivet_tasks.states import END_STATES, JobState, JobStateName, read_job_state
 
 PAGE_JOBS = 200
@@ -20,9 +20,11 @@ PAGE_JOBS = 200
 class Job:
     """A submitted job. Cheap to make and to keep: it holds the id and the client's connections."""
 
-    def __init__(self, connections: Connections, job_id: str) -> None:
+    def __init__(self, connections: Connections, job_id: str, warnings: tuple[str, ...] = ()) -> None:
         self._connections = connections
         self.id = job_id
+        self.warnings = warnings
+        """Reasons, when it was submitted, for which nothing takes it: no scheduler, no worker, no route that ever could."""
 
     def __repr__(self) -> str:
         return f"Job({self.id!r})"
@@ -43,10 +45,11 @@ class Job:
             timeout: seconds; None waits as long as it takes.
 
         Raises:
-            ResultTimeout: it has not ended by then; it goes on.
+            ResultTimeout: it has not ended by then; says why, and whether something is wrong (`held_up`).
             NotFound: there is no such job.
         """
-        return self._connections.notices.wait_for(f"job {self.id}", self._ended, timeout, f"The job {self.id}")
+        what = f"The job {self.id}"
+        return self._connections.notices.wait_for(f"job {self.id}", self._ended, timeout, what, self._timed_out)
 
     def cancel(self) -> bool:
         """Stop the job: at once if it waits, within about two seconds if it runs. False when it had ended before."""
@@ -73,6 +76,11 @@ class Job:
             self._connections.tell_work()
         return again
 
+    def _timed_out(self, message: str) -> ResultTimeout:
+        from trivet.client.blocked import timed_out_job  # routes and limits: a client that only submits needs none
+
+        return timed_out_job(self._connections, self.look(), message)
+
     def _ended(self) -> Result | None:
         with self._connections.store.read() as connection:
             row = results.jobs_by_id(connection, [self.id]).get(self.id)
@@ -86,10 +94,12 @@ class Job:
 class Batch:
     """Jobs that were submitted together under one name."""
 
-    def __init__(self, connections: Connections, name: str, batch_id: int) -> None:
+    def __init__(self, connections: Connections, name: str, batch_id: int, warnings: tuple[str, ...] = ()) -> None:
         self._connections = connections
         self._id = batch_id
         self.name = name
+        self.warnings = warnings
+        """As of a `Job`, when its requests were taken in."""
 
     def __repr__(self) -> str:
         return f"Batch({self.name!r})"
@@ -106,12 +116,16 @@ class Batch:
             timeout: maximum seconds to wait for the next result; None waits as long as it takes.
 
         Raises:
-            ResultTimeout: no further job ended in that time.
+            ResultTimeout: no further job ended in that time; says why, as `Job.result` does.
         """
         seen = 0
         while True:
             seen, page = self._connections.notices.wait_for(
-                f"batch {self._id}", partial(self._page, seen), timeout, f"The next job of {self.name!r}"
+                f"batch {self._id}",
+                partial(self._page, seen),
+                timeout,
+                f"The next job of {self.name!r}",
+                self._timed_out,
             )
             yield from page
             if not page:
@@ -144,7 +158,8 @@ class Batch:
             progress = self.progress()
             return progress if progress.done else None
 
-        return self._connections.notices.wait_for(f"batch {self._id}", done, timeout, f"The batch {self.name!r}")
+        what = f"The batch {self.name!r}"
+        return self._connections.notices.wait_for(f"batch {self._id}", done, timeout, what, self._timed_out)
 
     def cancel(self) -> int:
         """Stop the batch: waiting jobs end at once, running ones are dropped within about two seconds.
@@ -242,6 +257,11 @@ class Batch:
         with self._connections.store.write() as connection:
             batches.open_batch(connection, self._id)
         self._connections.tell_work()
+
+    def _timed_out(self, message: str) -> ResultTimeout:
+        from trivet.client.blocked import timed_out_batch  # as of a job
+
+        return timed_out_batch(self._connections, self.progress(), message)
 
     def _page(self, after: int) -> tuple[int, list[Result]] | None:
         """Return the next results after a number, with the last of theirs; none when there will be no more.
