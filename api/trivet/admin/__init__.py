@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from trivet.admin.health import Backlog, Events, FoldedEvent, Health, folded
     from trivet.admin.installation import Configuration, Database, DatabaseState, Pruning, SchemaUpgrade, SchemaVersion
     from trivet.admin.jobs import AttemptBook, Attempts, Batches, BatchStatus, JobLife, Jobs
+    from trivet.admin.route_measure import RouteMeasurement, Spread
     from trivet.admin.route_probe import ProbeResult
     from trivet.admin.routes import DrainedRoute, RemovedRoute, RestoredRoute, RouteLimits, Routes
     from trivet.client.blocked import Blocked, BlockedKind, BlockedReason, pause_notes
@@ -61,6 +62,7 @@ _MODULES = {
         "SchemaVersion",
     ),
     "trivet.admin.jobs": ("AttemptBook", "Attempts", "BatchStatus", "Batches", "JobLife", "Jobs"),
+    "trivet.admin.route_measure": ("RouteMeasurement", "Spread"),
     "trivet.admin.route_probe": ("ProbeResult",),
     "trivet.admin.routes": ("DrainedRoute", "RemovedRoute", "RestoredRoute", "RouteLimits", "Routes"),
     "trivet_routing.liveness.process_impairments": ("Announced",),
@@ -150,6 +152,7 @@ __all__ = [
     "RouteAttempts",
     "RouteBacklog",
     "RouteLimits",
+    "RouteMeasurement",
     "RouteStatus",
     "RouteUse",
     "Routes",
@@ -157,6 +160,7 @@ __all__ = [
     "SchemaVersion",
     "Span",
     "SpendRate",
+    "Spread",
     "Tally",
     "Unpriced",
     "folded",

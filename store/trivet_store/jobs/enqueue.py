@@ -82,9 +82,21 @@ _ADVANCE_SHARE = text(
 )
 _COUNT_IN = text("UPDATE batches SET total = total + :jobs WHERE id = :batch_id")
 
-PROBE_REQUEST = {"messages": [{"role": "user", "content": "ping"}], "max_tokens": 1}
+
+class ProbeRequest(NamedTuple):
+    """The request of a probe. `input_estimate` is tokens."""
+
+    prompt: str
+    input_estimate: int
+    max_tokens: int
+
+    def request(self) -> dict[str, Any]:
+        """Return it as a request of the Messages API."""
+        return {"messages": [{"role": "user", "content": self.prompt}], "max_tokens": self.max_tokens}
+
+
+PING = ProbeRequest("ping", 10, 1)
 """The cheapest complete call: about ten tokens in, one out."""
-PROBE_INPUT_ESTIMATE = 10
 
 
 def insert(
@@ -137,6 +149,7 @@ def insert(
         "dispatched_until": direct.until if direct else None,
         "last_error": waits_because,
         "tags": None,
+        "batch_index": None,
     }
     first_with: dict[_Key, int] = {}
     accepted: list[Accepted] = []
@@ -168,9 +181,12 @@ def insert(
             "max_tokens": spec.max_tokens,
             "tenant": spec.tenant,
             "cache_key": spec.cache_key,
+            "metadata": spec.metadata,
             "job_id": job_id,
             "body": spec.body,
         }
+        if batch:
+            row["batch_index"] = (first or 0) + index
         if spec.tags:
             row["tags"] = orjson.dumps(dict(spec.tags)).decode()
         if spec.not_before is not None and spec.not_before > now:
@@ -191,7 +207,14 @@ def insert(
 
 
 def insert_probe(
-    store: Store, connection: Connection, *, route: str, model: str, latency: Latency, taken_within_s: float
+    store: Store,
+    connection: Connection,
+    *,
+    route: str,
+    model: str,
+    latency: Latency,
+    taken_within_s: float,
+    request: ProbeRequest = PING,
 ) -> DispatchedJob:
     """Insert a probe as dispatched to its route; the caller sends the message.
 
@@ -207,7 +230,9 @@ def insert_probe(
     terms: _FlowTerms = (latency, model, ((), (), ()), None, "{}", "", None)
     job_id = uuid7().hex
     row: dict[str, Any] = {
-        **dict.fromkeys(("batch_id", "key", "not_before", "tenant", "last_error", "tags", "cache_key")),
+        **dict.fromkeys(
+            ("batch_id", "batch_index", "key", "not_before", "tenant", "last_error", "tags", "metadata", "cache_key")
+        ),
         "id": job_id,
         "flow_id": _open_flow(connection, terms, signature, held=True, probe=True),
         "fingerprint": "",
@@ -215,15 +240,15 @@ def insert_probe(
         "rank": 0.0,
         "created_at": now,
         "deadline_at": now + taken_within_s,
-        "input_estimate": PROBE_INPUT_ESTIMATE,
-        "max_tokens": 1,
+        "input_estimate": request.input_estimate,
+        "max_tokens": request.max_tokens,
         "claim": 1,
         "route": route,
         "dispatched_until": now + taken_within_s,
     }
     transitions.insert(connection, [row])
-    execute_rows(connection, _INSERT_REQUESTS, [{"job_id": job_id, "body": orjson.dumps(PROBE_REQUEST)}])
-    return DispatchedJob(job_id, 1, PROBE_INPUT_ESTIMATE, 1)
+    execute_rows(connection, _INSERT_REQUESTS, [{"job_id": job_id, "body": orjson.dumps(request.request())}])
+    return DispatchedJob(job_id, 1, request.input_estimate, request.max_tokens)
 
 
 def ranks_of(
