@@ -30,11 +30,13 @@ class CallTime(NamedTuple):
     """Limit of one call; of a realtime call without one of its own, half the budget."""
     budget_s: float
     """Latency budget of a round."""
+    pace: float = 1.0
+    """Pace of answers that the limits rely on, as a multiple of the usual one."""
 
 
-def usual_s(model: Model | None, tokens: float) -> float:
-    """Return the seconds that an answer of this length takes at the model's usual pace; rough."""
-    return tokens / (model.output_tokens_per_s if model else _SLOWEST_TOKENS_PER_S)
+def usual_s(model: Model | None, tokens: float, pace: float = 1.0) -> float:
+    """Return the seconds that an answer of this length takes at this multiple of the model's usual pace; rough."""
+    return tokens / (model.output_tokens_per_s if model else _SLOWEST_TOKENS_PER_S) / pace
 
 
 def enough_s(model: Model | None, max_tokens: int, input_tokens: int = 0) -> float:
@@ -69,10 +71,10 @@ def call_time(classes: Mapping[Latency, ClassSettings], latency: Latency, model:
     # without a timeout of its own half the budget: the rest is for another route
     attempt_s = terms.attempt_timeout_s or terms.budget_s / 2
     if latency is not Latency.REALTIME and not _is_capped(terms):
-        attempt_s = max(attempt_s, enough_s(known(model), job.max_tokens, job.input_estimate))
+        attempt_s = max(attempt_s, enough_s(known(model), job.max_tokens, job.input_estimate) / terms.pace)
     if latency in PRESET or "budget_s" in terms.model_fields_set:
-        return CallTime(min(attempt_s, terms.budget_s), terms.budget_s)
-    return CallTime(attempt_s, max(terms.budget_s, 2 * attempt_s))
+        return CallTime(min(attempt_s, terms.budget_s), terms.budget_s, terms.pace)
+    return CallTime(attempt_s, max(terms.budget_s, 2 * attempt_s), terms.pace)
 
 
 def too_short_text(
@@ -85,7 +87,7 @@ def too_short_text(
     """
     if model is None:
         return None
-    seconds = usual_s(model, max_tokens)
+    seconds = usual_s(model, max_tokens, classes[latency].pace)
     most_s, setting = _longest_call(latency, classes[latency])
     if seconds <= most_s:
         return None
@@ -94,7 +96,7 @@ def too_short_text(
     cure = f"use latency {fitting}" if fitting else f"raise [classes.{latency}] {setting}"
     return (
         f"max_tokens: {max_tokens:,} tokens take about {seconds:,.0f} s with {model.id}, but a call of class {latency} "
-        f"ends after {most_s:g} s; {cure}, or at most {int(most_s * model.output_tokens_per_s):,} max_tokens."
+        f"ends after {most_s:g} s; {cure}, or at most {int(most_s * model.output_tokens_per_s * classes[latency].pace):,} max_tokens."
     )
 
 

@@ -56,6 +56,9 @@ class ClassSettings(BaseModel):
     stall_timeout_s: float | None = Field(default=None, gt=0, le=86_400)
     """Time for which the answer of a streamed call may stop. Set: all calls of the class are streamed. Not set: 30 s, or 60 s
     where the provider sends no pings."""
+    pace: float = Field(default=1.0, gt=0, le=1_000)
+    """Pace of the models' answers as a multiple of the usual one, for time limits that follow `max_tokens`. Below 1 behind a
+    slow gateway; `trivet rehearse` raises it with its speed."""
     max_rounds: int = Field(ge=1, le=100)
     """Number of rounds after which a job without success ends as `failed`."""
     backoff_base_s: float = Field(gt=0, le=3_600)

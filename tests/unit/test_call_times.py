@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trivet_tasks.call_times import call_time, enough_s, too_short_text, usual_s
+from trivet_tasks.call_times import CallTime, call_time, enough_s, too_short_text, usual_s
 from trivet_tasks.catalog import MODELS, Model, known
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.jobs import DispatchedJob
@@ -41,7 +41,7 @@ def test_a_provider_at_40_tokens_a_second_has_time_for_3_000_of_them(name: str) 
 def test_short_answers_keep_the_figures_of_their_class() -> None:
     for latency, terms in DEFAULTS.items():
         allowed = call_time(DEFAULTS, latency, SONNET, job(100))
-        assert allowed == (terms.attempt_timeout_s or terms.budget_s / 2, terms.budget_s)
+        assert allowed == CallTime(terms.attempt_timeout_s or terms.budget_s / 2, terms.budget_s)
 
 
 @given(
@@ -60,20 +60,20 @@ def test_a_call_is_given_what_its_answer_needs(latency: Latency, of: Model, max_
 
 
 def test_an_explicit_timeout_is_a_cap_even_where_it_is_the_default() -> None:
-    assert call_time(classes(attempt_timeout_s=15), Latency.BATCH, SONNET, job(4_096)) == (15, 30)
-    assert call_time(classes(attempt_timeout_s=40), Latency.BATCH, SONNET, job(4_096)) == (40, 80)
+    assert call_time(classes(attempt_timeout_s=15), Latency.BATCH, SONNET, job(4_096)) == CallTime(15, 30)
+    assert call_time(classes(attempt_timeout_s=40), Latency.BATCH, SONNET, job(4_096)) == CallTime(40, 80)
     assert call_time(classes(max_rounds=3), Latency.BATCH, SONNET, job(4_096)).attempt_s > 100
 
 
 def test_an_explicit_budget_bounds_the_round_and_its_calls() -> None:
-    assert call_time(classes(budget_s=60), Latency.BATCH, SONNET, job(4_096)) == (60, 60)
-    assert call_time(classes(budget_s=60, attempt_timeout_s=20), Latency.BATCH, SONNET, job(4_096)) == (20, 60)
+    assert call_time(classes(budget_s=60), Latency.BATCH, SONNET, job(4_096)) == CallTime(60, 60)
+    assert call_time(classes(budget_s=60, attempt_timeout_s=20), Latency.BATCH, SONNET, job(4_096)) == CallTime(20, 60)
 
 
 def test_somebody_waits_for_an_interactive_answer_and_for_five_minutes_at_most() -> None:
     allowed = call_time(DEFAULTS, Latency.INTERACTIVE, SONNET, job(2_000))
     assert 2_000 / 40 < allowed.attempt_s < 90
-    assert call_time(DEFAULTS, Latency.INTERACTIVE, SONNET, job(64_000)) == (300, 300)
+    assert call_time(DEFAULTS, Latency.INTERACTIVE, SONNET, job(64_000)) == CallTime(300, 300)
 
 
 def test_a_variable_sets_a_cap_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,3 +103,12 @@ def test_where_no_slower_class_fits_the_setting_is_named() -> None:
 
 def test_nothing_is_said_of_a_model_whose_pace_is_unknown() -> None:
     assert too_short_text(None, Latency.REALTIME, 100_000, DEFAULTS) is None
+
+
+def test_a_quicker_pace_needs_less_time() -> None:
+    quick, usual = classes(pace=10), classes()
+    at_pace, at_usual = (call_time(one, Latency.BATCH, SONNET, job(64_000)) for one in (quick, usual))
+    assert at_pace.attempt_s == pytest.approx(at_usual.attempt_s / 10)
+    capped = classes(pace=10, attempt_timeout_s=15)
+    assert too_short_text(known(SONNET), Latency.BATCH, 4_096, capped) is None
+    assert too_short_text(known(SONNET), Latency.BATCH, 4_096, classes(attempt_timeout_s=15)) is not None

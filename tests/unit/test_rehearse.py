@@ -15,10 +15,12 @@ from trivet.rehearse.outages import FAULTS, Outage, OutagePlayer, read_outages
 from trivet.rehearse.pace import Workplan, WorkplanReader, choose_speed, most_speed
 from trivet.rehearse.scaling import SCALES, Scale, scaled, scaled_config, scaled_route
 from trivet_simulator import SimulatorProcess
+from trivet_tasks.call_times import CallTime, call_time
 from trivet_tasks.config.budgets import BudgetSettings
 from trivet_tasks.config.route_settings import LimitGroup, RouteSettings
 from trivet_tasks.config.settings import Settings, load_settings
 from trivet_tasks.errors import InvalidRequest
+from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import ClassSettings, Lane, Latency
 from trivet_tasks.requests.jsonl import check_file
 
@@ -117,10 +119,12 @@ def test_what_is_scaled_is_scaled_back_by_the_same_factor(speed: float, share: f
 
 
 def test_the_written_configuration_reads_as_the_scaled_settings(settings: Settings, tmp_path: Path) -> None:
-    path = tmp_path / "scaled.toml"
-    path.write_text(scaled_config(settings, (Lane.BULK,), 10), encoding="utf-8")
+    path, times = tmp_path / "scaled.toml", {Latency.BATCH: CallTime(40, 80)}
+    path.write_text(scaled_config(settings, times, (Lane.BULK,), 10), encoding="utf-8")
     found = load_settings(path)
     assert found.of_class(Latency.ASYNC).deadline_s == 360
+    job = JobSpec("claude-sonnet-5-5", Latency.BATCH, b"{}", "", 100, 1_000)
+    assert call_time(found.classes, job.latency, job.model, job) == CallTime(4, 8, pace=10)
     assert found.health.probe_interval_s == settings.health.probe_interval_s / 10
     assert found.leases == settings.leases
     assert found.worker.lanes == (Lane.BULK,)
@@ -230,10 +234,10 @@ def test_requests_that_no_route_takes_are_counted_with_the_reasons(settings: Set
 def test_the_speed_makes_a_long_run_short_within_what_is_true(settings: Settings, tmp_path: Path) -> None:
     workplan = planned(settings, write_requests(tmp_path, 1_800))
     hour = [Outage("aws-us", 3_600, 12)]
-    assert choose_speed(workplan, settings, [], 1.0, None) == pytest.approx(1.2)
-    most, _ = most_speed(workplan, settings, 1.0)
-    assert choose_speed(workplan, settings, hour, 1.0, None) == pytest.approx(most, abs=0.1)
-    assert choose_speed(workplan, settings, hour, 0.1, None) == 20, "a round of class batch is still 1.5 s"
+    assert choose_speed(workplan, [], 1.0, None) == pytest.approx(1.2)
+    most, _ = most_speed(workplan, 1.0)
+    assert choose_speed(workplan, hour, 1.0, None) == pytest.approx(most, abs=0.1)
+    assert choose_speed(workplan, hour, 0.1, None) == pytest.approx(30, abs=0.2), "an hour in two minutes"
 
 
 def test_a_speed_that_would_be_untrue_is_refused_with_the_highest_that_is_not(
@@ -241,6 +245,6 @@ def test_a_speed_that_would_be_untrue_is_refused_with_the_highest_that_is_not(
 ) -> None:
     workplan = planned(settings, write_requests(tmp_path, 10, latency="realtime"))
     with pytest.raises(InvalidRequest, match="a round of class realtime") as caught:
-        choose_speed(workplan, settings, [], 1.0, 10)
+        choose_speed(workplan, [], 1.0, 10)
     assert "At most 2;" in caught.value.hint
-    assert choose_speed(workplan, settings, [], 1.0, 2) == 2
+    assert choose_speed(workplan, [], 1.0, 2) == 2

@@ -133,7 +133,7 @@ def _rehearsal(
         defaults,
         workplan,
         planned,
-        speed=choose_speed(workplan, settings, planned, number / workplan.requests, speed),
+        speed=choose_speed(workplan, planned, number / workplan.requests, speed),
         sample=number,
         limit_s=3 * workplan.planned_s + last_s + _PATIENCE_S if limit_s is None else limit_s,
         workers=workers,

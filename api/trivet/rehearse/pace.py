@@ -15,9 +15,9 @@ from trivet.plan.workload import Load, Workload
 from trivet.rehearse.outages import Outage
 from trivet_routing.permits import Quota
 from trivet_routing.route_choice import Requirements, misfit
+from trivet_tasks.call_times import CallTime, call_time
 from trivet_tasks.catalog import known
 from trivet_tasks.config.route_settings import RouteSettings
-from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Latency
@@ -30,6 +30,8 @@ CALLS_PER_S = 100.0
 """Calls a second that a small machine makes with the simulator, scheduler and worker on it."""
 LEAST_ROUND_S = 1.5
 """Shortest latency budget on the scaled clock: Trivet's own steps take hundredths of a second."""
+LEAST_FIRST_TOKEN_S = 0.5
+"""Shortest limit to a first token on the scaled clock."""
 LEAST_CALL_S = 0.1
 """Shortest usual call on the scaled clock."""
 FIRST_TOKEN_S, FIRST_TOKEN_P95_S = 0.8, 2.0
@@ -56,6 +58,10 @@ class Workplan:
     requests: int
     """Number of jobs that come of the file."""
     classes: Counter[Latency]
+    times: Mapping[Latency, CallTime]
+    """The longest times that a request of each class gets."""
+    first_token_s: float
+    """The shortest explicit limit to a first token; infinite: none of its classes has one."""
     planned_s: float
     """Time at the limits of all routes, without an outage."""
     planned_usd: Decimal | None
@@ -86,6 +92,7 @@ class WorkplanReader:
         self._planner = planner
         self._output_tokens = output_tokens
         self._classes: Counter[Latency] = Counter()
+        self._times: dict[Latency, CallTime] = {}
 
     def read(self, check: Callable[[Callable[[JobSpec, int], None]], FileCheck]) -> tuple[FileCheck, Workplan]:
         """Check the file and plan it. `check` calls its argument as for `Planner.file`.
@@ -94,10 +101,13 @@ class WorkplanReader:
             InvalidRequest: the file cannot be read or has bad lines.
         """
         checked: list[FileCheck] = []
+        classes = self._planner.settings.classes
 
         def counted(each: Callable[[JobSpec, int], None]) -> FileCheck:
             def count(spec: JobSpec, line: int) -> None:
                 self._classes[spec.latency] += 1
+                allowed = call_time(classes, spec.latency, spec.model, spec)
+                self._times[spec.latency] = max(allowed, self._times.get(spec.latency, allowed))
                 each(spec, line)
 
             checked.append(check(count))
@@ -119,6 +129,10 @@ class WorkplanReader:
         return Workplan(
             requests=self._classes.total(),
             classes=self._classes,
+            times=self._times,
+            first_token_s=min(
+                self._planner.settings.of_class(latency).first_token_timeout_s or math.inf for latency in self._classes
+            ),
             planned_s=_UNKNOWN_S if outlook is None or outlook.bound is None else float(outlook.bound.seconds),
             planned_usd=None if outlook is None else outlook.input_usd + outlook.output_usd,
             bound="" if outlook is None else binding(outlook),
@@ -213,19 +227,23 @@ def _tokens_per_s(loads: Sequence[Load]) -> float:
     return fmean(paces, [float(load.calls or 1) for load in loads])
 
 
-def most_speed(workplan: Workplan, settings: Settings, share: float) -> tuple[float, str]:
+def most_speed(workplan: Workplan, share: float) -> tuple[float, str]:
     """Return the highest speed at which a rehearsal is still true, and what would be untrue beyond it.
 
     Args:
         share: the part of the requests that is rehearsed.
     """
-    shortest = min(workplan.classes, key=lambda latency: settings.of_class(latency).budget_s)
-    budget_s = settings.of_class(shortest).budget_s
+    shortest = min(workplan.times, key=lambda latency: workplan.times[latency].budget_s)
+    budget_s = workplan.times[shortest].budget_s
     calls_per_s = workplan.requests * share / workplan.planned_s
     bounds = (
         (
             budget_s / LEAST_ROUND_S,
             f"a round of class {shortest} ({budget_s:g} s) would be shorter than {LEAST_ROUND_S:g} s",
+        ),
+        (
+            workplan.first_token_s / LEAST_FIRST_TOKEN_S,
+            f"the limit to a first token would be shorter than {LEAST_FIRST_TOKEN_S:g} s",
         ),
         (CALLS_PER_S / calls_per_s, f"this machine would have to make more than {CALLS_PER_S:g} calls a second"),
         (workplan.call_s / LEAST_CALL_S, f"a call would take less than {LEAST_CALL_S:g} s"),
@@ -234,15 +252,13 @@ def most_speed(workplan: Workplan, settings: Settings, share: float) -> tuple[fl
     return max(1.0, most), why
 
 
-def choose_speed(
-    workplan: Workplan, settings: Settings, outages: Sequence[Outage], share: float, asked: float | None
-) -> float:
+def choose_speed(workplan: Workplan, outages: Sequence[Outage], share: float, asked: float | None) -> float:
     """Return the speed asked for, or the one at which it takes about `TARGET_S`.
 
     Raises:
         InvalidRequest: it is asked for more than `most_speed`.
     """
-    most, why = most_speed(workplan, settings, share)
+    most, why = most_speed(workplan, share)
     if asked is None:
         whole_s = max(workplan.planned_s * 1.2, *(one.ends_s for one in outages), 0.0)
         return round(max(1.0, min(most, whole_s / TARGET_S)), 1)

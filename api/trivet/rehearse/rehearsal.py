@@ -6,7 +6,7 @@ import secrets
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from trivet.plan.planner import Planner
 from trivet.rehearse.cleaner import cleaned_up
 from trivet.rehearse.outages import Outage, OutagePlayer
 from trivet.rehearse.pace import FIRST_TOKEN_P95_S, FIRST_TOKEN_S, Workplan
-from trivet.rehearse.report import RehearsalReport, advice, class_reports, inaccuracies, route_reports
+from trivet.rehearse.report import ClassReport, RehearsalReport, advice, class_reports, inaccuracies, route_reports
 from trivet.rehearse.scaling import scaled_config, scaled_route
 from trivet_routing.route_choice import Requirements
 from trivet_simulator import Control
@@ -112,7 +112,8 @@ def _run(
     folder: Path, rehearsal: Rehearsal, show: Callable[[Moment], None], say: Callable[[str], None]
 ) -> RehearsalReport:
     config = folder / "trivet.toml"
-    config.write_text(scaled_config(rehearsal.settings, rehearsal.lanes, rehearsal.speed), encoding="utf-8")
+    written = scaled_config(rehearsal.settings, rehearsal.workplan.times, rehearsal.lanes, rehearsal.speed)
+    config.write_text(written, encoding="utf-8")
     local = LocalTrivet(
         load_settings(config), workers=rehearsal.workers, lanes=rehearsal.lanes, simulation=_simulation(rehearsal)
     )
@@ -169,7 +170,7 @@ class _Run:
     def _specs(self, now: float) -> Iterator[JobSpec]:
         """Yield the sample, with its times on the scaled clock. Warnings are for the real submit."""
         rehearsal, before = self._rehearsal, -1
-        base, speed, total = rehearsal.check.checked_at, rehearsal.speed, rehearsal.check.rows
+        base, speed, total = rehearsal.check.checked_at, rehearsal.speed, rehearsal.workplan.requests
         for number, spec in enumerate(read_file(rehearsal.check, rehearsal.settings, rehearsal.defaults)):
             turn = number * rehearsal.sample // total
             if turn == before:
@@ -235,9 +236,16 @@ class _Run:
             interrupted=interrupted,
             remarks=(
                 *inaccuracies(rehearsal.settings, workplan, routes, rehearsal.speed, rehearsal.share),
+                *self._waiting(classes),
                 *advice(Planner(rehearsal.settings), workplan, classes, routes),
             ),
         )
+
+    def _waiting(self, classes: Sequence[ClassReport]) -> Iterator[str]:
+        """Yield why jobs still waited at the end."""
+        if any(one.waiting for one in classes):
+            for note in self._admin.batches.blocked(BATCH).notes:
+                yield f"At the end jobs waited: {note}"
 
 
 def _needs(spec: JobSpec) -> Requirements:

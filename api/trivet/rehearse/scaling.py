@@ -9,9 +9,10 @@ from math import ceil
 from typing import Any
 
 from trivet.config.effective import table_lines
+from trivet_tasks.call_times import CallTime
 from trivet_tasks.config.route_settings import OPERATIONAL, PLACE, RouteSettings
 from trivet_tasks.config.settings import Settings
-from trivet_tasks.latency import Lane
+from trivet_tasks.latency import Lane, Latency
 
 _MOST_PER_MINUTE = 2_000_000_000
 
@@ -23,6 +24,8 @@ class Scale(StrEnum):
     """Seconds: divided by the speed."""
     RATE = "rate"
     """Amount per minute: multiplied by the speed, and by the share of the requests that are rehearsed."""
+    PACE = "pace"
+    """A multiple of a usual pace: multiplied by the speed."""
     PLACES = "places"
     """Calls at once: multiplied by that share alone."""
     KEPT = "kept"
@@ -51,6 +54,7 @@ SCALES: Mapping[str, Mapping[str, Scale]] = {
         "max_rounds", "order", "share", "chunk_jobs", "hedge_share",
         budget_s=Scale.TIME, attempt_timeout_s=Scale.TIME, backoff_base_s=Scale.TIME, backoff_max_s=Scale.TIME,
         deadline_s=Scale.TIME, cache_ttl_s=Scale.TIME, first_token_timeout_s=Scale.TIME, stall_timeout_s=Scale.TIME,
+        pace=Scale.PACE,
     ),
     "health": _kept(
         "open_after_failures", "open_failed_share", "min_calls", "close_after_successes", "recovery_shares",
@@ -93,6 +97,8 @@ def scaled(table: str, values: Mapping[str, Any], speed: float, share: float = 1
         match SCALES[table][name]:
             case Scale.TIME:
                 return value / speed
+            case Scale.PACE:
+                return value * speed
             case Scale.RATE:
                 return min(_MOST_PER_MINUTE, max(1, round(value * speed * share)))
             case Scale.PLACES:
@@ -115,15 +121,19 @@ def scaled_route(route: RouteSettings, speed: float, share: float = 1.0) -> dict
     return {**scaled("routes", {**given, "max_concurrency": route.max_concurrency}, speed, share), **made_up}
 
 
-def scaled_config(settings: Settings, lanes: tuple[Lane, ...], speed: float) -> str:
+def scaled_config(settings: Settings, times: Mapping[Latency, CallTime], lanes: tuple[Lane, ...], speed: float) -> str:
     """Return the configuration of a rehearsal as TOML, without its routes and with no address or secret in it.
 
     Args:
+        times: the longest times that the rehearsed requests get, by class; calls of shorter ones get them, too.
         lanes: the lanes that the rehearsed requests need.
     """
     lines = ["# Written by `trivet rehearse`: the settings of this rehearsal, on a scaled clock."]
     for latency, of_class in settings.classes.items():
-        lines += table_lines(f"classes.{latency}", scaled("classes", of_class.model_dump(mode="json"), speed))
+        terms = of_class.model_dump(mode="json")
+        if latency in times and latency is not Latency.REALTIME:
+            terms |= {"attempt_timeout_s": times[latency].attempt_s, "budget_s": times[latency].budget_s}
+        lines += table_lines(f"classes.{latency}", scaled("classes", terms, speed))
     for table in ("health", "leases", "dispatch", "cache"):
         lines += table_lines(table, scaled(table, getattr(settings, table).model_dump(mode="json"), speed))
     worker = scaled("worker", settings.worker.model_dump(mode="json"), speed)

@@ -155,7 +155,8 @@ class Decisions:
         if target.latency is Latency.REALTIME or ends_by_itself or result.latency_s < WHOLE_TIME * call.timeout_s:
             return False
         share = min(1.0, LONG_ANSWER * self._routes.lengths.share(target.model, target.latency))
-        return usual_s(known(target.model), share * call.job.max_tokens) > max(call.timeout_s, call.allowed.attempt_s)
+        usual = usual_s(known(target.model), share * call.job.max_tokens, call.allowed.pace)
+        return usual > max(call.timeout_s, call.allowed.attempt_s)
 
     def _round_after(
         self, result: CallResult, failure: Failure, candidates: list[Candidate] | None, now: float, *, local: bool

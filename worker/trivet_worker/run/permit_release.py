@@ -256,7 +256,7 @@ def _of_probe(signal: HealthSignal, outcome: Outcome) -> HealthSignal:
 def _asked_too_much(call: Call) -> bool:
     """Return whether `max_tokens` could hardly come within the time that this call had."""
     model = known(call.target.model)
-    return model is not None and usual_s(model, call.job.max_tokens) > call.timeout_s
+    return model is not None and usual_s(model, call.job.max_tokens, call.allowed.pace) > call.timeout_s
 
 
 def _stated(reading: LimitReading | None) -> tuple[Stated, Stated, Stated] | None:
