@@ -200,6 +200,8 @@ jobs = Table(
     Column("batch_seq", Integer),  # its sequence number among the ends of its batch, in order of commit
     Column("tenant", String(200)),
     Column("tags", Text),  # JSON object
+    Column("metadata", Text),  # JSON object, as its request has it
+    Column("batch_index", Integer),  # its position among the requests of its batch, from 0
     Column("last_outcome", String(16)),
     Column("last_error", Text),
     Column("cache_key", String(32)),  # null: called for in any case

@@ -67,7 +67,7 @@ def test_submit_prints_the_id_and_the_job_can_be_followed(trivet: Callable[..., 
     assert "accepted at" in life.out.split("call 1")[0]
     assert f"succeeded on {result['route']}" in life.out.split("call 1")[1]
     assert "secret prompt" not in life.out
-    assert "secret prompt" in trivet("job", "show", job_id, "--body").out
+    assert "secret prompt" in trivet("job", "show", job_id, "--with-request").out
     shown = trivet("job", "show", job_id, "--json").json
     assert shown["attempts"][0]["request_id"] == result["attempts"][0]["request_id"]
     assert shown["cost_usd"] == result["cost_usd"]

@@ -53,7 +53,7 @@ def test_pruned_jobs_say_so_and_cost_what_they_cost(trivet: Callable[..., Said],
     assert result.code == 1
     assert result.out == ""
     assert f"job {ids[0]} succeeded; its result was pruned." in result.err
-    shown = trivet("job", "show", ids[0], "--body")
+    shown = trivet("job", "show", ids[0], "--with-request")
     assert "its result was pruned" in shown.out
     assert "Its request was pruned." in shown.out
     assert trivet("job", "show", ids[0], "--json").json["pruned"] is True

@@ -24,6 +24,7 @@ from trivet_store.reports.attempts import (
 )
 from trivet_store.reports.batch_ends import BatchEnds, batch_ends
 from trivet_store.reports.results import AttemptRow, JobRow, RetryRow
+from trivet_tasks.requests.request_body import as_submitted
 from trivet_tasks.states import JobState
 
 
@@ -40,7 +41,7 @@ class JobLife(NamedTuple):
     blocked: Blocked
     """The reason why it does not move; empty where it does."""
     request: dict[str, Any] | None
-    """The body of the Messages API, if it was asked for and is still kept."""
+    """The request as `submit` takes it, if it was asked for and is still kept."""
     now: float
     """Time of this reading: seconds since the epoch, by the database's clock."""
 
@@ -99,11 +100,11 @@ class Jobs(Group):
         with store.read() as connection:
             attempts = results.attempts_of(connection, [job.id])[job.id]
             retries = results.retries_of(connection, job.id)
-            body = results.request_body(connection, job.id) if request else None
+            body = results.request_bodies(connection, [job.id]).get(job.id) if request else None
             leader = coalescing.leader_of(connection, job.id) if job.state == JobState.COALESCED else None
             now = store.now(connection)
         blocked = blocked_job(self._connections, job)
-        read = None if body is None else orjson.loads(body)
+        read = None if body is None else as_submitted(orjson.loads(body), job.model, job.metadata)
         job = replace(job, estimated_usd=results.estimated(attempts))
         return JobLife(job, tuple(attempts), tuple(retries), leader, blocked, read, now)
 

@@ -14,7 +14,7 @@ import typer
 
 from trivet.cli import control, options, output
 from trivet.cli.extras import need
-from trivet.cli.options import Json, stem_of
+from trivet.cli.options import Json, WithRequest, stem_of
 from trivet.cli.output import (
     FAILED,
     HELD_UP,
@@ -118,6 +118,7 @@ def results(
     now: Annotated[
         bool, typer.Option("--now", help="Print the results so far, instead of waiting for the last.")
     ] = False,
+    with_request: WithRequest = False,
 ) -> None:
     """Print the results as JSON Lines. They come in the order the jobs end; failures are lines too."""
     from trivet.cli.results import result_line
@@ -130,8 +131,8 @@ def results(
             _check_complete(progress)
         try:
             with nullcontext() if now else telling(client.settings, lambda admin: admin.batches.blocked(name)):
-                for result in batch.results(timeout=0 if now else None):
-                    sys.stdout.buffer.write(result_line(result))
+                for result in batch.results(timeout=0 if now else None, with_request=with_request):
+                    sys.stdout.buffer.write(result_line(result, with_request=with_request))
                     pruned += result.pruned
         except ResultTimeout:
             pass
@@ -248,6 +249,7 @@ def export(
     state: Annotated[
         list[str] | None, typer.Option(help=f"Only results of this state: {', '.join(STATES)}; may be repeated.")
     ] = None,
+    with_request: WithRequest = False,
 ) -> None:
     """Write the results so far, in the order in which jobs ended. Exits with 1 when some jobs have not ended."""
     from trivet.cli.results import sink
@@ -262,10 +264,10 @@ def export(
         progress = batch.progress()
         try:
             with (
-                sink(out, parquet=chosen is Form.PARQUET) as write,
+                sink(out, parquet=chosen is Form.PARQUET, with_request=with_request) as write,
                 _bar(name, progress, states, shown=out is not None) as advance,
             ):
-                for result in batch.ended(states):
+                for result in batch.ended(states, with_request=with_request):
                     write(result)
                     count += 1
                     pruned += result.pruned

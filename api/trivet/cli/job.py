@@ -4,10 +4,11 @@ from dataclasses import asdict
 from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated, Any
 
+import orjson
 import typer
 
 from trivet.cli import options, output
-from trivet.cli.options import Json
+from trivet.cli.options import Json, WithRequest
 from trivet.cli.output import FAILED, HELD_UP, Column, print_error, print_facts, print_line, print_table
 from trivet.cli.progress import telling
 from trivet.times import moment, seconds
@@ -72,17 +73,15 @@ def show(
     job_id: Id = None,
     key: Key = None,
     tenant: Tenant = None,
-    body: Annotated[bool, typer.Option("--body", help="Show the request too, prompt and all.")] = False,
+    with_request: WithRequest = False,
     as_json: Json = False,
 ) -> None:
     """Show a job's whole life in order. That is when it was accepted, every call with its outcome and cost, its end,
     and each time it ran again."""
-    import orjson
-
     with options.admin() as admin:
-        life = admin.jobs.life(_id(admin, job_id, key, tenant), request=body)
+        life = admin.jobs.life(_id(admin, job_id, key, tenant), request=with_request)
     if as_json:
-        more: dict[str, Any] = {"request": life.request} if body else {}
+        more: dict[str, Any] = {"request": life.request} if with_request else {}
         if life.leader:
             more["leader"] = life.leader
         told = {"attempts": [asdict(one) for one in life.attempts], "retries": [asdict(one) for one in life.retries]}
@@ -91,9 +90,9 @@ def show(
     _print_life(life)
     for note in life.blocked.notes:
         print_line(note, style="yellow", indent=AFTER + 2)
-    if body and life.request is None:
+    if with_request and life.request is None:
         print_line("Its request was pruned.", style="yellow")
-    elif body:
+    elif with_request:
         print("\n" + output.shown_json(orjson.dumps(life.request, option=orjson.OPT_INDENT_2).decode()))  # noqa: T201
 
 
@@ -186,7 +185,8 @@ def _print_life(life: "JobLife") -> None:
     job, now = life.job, life.now
     facts = [
         ("job", job.id), ("purpose", "a probe of Trivet's own, nobody's job" if job.probe else None),
-        ("state", job.state), ("class", job.latency), ("model", job.model), ("batch", job.batch), ("key", job.key), ("tenant", job.tenant), ("tags", ", ".join(f"{k}={v}" for k, v in job.tags.items())),
+        ("state", job.state), ("class", job.latency), ("model", job.model), ("batch", job.batch), ("index", None if job.index is None else str(job.index)), ("key", job.key), ("tenant", job.tenant), ("tags", ", ".join(f"{k}={v}" for k, v in job.tags.items())),
+        ("metadata", orjson.dumps(job.metadata).decode() if job.metadata else None),
         ("deadline", moment(job.deadline_at)), ("cost", _cost(job)),
         ("saved", output.usd(job.saved_usd) if job.cached and job.saved_usd is not None else None),
         ("crashes", _deaths(job)),

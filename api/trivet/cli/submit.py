@@ -12,7 +12,7 @@ import typer
 
 from trivet.cli import options, output
 from trivet.cli.batch import as_object, print_progress
-from trivet.cli.options import Json, read_prompt, read_request, read_tags, span_or_moment, stem_of
+from trivet.cli.options import Cache, Json, WithRequest, read_prompt, read_request, read_tags, span_or_moment, stem_of
 from trivet.cli.output import FAILED, HELD_UP, print_error, print_line
 from trivet.cli.progress import Advance, bar, telling
 from trivet.cli.waiting import wait_for
@@ -61,6 +61,7 @@ def submit(
     compliance: Annotated[
         list[str] | None, typer.Option(help="A regime the route must declare; may be repeated.")
     ] = None,
+    cache: Cache = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the answer and print it.")] = False,
     timeout: Annotated[float | None, typer.Option(min=0, help="Wait at most this many seconds.")] = None,
     as_json: Json = False,
@@ -85,6 +86,7 @@ def submit(
         "tenant": tenant,
         "residency": residency or None,
         "compliance": compliance or None,
+        "cache": cache,
     }
     request = {
         **DEFAULTS,
@@ -136,6 +138,7 @@ def bulk(
             metavar="TIME",
         ),
     ] = None,
+    cache: Cache = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave bad lines out instead of refusing the file.")
     ] = False,
@@ -146,6 +149,7 @@ def bulk(
             help="Wait for the results and write them to this file. It is named FILE.part until all are there."
         ),
     ] = None,
+    with_request: WithRequest = False,
     as_json: Json = False,
 ) -> None:
     """Submit a file of requests as one batch. Safe to interrupt: run it again and it continues where it stopped."""
@@ -155,12 +159,15 @@ def bulk(
     chosen = name or _name_of(file)
     if out is not None:
         check_ending(out)
+    elif with_request:
+        raise InvalidRequest("--with-request: goes with --out FILE.", field="with_request")
     given = {
         "latency": latency,
         "model": model,
         "max_tokens": max_tokens,
         "tags": read_tags(tag),
         "prompt_cache": prompt_cache,
+        "cache": cache,
     }
     defaults = {key: value for key, value in given.items() if value is not None}
     with options.client() as client, ExitStack() as source:
@@ -170,7 +177,8 @@ def bulk(
             print_error(f"left out: {called}, {problem}")
         if check.bad > len(check.problems):
             print_error(f"left out: {check.bad - len(check.problems):,} more bad lines")
-        results = ResultsFile(out) if out else None  # before any job is taken in: it may not be writable
+        # before any job is taken in: it may not be writable
+        results = ResultsFile(out, with_request=with_request) if out else None
         with results or nullcontext():
             batch = _take_in(client, check, chosen, defaults)
             _print_warnings(batch.warnings)

@@ -52,7 +52,7 @@ def wait_for(
 def _write(batch: "Batch", results: "ResultsFile") -> None:
     """Write every result except pruned ones: a line without text would be no result."""
     missing = 0
-    for result in batch.results():
+    for result in batch.results(with_request=results.with_request):
         if not result.pruned:
             results.write(result)
         elif result not in results:

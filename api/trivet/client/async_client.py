@@ -94,9 +94,9 @@ class AsyncJob:
     def __await__(self) -> Generator[Any, None, Result]:
         return self.result().__await__()
 
-    async def result(self, timeout: float | None = None) -> Result:
+    async def result(self, timeout: float | None = None, *, with_request: bool = False) -> Result:
         """Wait for the end of the job; see `Job.result`."""
-        return await self._threads.wait(self._job.result, timeout)
+        return await self._threads.wait(self._job.result, timeout, with_request=with_request)
 
     async def state(self) -> JobStateName:
         """Return its state; see `Job.state`."""
@@ -128,9 +128,9 @@ class AsyncBatch:
         """Return its progress; see `Batch.progress`."""
         return await self._threads.run(self._batch.progress)
 
-    async def results(self, timeout: float | None = None) -> AsyncIterator[Result]:
+    async def results(self, timeout: float | None = None, *, with_request: bool = False) -> AsyncIterator[Result]:
         """Yield every result once, as the jobs end; see `Batch.results`."""
-        found = self._batch.results(timeout)
+        found = self._batch.results(timeout, with_request=with_request)
         while (result := await self._threads.wait(next, found, None)) is not None:
             yield result
 

@@ -1,12 +1,13 @@
 """Jobs and batches for their submitter: state and results, cancelling, running failed jobs again."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 
 from trivet.client.connections import Connections, current_operator
-from trivet.client.result import Result, to_result
+from trivet.client.result import Result, add_request, to_result
 from trivet_store import controls
 from trivet_store.controls import ControlKind, Work
+from trivet_store.database.batched_scan import Candidate, groups
 from trivet_store.jobs import batches, cancelling, retrying
 from trivet_store.jobs.batches import Progress
 from trivet_store.reports import results
@@ -38,18 +39,20 @@ class Job:
         """Its state: `waiting`, `delayed`, `coalesced`, `dispatched`, `running`, or its end state."""
         return self.look().state.value
 
-    def result(self, timeout: float | None = None) -> Result:
+    def result(self, timeout: float | None = None, *, with_request: bool = False) -> Result:
         """Wait for the end of the job.
 
         Args:
             timeout: seconds; None waits as long as it takes.
+            with_request: read its request as well, for `Result.request`.
 
         Raises:
             ResultTimeout: it has not ended by then; says why, and whether something is wrong (`held_up`).
             NotFound: there is no such job.
         """
         what = f"The job {self.id}"
-        return self._connections.notices.wait_for(f"job {self.id}", self._ended, timeout, what, self._timed_out)
+        found = self._connections.notices.wait_for(f"job {self.id}", self._ended, timeout, what, self._timed_out)
+        return next(_with_requests(self._connections, [found])) if with_request else found
 
     def cancel(self) -> bool:
         """Stop the job: at once if it waits, within about two seconds if it runs. False when it had ended before."""
@@ -109,11 +112,12 @@ class Batch:
         with self._connections.store.read() as connection:
             return batches.progress(connection, self.name)
 
-    def results(self, timeout: float | None = None) -> Iterator[Result]:
+    def results(self, timeout: float | None = None, *, with_request: bool = False) -> Iterator[Result]:
         """Yield every result once, in the order the jobs end; failures are results too.
 
         Args:
             timeout: maximum seconds to wait for the next result; None waits as long as it takes.
+            with_request: read the requests as well, for `Result.request`.
 
         Raises:
             ResultTimeout: no further job ended in that time; says why, as `Job.result` does.
@@ -127,17 +131,18 @@ class Batch:
                 f"The next job of {self.name!r}",
                 self._timed_out,
             )
-            yield from page
+            yield from _with_requests(self._connections, page) if with_request else page
             if not page:
                 return
 
-    def ended(self, states: Collection[str] = END_STATES) -> Iterator[Result]:
+    def ended(self, states: Collection[str] = END_STATES, *, with_request: bool = False) -> Iterator[Result]:
         """Yield the results that exist when the first of them is asked for, each once, in the order the jobs ended.
 
         Waits for nothing, and holds one page of them in memory. A job that is retried meanwhile is left out.
 
         Args:
             states: only results in these end states: `succeeded`, `failed`, `expired`, `cancelled`.
+            with_request: read the requests as well, for `Result.request`.
         """
         store, seen = self._connections.store, 0
         ended = {state for state in END_STATES if state in states}
@@ -148,8 +153,8 @@ class Batch:
                 rows = results.batch_page_upto(connection, self._id, seen, upto, ended, PAGE_JOBS)
                 attempts = results.attempts_of(connection, [row.id for row in rows])
             seen = rows[-1].batch_seq or upto if rows else upto
-            for row in rows:
-                yield to_result(row, attempts[row.id])
+            page = [to_result(row, attempts[row.id]) for row in rows]
+            yield from _with_requests(self._connections, page) if with_request else page
 
     def wait(self, timeout: float | None = None) -> Progress:
         """Wait until every job has ended. ResultTimeout when that takes longer than `timeout` seconds."""
@@ -327,6 +332,18 @@ def find_newest_batches(connections: Connections, limit: int) -> list[Progress]:
     """Return the newest batches with their progress, newest first."""
     with connections.store.read() as connection:
         return batches.latest(connection, limit)
+
+
+def _with_requests(connections: Connections, page: Sequence[Result]) -> Iterator[Result]:
+    """Yield the results with their requests, which are read in groups of a megabyte: one may have 32 MB."""
+    by_id = {result.id: result for result in page}
+    with connections.store.read() as connection:
+        sizes = results.request_sizes(connection, list(by_id))
+    for ids in groups(Candidate(job_id, 1, sizes.get(job_id, 0)) for job_id in by_id):
+        with connections.store.read() as connection:
+            bodies = results.request_bodies(connection, ids)
+        for job_id in ids:
+            yield add_request(by_id[job_id], bodies.get(job_id))
 
 
 def _not_found(job_id: str) -> NotFound:

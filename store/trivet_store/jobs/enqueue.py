@@ -149,6 +149,7 @@ def insert(
         "dispatched_until": direct.until if direct else None,
         "last_error": waits_because,
         "tags": None,
+        "batch_index": None,
     }
     first_with: dict[_Key, int] = {}
     accepted: list[Accepted] = []
@@ -180,9 +181,12 @@ def insert(
             "max_tokens": spec.max_tokens,
             "tenant": spec.tenant,
             "cache_key": spec.cache_key,
+            "metadata": spec.metadata,
             "job_id": job_id,
             "body": spec.body,
         }
+        if batch:
+            row["batch_index"] = (first or 0) + index
         if spec.tags:
             row["tags"] = orjson.dumps(dict(spec.tags)).decode()
         if spec.not_before is not None and spec.not_before > now:
@@ -226,7 +230,9 @@ def insert_probe(
     terms: _FlowTerms = (latency, model, ((), (), ()), None, "{}", "", None)
     job_id = uuid7().hex
     row: dict[str, Any] = {
-        **dict.fromkeys(("batch_id", "key", "not_before", "tenant", "last_error", "tags", "cache_key")),
+        **dict.fromkeys(
+            ("batch_id", "batch_index", "key", "not_before", "tenant", "last_error", "tags", "metadata", "cache_key")
+        ),
         "id": job_id,
         "flow_id": _open_flow(connection, terms, signature, held=True, probe=True),
         "fingerprint": "",

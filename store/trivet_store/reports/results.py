@@ -67,11 +67,14 @@ class JobRow:
     not_before: float | None
     ended_at: float | None
     batch_seq: int | None
+    index: int | None
+    """Its position among the requests of its batch, from 0; None: it is in none."""
     round: int
     last_outcome: Outcome | None
     last_error: str | None
     tenant: str | None
     tags: dict[str, str]
+    metadata: dict[str, Any] = field(repr=False)
     message: bytes | None = field(repr=False)
     stop_reason: str | None
     error_outcome: Outcome | None
@@ -96,7 +99,7 @@ class JobRow:
 
 _JOB = """
     SELECT j.id, j.key, j.state, f.latency, f.model, b.name AS batch, j.created_at, j.deadline_at, j.not_before,
-           j.ended_at, j.batch_seq, j.round, j.last_outcome, j.last_error, j.tenant, j.tags,
+           j.ended_at, j.batch_seq, j.batch_index AS "index", j.round, j.last_outcome, j.last_error, j.tenant, j.tags, j.metadata,
            r.message, r.stop_reason, r.error_outcome, r.error_message, coalesce(r.route, j.route) AS route,
            r.cost_usd, r.latency_s, coalesce(r.cached, false) AS cached, r.saved_usd, f.probe,
            j.crashes, j.isolated_crashes,
@@ -119,7 +122,8 @@ _ATTEMPTS = of_ids(
 _RETRIES = text(
     "SELECT job_id, at, ended_at, state, error_outcome, error_message FROM retries WHERE job_id = :id ORDER BY id"
 )
-_BODY = text("SELECT body FROM job_requests WHERE job_id = :id")
+_BODIES = of_ids("SELECT job_id, body FROM job_requests WHERE job_id IN :ids")
+_BODY_SIZES = of_ids("SELECT job_id, length(body) AS bytes FROM job_requests WHERE job_id IN :ids")
 
 
 def jobs_by_id(connection: Connection, ids: Sequence[str]) -> dict[str, JobRow]:
@@ -193,10 +197,14 @@ def retries_of(connection: Connection, job_id: str) -> list[RetryRow]:
     ]
 
 
-def request_body(connection: Connection, job_id: str) -> bytes | None:
-    """Return the Messages API body of a job as JSON, without `model`; None when it is no longer kept."""
-    body = connection.execute(_BODY, {"id": job_id}).scalar_one_or_none()
-    return None if body is None else bytes(body)
+def request_bodies(connection: Connection, ids: Sequence[str]) -> dict[str, bytes]:
+    """Return the Messages API bodies of jobs as JSON, without `model`; those that are no longer kept are left out."""
+    return {row.job_id: bytes(row.body) for row in connection.execute(_BODIES, {"ids": list(ids)})}
+
+
+def request_sizes(connection: Connection, ids: Sequence[str]) -> dict[str, int]:
+    """Return the sizes of those bodies, in bytes: they are too large to be read by the page."""
+    return {row.job_id: int(row.bytes) for row in connection.execute(_BODY_SIZES, {"ids": list(ids)})}
 
 
 def _read(connection: Connection, where: str, **parameters: object) -> list[JobRow]:
@@ -220,6 +228,7 @@ def _job(row: Row[Any]) -> JobRow:
     values["last_outcome"] = _outcome(row.last_outcome)
     values["error_outcome"] = _outcome(row.error_outcome)
     values["tags"] = orjson.loads(row.tags) if row.tags else {}
+    values["metadata"] = orjson.loads(row.metadata) if row.metadata else {}
     values["message"] = bytes(row.message) if row.message is not None else None
     values["cached"] = bool(row.cached)
     values["probe"] = bool(row.probe)

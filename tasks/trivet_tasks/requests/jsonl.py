@@ -49,7 +49,7 @@ _PIECE = 1024 * 1024
 
 
 class Seen:
-    """Digests of 8 bytes, each with another 8 bytes that it came with first.
+    """Digests of 8 bytes, each with another 8 bytes that it came with.
 
     They lie in a database of SQLite's that has no name and is gone when it is closed, in the folder for temporary files
     (`TMPDIR`). A dict holds 136 bytes for each key; this takes 8 microseconds instead of one, and no more memory.
@@ -67,7 +67,7 @@ class Seen:
         self.close()
 
     def get(self, key: bytes) -> bytes | None:
-        """Return the value that the key came with first, or None."""
+        """Return the value of the key, or None."""
         if self._database is None:
             return None
         row = self._database.execute("SELECT value FROM seen WHERE key = ?", (_number(key),)).fetchone()
@@ -79,23 +79,32 @@ class Seen:
         Raises:
             InvalidRequest: the folder for temporary files is full.
         """
-        database = self._database or self._open()
-        try:
-            new = database.execute(
-                "INSERT INTO seen VALUES (?, ?) ON CONFLICT DO NOTHING", (_number(key), _number(value))
-            ).rowcount
-        except sqlite3.Error as error:
-            raise InvalidRequest(
-                f"The keys of the file cannot be kept in a temporary file: {error}.",
-                hint="Let TMPDIR name a folder with more room.",
-            ) from None
-        return None if new else self.get(key)
+        return None if self._put("INSERT INTO seen VALUES (?, ?) ON CONFLICT DO NOTHING", key, value) else self.get(key)
+
+    def replace(self, key: bytes, value: bytes) -> None:
+        """Remember the value in place of an earlier one.
+
+        Raises:
+            InvalidRequest: the folder for temporary files is full.
+        """
+        self._put("INSERT OR REPLACE INTO seen VALUES (?, ?)", key, value)
 
     def close(self) -> None:
         """Forget everything."""
         if self._database is not None:
             self._database.close()
             self._database = None
+
+    def _put(self, statement: str, key: bytes, value: bytes) -> int:
+        """Return the number of rows that were written."""
+        database = self._database or self._open()
+        try:
+            return database.execute(statement, (_number(key), _number(value))).rowcount
+        except sqlite3.Error as error:
+            raise InvalidRequest(
+                f"The keys of the file cannot be kept in a temporary file: {error}.",
+                hint="Let TMPDIR name a folder with more room.",
+            ) from None
 
     def _open(self) -> sqlite3.Connection:
         self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
