@@ -422,13 +422,13 @@ def test_bulk_broken_off_while_it_takes_in_leaves_no_file_of_results(
     before = set(tmp_path.iterdir())
     with monkeypatch.context() as patch:
         patch.setattr(batches, "advance", interrupted)
-        said = trivet("bulk", str(file), "--out", str(tmp_path / "results.jsonl"))
+        said = trivet("bulk", str(file), "--name", "requests", "--out", str(tmp_path / "results.jsonl"))
     assert (said.code, said.out) == (130, "")
     assert "the same command takes in the rest" in said.err
     assert {path for path in tmp_path.iterdir() if path.suffix == ".jsonl" or ".part" in path.name} == {file}
     assert before <= set(tmp_path.iterdir())
     assert (world.progress("requests").taken, world.progress("requests").state) == (200, "loading")
-    assert trivet("bulk", str(file), "--json").json["total"] == 450
+    assert trivet("bulk", str(file), "--name", "requests", "--json").json["total"] == 450
 
 
 @pytest.mark.parametrize("piped", [True, False])
@@ -438,9 +438,9 @@ def test_bulk_takes_standard_input_and_what_gzip_compressed(
     file = tmp_path / "requests.jsonl.gz"
     file.write_bytes(gzip.compress(requests(tmp_path / "requests.jsonl", 450).read_bytes()))
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(file.read_bytes())))
-    words = ("-", "--name", "requests") if piped else (str(file),)
-    said = trivet("bulk", *words, "--json").json
-    assert (said["name"], said["total"], said["requests"]) == ("requests", 450, 450)
+    said = trivet("bulk", "-" if piped else str(file), "--json").json
+    assert (said["total"], said["requests"]) == (450, 450)
+    assert re.fullmatch(f"{'stdin' if piped else 'requests'}-[0-9a-f]{{10}}", said["name"])
 
 
 def test_bulk_asks_for_the_cache_where_it_is_told_to(world: World, trivet: Callable[..., Said], tmp_path: Path) -> None:
@@ -452,14 +452,9 @@ def test_bulk_asks_for_the_cache_where_it_is_told_to(world: World, trivet: Calla
     assert (said.code, said.err) == (2, "trivet: --with-request: goes with --out FILE.\n")
 
 
-def test_bulk_of_standard_input_needs_a_name_and_its_errors_are_told_of_it(
-    trivet: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_errors_in_standard_input_are_told_of_it(trivet: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b"{]\n")))
     said = trivet("bulk", "-")
-    assert said.code == 2
-    assert "--name: is missing; what is read from a pipe has no name." in said.err
-    said = trivet("bulk", "-", "--name", "broken")
     assert said.code == 2
     assert said.err.startswith("trivet: standard input, line 1: is not JSON")
 

@@ -10,7 +10,7 @@ import orjson
 from trivet.admin.group import Group
 from trivet.client.blocked import Blocked, blocked_batch, blocked_job
 from trivet.client.connections import Connections
-from trivet.client.jobs import find_by_id, find_by_key, find_newest, find_newest_batches
+from trivet.client.jobs import find_by_id, find_by_key, find_line, find_newest, find_newest_batches
 from trivet_store.jobs import batches, coalescing
 from trivet_store.jobs.batches import Progress
 from trivet_store.reports import backlog, results
@@ -70,17 +70,21 @@ class Jobs(Group):
         """
         return tuple(find_newest(self._connections, state=state, batch=batch, limit=limit))
 
-    def by_key(self, key: str, *, tenant: str | None = None) -> JobRow:
-        """Return the job of a tenant's idempotency key.
+    def by_key(self, key: str, *, tenant: str | None = None, batch: str | None = None) -> JobRow:
+        """Return the job of a tenant's idempotency key, or of a request's in a batch.
 
             admin.jobs.by_key("invoice-4711", tenant="acme").id
+            admin.jobs.by_key("page/7", batch="contracts").id
 
         Args:
-            tenant: as in the request; None: the job was submitted without one.
+            tenant: as in the request; None: the job was submitted without one, or, with `batch`, of any tenant.
+            batch: the name of the request's batch; None: a single job, or one of a batch with `dedupe`.
 
         Raises:
             NotFound: there is no such job.
         """
+        if batch is not None:
+            return find_line(self._connections, batch, key, tenant)
         return find_by_key(self._connections, key, tenant)
 
     def life(self, job_id: str, *, request: bool = False) -> JobLife:

@@ -1,4 +1,4 @@
-"""`trivet batch`: progress and results of batches, cancelling them, and running failures again."""
+"""`trivet batch`: progress and results of batches, cancelling and discarding them, and running failures again."""
 
 import sys
 import time
@@ -25,7 +25,7 @@ from trivet.cli.output import (
     print_table,
     reporting_status,
 )
-from trivet.cli.progress import bar, telling
+from trivet.cli.progress import bar, spinner, telling
 from trivet.cli.waiting import wait_for
 from trivet.times import moment, seconds
 from trivet_tasks.errors import BatchIncomplete, InvalidRequest, ResultTimeout
@@ -40,7 +40,9 @@ STATES = tuple(state for state in JobState if state in END_STATES)
 ADVANCE_EVERY = 200
 """Results between two steps of the bar."""
 
-group = typer.Typer(no_args_is_help=True, help="Batches: progress, results, export, pausing, cancelling, retrying.")
+group = typer.Typer(
+    no_args_is_help=True, help="Batches: progress, results, export, pausing, cancelling, retrying, discarding."
+)
 
 
 class Form(StrEnum):
@@ -235,6 +237,24 @@ group.command(context_settings=control.NEGATIVE_NUMBERS)(control.priority)
 
 
 @group.command()
+def discard(name: Name, as_json: Json = False) -> None:
+    """Delete an unfinished batch with its jobs, none of which ran. Safe to interrupt: run it again.
+
+    Its name is free then. A batch that was complete once is refused; `trivet batch cancel` stops it.
+    """
+    with options.client() as client, spinner(f"Discarding {name}"):
+        try:
+            jobs = client.batch(name).discard()
+        except KeyboardInterrupt:
+            print_error(f"Interrupted. A part of {name} may be deleted: the same command deletes the rest.")
+            raise
+    if as_json:
+        output.print_json({"name": name, "jobs": jobs})
+    else:
+        print_line(f"{name}: discarded with {_jobs(jobs)}, none of which ran.")
+
+
+@group.command()
 def export(
     name: Name,
     out: Annotated[
@@ -288,7 +308,7 @@ def export(
 
 def as_object(progress: "Progress") -> dict[str, Any]:
     """Return a batch's progress as JSON has it."""
-    return {**asdict(progress), "ended": progress.ended, "done": progress.done}
+    return {**asdict(progress), "ended": progress.ended, "joined": progress.joined, "done": progress.done}
 
 
 def print_progress(
@@ -313,6 +333,18 @@ def print_progress(
     if speed and not progress.done:
         facts.append(("speed", f"{speed:,.1f} jobs/s" + (f", about {seconds(left)} left" if left else "")))
     print_facts(facts)
+    print_joined(progress)
+
+
+def print_joined(progress: "Progress") -> None:
+    """Print how many requests of a batch have no job of their own, if any."""
+    if not progress.joined:
+        return
+    requests = f"{progress.joined:,} request{'' if progress.joined == 1 else 's'}"
+    if progress.dedupe:
+        print_line(f"{requests} joined earlier jobs with the same keys, whose results are not in this batch.")
+    else:
+        print_line(f"{requests} joined earlier ones with the same keys: one job each.")
 
 
 def _checked_states(given: list[str] | None) -> tuple[JobState, ...]:
@@ -325,7 +357,10 @@ def _checked_states(given: list[str] | None) -> tuple[JobState, ...]:
 
 
 def _check_complete(progress: "Progress") -> None:
-    """Raise BatchIncomplete if nothing of the batch runs because only a part of it was taken in."""
+    """Raise BatchIncomplete, or InvalidRequest, if nothing of the batch runs: a part is missing, or it is discarded."""
+    if progress.state == BatchState.DISCARDING:
+        hint = f"`trivet batch discard {progress.name}` goes on with it."
+        raise InvalidRequest(f"The batch {progress.name!r} is being discarded.", field="name", hint=hint)
     if progress.state in (BatchState.INCOMPLETE, BatchState.LOADING):
         raise BatchIncomplete(
             f"The batch {progress.name!r} has taken in only a part of its requests and does not run.",

@@ -4,12 +4,13 @@ import asyncio
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, Unpack
 
 from trivet.client.async_requests import AsyncRequests
-from trivet.client.client import Client
+from trivet.client.client import Client, Dedupe
 from trivet.client.jobs import Batch, Job
 from trivet.client.result import Result
 from trivet.client.waiting import GIVEN_UP
@@ -142,6 +143,14 @@ class AsyncBatch:
         """Stop the batch; see `Batch.cancel`."""
         return await self._threads.run(self._batch.cancel)
 
+    async def job(self, key: str, *, tenant: str | None = None) -> AsyncJob:
+        """Return the job of this key; see `Batch.job`."""
+        return AsyncJob(self._threads, await self._threads.run(lambda: self._batch.job(key, tenant=tenant)))
+
+    async def discard(self) -> int:
+        """Delete it, if it never was complete; see `Batch.discard`."""
+        return await self._threads.run(self._batch.discard)
+
     async def pause(self, reason: str = "") -> bool:
         """Let no further job begin; see `Batch.pause`."""
         return await self._threads.run(self._batch.pause, reason)
@@ -183,6 +192,7 @@ class AsyncClient:
         requests: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]],
         *,
         name: str | None = None,
+        dedupe: Dedupe = None,
         **defaults: Unpack[RequestParams],
     ) -> AsyncBatch:
         """Submit requests as one batch; see `Client.submit_many`.
@@ -197,13 +207,14 @@ class AsyncClient:
             requests: an iterable, which is iterated in a thread; or an asynchronous one (an async generator), which is
                 iterated in the event loop and closed at the end.
             name: as of `Client.submit_many`.
+            dedupe: likewise.
             defaults: likewise.
         """
+        submit = partial(self._client.submit_many, name=name, dedupe=dedupe, **defaults)
         if not isinstance(requests, AsyncIterable):
-            batch = await self._threads.run(lambda: self._client.submit_many(requests, name=name, **defaults))
-            return AsyncBatch(self._threads, batch)
+            return AsyncBatch(self._threads, await self._threads.run(submit, requests))
         async with AsyncRequests(requests) as pulled:
-            batch = await self._threads.run_alone(lambda: self._client.submit_many(pulled, name=name, **defaults))
+            batch = await self._threads.run_alone(submit, pulled)
         return AsyncBatch(self._threads, batch)
 
     async def job(self, job_id: str) -> AsyncJob:

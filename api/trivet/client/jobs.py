@@ -8,11 +8,11 @@ from trivet.client.result import Result, add_request, to_result
 from trivet_store import controls
 from trivet_store.controls import ControlKind, Work
 from trivet_store.database.batched_scan import Candidate, groups
-from trivet_store.jobs import batches, cancelling, retrying
+from trivet_store.jobs import batches, cancelling, discarding, retrying
 from trivet_store.jobs.batches import Progress
 from trivet_store.reports import results
 from trivet_store.reports.results import JobRow
-from trivet_tasks.errors import NotFound, ResultTimeout
+from trivet_tasks.errors import InvalidRequest, NotFound, ResultTimeout
 from trivet_tasks.states import END_STATES, JobState, JobStateName, read_job_state
 
 PAGE_JOBS = 200
@@ -106,6 +106,16 @@ class Batch:
 
     def __repr__(self) -> str:
         return f"Batch({self.name!r})"
+
+    def job(self, key: str, *, tenant: str | None = None) -> Job:
+        """Return the job of this batch with this key. NotFound when there is none.
+
+            client.batch("contracts").job("page/7").result().text
+
+        Args:
+            tenant: as in the request, where several of a batch with `dedupe` have one key; None: of any tenant.
+        """
+        return Job(self._connections, find_line(self._connections, self.name, key, tenant).id)
 
     def progress(self) -> Progress:
         """Return its progress: counts by state, and the cost so far."""
@@ -257,6 +267,20 @@ class Batch:
             after, again = group.last, again + len(group.ids)
             self._connections.tell_work()
 
+    def discard(self) -> int:
+        """Delete a batch that never was complete, with its jobs, none of which ever ran. Its name is free then.
+
+        Safe to interrupt: another call does the rest.
+
+        Returns:
+            The number of jobs deleted.
+
+        Raises:
+            InvalidRequest: it was complete once, so that its jobs may have run; `cancel` stops them.
+            NotFound: there is no such batch any more.
+        """
+        return discarding.discard(self._connections.store, self.name)
+
     def accept(self) -> None:
         """Run an incomplete batch as it is, without the requests that were not accepted."""
         with self._connections.store.write() as connection:
@@ -304,8 +328,32 @@ def find_by_key(connections: Connections, key: str, tenant: str | None = None) -
         row = results.job_by_key(connection, key, tenant)
     if row is None:
         of = f"of the tenant {tenant!r}" if tenant else "without a tenant"
-        raise NotFound(f"No job {of} has the key {key!r}.", hint="A key belongs to the tenant of its request.")
+        hint = "A key belongs to the tenant of its request, or to its batch: name that as well."
+        raise NotFound(f"No job {of} has the key {key!r}.", hint=hint)
     return row
+
+
+def find_line(connections: Connections, batch: str, key: str, tenant: str | None = None) -> JobRow:
+    """Return the job of the batch of this name with this key.
+
+    Args:
+        tenant: only a job of this tenant; None: of any.
+
+    Raises:
+        NotFound: there is no such batch, or none of its jobs has the key.
+        InvalidRequest: jobs of several tenants have the key (a batch with `dedupe`).
+    """
+    with connections.store.read() as connection:
+        rows = results.jobs_of_line(connection, batches.id_of(connection, batch), key, tenant)
+    if not rows:
+        of = f" of the tenant {tenant!r}" if tenant else ""
+        hint = "A request that joined an earlier job has none in this batch."
+        raise NotFound(f"No job{of} in the batch {batch!r} has the key {key!r}.", hint=hint)
+    if len(rows) > 1:
+        tenants = ", ".join(repr(row.tenant or "") for row in rows)
+        message = f"key: {key!r} is that of several tenants' jobs in the batch {batch!r}: {tenants}."
+        raise InvalidRequest(message, field="key", hint="Name the tenant as well.")
+    return rows[0]
 
 
 def find_newest(

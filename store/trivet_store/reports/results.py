@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Row, String, TextualSelect, bindparam, text
 
 from trivet_store.database.many_rows import of_ids
 from trivet_store.jobs.ending import NOTHING, costs_of
+from trivet_store.jobs.enqueue import key_owner
 from trivet_store.schema import Usd
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.states import AttemptPurpose, JobState
@@ -109,7 +110,8 @@ _JOB = """
       LEFT JOIN batches b ON b.id = j.batch_id
       LEFT JOIN job_results r ON r.job_id = j.id
 """
-_BY_KEY = "j.key = :key AND coalesce(j.tenant, '') = :tenant"
+_BY_KEY = "j.key = :key AND j.key_owner = :owner"
+_LINES = "j.key = :key AND j.batch_id = :batch_id"
 _IN_BATCH = "j.batch_id = :batch_id AND j.batch_seq > :after AND j.batch_seq IS NOT NULL"
 _LAST = text("SELECT coalesce(max(batch_seq), 0) FROM jobs WHERE batch_id = :id AND batch_seq IS NOT NULL")
 _ATTEMPTS = of_ids(
@@ -133,8 +135,14 @@ def jobs_by_id(connection: Connection, ids: Sequence[str]) -> dict[str, JobRow]:
 
 def job_by_key(connection: Connection, key: str, tenant: str | None = None) -> JobRow | None:
     """Return the job of a tenant's idempotency key; without a tenant, of those that have none."""
-    found = _read(connection, _BY_KEY, key=key, tenant=tenant or "")
+    found = _read(connection, _BY_KEY, key=key, owner=key_owner(tenant))
     return found[0] if found else None
+
+
+def jobs_of_line(connection: Connection, batch_id: int, key: str, tenant: str | None = None) -> list[JobRow]:
+    """Return the jobs of a batch with this key, of this tenant or of any: one, or one a tenant in a batch with `dedupe`."""
+    found = _read(connection, _LINES, batch_id=batch_id, key=key)
+    return [job for job in found if tenant in (None, job.tenant)]
 
 
 def batch_page(connection: Connection, batch_id: int, after: int, limit: int) -> list[JobRow]:

@@ -134,6 +134,10 @@ class FileCheck:
     """The first of them, as many as were asked for; `where` is `line 731`."""
     repeated: int
     """Number of rows that repeat the key and the request of an earlier row: both become one job."""
+    dedupe: bool
+    """True if a key is one of its tenant's, and not of the file."""
+    digest: str
+    """Digest of the file's text, decompressed: the same for the same lines, whatever the file is called."""
     checked_at: float
     """Seconds since the epoch: the moment from which `deadline` and `not_before` count."""
     size: int
@@ -148,6 +152,7 @@ def check_file(
     *,
     skip_bad: bool = False,
     now: float,
+    dedupe: bool = False,
     tell: Callable[[int, float], None] = lambda _rows, _share: None,
     each: Callable[[JobSpec, int], None] | None = None,
     name: str = "",
@@ -160,6 +165,7 @@ def check_file(
     Args:
         skip_bad: return the check also when there are bad lines, for `read_file` to leave them out.
         now: the moment of the submit, seconds since the epoch.
+        dedupe: a key is one of its tenant's: lines of two tenants may have the same.
         tell: called every `TELL_EVERY` lines, with the requests found so far and the share of the file that was read.
         each: is given every job of the file once with the number of its line, as it is read: valid rows, without those
             that repeat an earlier one.
@@ -174,7 +180,7 @@ def check_file(
     rows = bad = repeated = 0
     problems: list[Problem] = []
     with _opened(path, name) as (file, status), Seen() as keys:
-        lines = _Rows(_unpacked(file), settings, defaults, now, keys)
+        lines = _Rows(_unpacked(file), RequestReader(settings, defaults), now, keys, dedupe=dedupe)
         for number, found in enumerate(lines, start=1):
             if number % TELL_EVERY == 0:
                 tell(rows, file.tell() / max(1, status.st_size))
@@ -193,7 +199,9 @@ def check_file(
     if not rows:
         what = f"none of its {bad:,} lines is a valid request" if bad else "holds no request"
         raise InvalidRequest(f"{name}: {what}.", problems=tuple(problems))
-    return FileCheck(path, name, rows, bad, tuple(problems), repeated, now, status.st_size, status.st_mtime_ns)
+    size, modified_ns = status.st_size, status.st_mtime_ns
+    digest = lines.digest.hexdigest()
+    return FileCheck(path, name, rows, bad, tuple(problems), repeated, dedupe, digest, now, size, modified_ns)
 
 
 def read_file(check: FileCheck, settings: Settings, defaults: Mapping[str, object]) -> Iterator[JobSpec]:
@@ -208,7 +216,8 @@ def read_file(check: FileCheck, settings: Settings, defaults: Mapping[str, objec
     with _opened(check.path, check.name) as (file, status), Seen() as keys:
         if (status.st_size, status.st_mtime_ns) != (check.size, check.modified_ns):
             raise _changed(check.name)
-        for found in _Rows(_unpacked(file), settings, defaults, check.checked_at, keys):
+        reader = RequestReader(settings, defaults)
+        for found in _Rows(_unpacked(file), reader, check.checked_at, keys, dedupe=check.dedupe):
             if isinstance(found, JobSpec):
                 yield found
         _same(check.name, status, os.fstat(file.fileno()))
@@ -217,20 +226,21 @@ def read_file(check: FileCheck, settings: Settings, defaults: Mapping[str, objec
 class _Rows:
     """The lines of a file, each as a job or as what is wrong with it. Runs once."""
 
-    def __init__(
-        self, file: BinaryIO, settings: Settings, defaults: Mapping[str, object], now: float, keys: Seen
-    ) -> None:
+    def __init__(self, file: BinaryIO, reader: RequestReader, now: float, keys: Seen, *, dedupe: bool) -> None:
         self.repeated = 0
+        self.digest = blake2b(digest_size=16)
         self.line = 0
         """Number of the line that was read last, from 1."""
         self._file = file
-        self._reader = RequestReader(settings, defaults)
+        self._reader = reader
         self._now = now
         self._keys = keys
+        self._dedupe = dedupe
 
     def __iter__(self) -> Iterator[JobSpec | Problem]:
         while line := self._file.readline(MAX_LINE_BYTES + 1):
             self.line += 1
+            self.digest.update(line)
             if self.line == 1:
                 line = line.removeprefix(_BOM)
             where = f"line {self.line}"
@@ -243,6 +253,7 @@ class _Rows:
         """Pass over the rest of a line that is not even read."""
         while piece := self._file.readline(_PIECE):
             length += len(piece)
+            self.digest.update(piece)
             if piece.endswith(b"\n"):
                 break
         most = MAX_BODY_BYTES // 1024**2
@@ -261,7 +272,7 @@ class _Rows:
             return Problem(where, str(error))
         if job.key is None:
             return job
-        owned = f"{job.tenant or ''}\0{job.key}"  # a key belongs to its tenant
+        owned = f"{job.tenant or ''}\0{job.key}" if self._dedupe else job.key
         key, request_of_key = blake2b(owned.encode(), digest_size=8).digest(), bytes.fromhex(job.fingerprint)[:8]
         earlier = self._keys.earlier(key, request_of_key)
         if earlier is not None:

@@ -4,7 +4,7 @@ A request is the Messages API body (`trivet_tasks.requests.request_body` has its
 
     model        first-party id, e.g. claude-sonnet-5-5
     prompt       a text, short for messages with this one message of the user
-    key          idempotency: the same key never runs twice
+    key          of a single job: idempotency within its tenant; in a batch: the name of the request, unique there
     latency      realtime, interactive, batch (the default), async or deferred
     deadline     after this the result is worthless: a span from now ("90s", "5m", "24h"), seconds from now, or a moment
                  (datetime with time zone, ISO 8601)
