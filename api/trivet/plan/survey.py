@@ -52,7 +52,7 @@ class Surveyor:
     """Surveys requests while they stream by, in bounded memory: digests of equal requests are in a temporary file."""
 
     def __init__(self, settings: Settings, steps: Steps, output_tokens: int | None) -> None:
-        self._settings = settings.model_copy(update={"cache": settings.cache.model_copy(update={"enabled": True})})
+        self._settings = settings
         self._seen = Seen()
         self._rows = 0
         self._repeats = WorkloadCounter(steps, output_tokens)
