@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, text
 
 from trivet_store import controls
-from trivet_store.controls import Control
+from trivet_store.controls import Control, ControlKind
 from trivet_store.database.engine import Store
 from trivet_store.database.locking import lock_flows
 from trivet_store.schema import Usd, usd_sum
@@ -39,6 +39,8 @@ class Progress:
     """Maximum further cost: calls that are over and whose cost is not known, such as timeouts."""
     paused: tuple[Control, ...] = ()
     """Pauses of the batch, and of tenants and classes that it has jobs of; none once it is done."""
+    priority: int = 0
+    """Priority of the batch, beside those of tenants and classes."""
 
     @property
     def ended(self) -> int:
@@ -167,6 +169,7 @@ def _named(connection: Connection, name: str) -> Row[Any]:
 
 def _progress(connection: Connection, row: Row[Any]) -> Progress:
     running = connection.execute(_RUNNING, {"id": row.id}).scalar_one()
+    of_batch = controls.of_batch(connection, row.id)
     estimated = text(_ESTIMATED.format(usd_sum(connection.dialect, "estimated_usd"))).columns(estimated=Usd())
     return Progress(
         name=row.name,
@@ -183,5 +186,6 @@ def _progress(connection: Connection, row: Row[Any]) -> Progress:
         taken=row.taken,
         error=row.error,
         estimated_usd=connection.execute(estimated, {"id": row.id}).scalar_one() or Decimal(0),
-        paused=controls.pauses_of_batch(connection, row.id) if row.ended < row.total else (),
+        paused=tuple(one for one in of_batch if one.paused_at is not None and row.ended < row.total),
+        priority=sum(one.priority for one in of_batch if one.kind is ControlKind.BATCH),
     )
