@@ -74,8 +74,11 @@ def test_a_tenant_is_paused_for_all_classes_also_for_jobs_to_come(
     system: RunningTrivet, trivet: Callable[..., Said]
 ) -> None:
     tenant, other = unique("acme"), unique("beta")
-    before = [system.client.submit("Mail", tenant=one, not_before="1s", **TERMS) for one in (tenant, other)]
+    system.admin.controls.pause(latency="deferred")  # they wait until the tenant is paused
+    before = [system.client.submit("Mail", tenant=one, latency="deferred", **TERMS) for one in (tenant, other)]
     assert trivet("batch", "pause", "--tenant", tenant, "--reason", "unpaid", "--json").json["paused"]
+    until(lambda: tenant in str(system.admin.jobs.blocked(before[0].id).notes), "its job to be in its own flow")
+    assert trivet("batch", "resume", "--class", "deferred").code == 0
     after = [system.client.submit("Mail", tenant=one, latency="async", **TERMS) for one in (tenant, other)]
     quick = system.client.submit("Mail", tenant=tenant, latency="realtime", **TERMS).result(timeout=DEADLINE_S)
     assert quick.status == "expired"
