@@ -99,10 +99,9 @@ _ALL = text(
 )
 _OF_BATCH = text(
     f"""
-    SELECT DISTINCT {_COLUMNS} FROM controls c
-     WHERE c.paused_at IS NOT NULL
-       AND (c.batch_id = :id
-            OR EXISTS (SELECT 1 FROM flows f WHERE f.batch_id = :id AND f.active AND c.kind <> 'batch' AND {OF_FLOW}))
+    SELECT {_COLUMNS} FROM controls c
+     WHERE c.batch_id = :id
+        OR EXISTS (SELECT 1 FROM flows f WHERE f.batch_id = :id AND f.active AND c.kind <> 'batch' AND {OF_FLOW})
      ORDER BY c.kind, c.value
     """
 )
@@ -183,8 +182,8 @@ def every(connection: Connection) -> list[Control]:
     return [Control.of(row) for row in connection.execute(_ALL)]
 
 
-def pauses_of_batch(connection: Connection, batch_id: int) -> tuple[Control, ...]:
-    """Return the pauses that keep a batch, or a part of it, from beginning."""
+def of_batch(connection: Connection, batch_id: int) -> tuple[Control, ...]:
+    """Return the controls of a batch, and of tenants and classes that it has jobs of."""
     return tuple(Control.of(row) for row in connection.execute(_OF_BATCH, {"id": batch_id}))
 
 

@@ -1,5 +1,6 @@
 """Pausing and prioritizing through the whole system, as an operator types it."""
 
+import asyncio
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,6 +10,7 @@ from tests.builders import unique
 from tests.command_line import Said
 from tests.timing import until
 
+from trivet import AsyncClient
 from trivet.testing import RunningTrivet
 
 PROVIDERS = ("anthropic", "bedrock", "vertex")
@@ -72,8 +74,11 @@ def test_a_tenant_is_paused_for_all_classes_also_for_jobs_to_come(
     system: RunningTrivet, trivet: Callable[..., Said]
 ) -> None:
     tenant, other = unique("acme"), unique("beta")
-    before = [system.client.submit("Mail", tenant=one, not_before="1s", **TERMS) for one in (tenant, other)]
+    system.admin.controls.pause(latency="deferred")  # they wait until the tenant is paused
+    before = [system.client.submit("Mail", tenant=one, latency="deferred", **TERMS) for one in (tenant, other)]
     assert trivet("batch", "pause", "--tenant", tenant, "--reason", "unpaid", "--json").json["paused"]
+    until(lambda: tenant in str(system.admin.jobs.blocked(before[0].id).notes), "its job to be in its own flow")
+    assert trivet("batch", "resume", "--class", "deferred").code == 0
     after = [system.client.submit("Mail", tenant=one, latency="async", **TERMS) for one in (tenant, other)]
     quick = system.client.submit("Mail", tenant=tenant, latency="realtime", **TERMS).result(timeout=DEADLINE_S)
     assert quick.status == "expired"
@@ -93,6 +98,7 @@ def test_a_batch_of_higher_priority_ends_before_an_older_one(
     batches = [system.client.submit_many(requests, name=unique("batch"), latency="deferred", **TERMS) for _ in "12"]
     assert trivet("batch", "priority", batches[1].name, "7").out == f"batch {batches[1].name} has priority 7.\n"
     assert trivet("batch", "priority", batches[0].name, "-3").code == 0
+    assert re.search(r"^priority +\+7$", trivet("batch", "status", batches[1].name).out, re.MULTILINE)
     slow(system, 0.5)
     assert "Priorities: " in trivet("routes").out
     assert trivet("batch", "resume", "--class", "deferred").code == 0
@@ -100,6 +106,23 @@ def test_a_batch_of_higher_priority_ends_before_an_older_one(
     assert batches[0].progress().ended < 100
     slow(system, 0.02)
     assert [batch.wait(timeout=DEADLINE_S).succeeded for batch in batches] == [300, 300]
+
+
+def test_a_batch_is_paused_and_resumed_from_asyncio(system: RunningTrivet) -> None:
+    async def run() -> None:
+        async with AsyncClient(settings=system.settings) as client:
+            batch = await client.submit_many([{"prompt": "Later", "not_before": "1h"}], name=unique("later"), **TERMS)
+            assert await batch.pause("not now")
+            assert not await batch.pause()
+            await batch.prioritize(2)
+            progress = await batch.progress()
+            assert ([one.reason for one in progress.paused], progress.priority) == (["not now"], 2)
+            assert await batch.resume()
+            assert not await batch.resume()
+            assert (await batch.progress()).paused == ()
+            await batch.cancel()
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize(

@@ -329,6 +329,8 @@ def print_progress(
         count = getattr(progress, state)
         if count or state not in (JobState.EXPIRED, JobState.CANCELLED):
             facts.append((state, f"{count:,}"))
+    if progress.priority:
+        facts.append(("priority", f"{progress.priority:+d}"))
     facts.append(("cost", output.usd_and_estimate(progress.cost_usd, progress.estimated_usd)))
     if speed and not progress.done:
         facts.append(("speed", f"{speed:,.1f} jobs/s" + (f", about {seconds(left)} left" if left else "")))

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, text
 
 from trivet_store import controls
-from trivet_store.controls import Control
+from trivet_store.controls import Control, ControlKind
 from trivet_store.database.engine import Store
 from trivet_store.database.locking import lock_flows
 from trivet_store.schema import Usd, usd_sum
@@ -42,6 +42,8 @@ class Progress:
     """True if its keys are those of their tenants: requests join earlier jobs of theirs."""
     paused: tuple[Control, ...] = ()
     """Pauses of the batch, and of tenants and classes that it has jobs of; none once it is done."""
+    priority: int = 0
+    """Priority of the batch, beside those of tenants and classes."""
 
     @property
     def ended(self) -> int:
@@ -229,6 +231,7 @@ def _named(connection: Connection, name: str) -> Row[Any]:
 
 def _progress(connection: Connection, row: Row[Any]) -> Progress:
     running = connection.execute(_RUNNING, {"id": row.id}).scalar_one()
+    of_batch = controls.of_batch(connection, row.id)
     estimated = text(_ESTIMATED.format(usd_sum(connection.dialect, "estimated_usd"))).columns(estimated=Usd())
     return Progress(
         name=row.name,
@@ -246,5 +249,6 @@ def _progress(connection: Connection, row: Row[Any]) -> Progress:
         error=row.error,
         estimated_usd=connection.execute(estimated, {"id": row.id}).scalar_one() or Decimal(0),
         dedupe=bool(row.dedupe),
-        paused=controls.pauses_of_batch(connection, row.id) if row.ended < row.total else (),
+        paused=tuple(one for one in of_batch if one.paused_at is not None and row.ended < row.total),
+        priority=sum(one.priority for one in of_batch if one.kind is ControlKind.BATCH),
     )
