@@ -3,7 +3,7 @@
     TrivetError
     ├── ConfigError            a setting is wrong; names the file (or variable) and the key
     ├── InvalidRequest         a request is wrong; names the field, and the index or line in a bulk submit
-    │   └── KeyConflict        the idempotency key is taken by a different request
+    │   └── KeyConflict        the key is taken by a different request
     ├── NotFound               no such job, batch or route
     ├── BatchIncomplete        the batch took only a part of its requests and does not run
     ├── StoreError             the database cannot be used
@@ -63,7 +63,7 @@ class InvalidRequest(TrivetError):
 
 
 class KeyConflict(InvalidRequest):
-    """The idempotency key is taken by a job with a different request. `index` is the request's place in its group."""
+    """The key is taken by a job with a different request. `index` is the request's place in its group."""
 
     def __init__(self, message: str, *, index: int, hint: str = "") -> None:
         super().__init__(message, field="key", hint=hint)

@@ -15,7 +15,7 @@ from trivet_tasks.config.environment import ignored
 from trivet_tasks.config.environment_faults import proxy_of
 from trivet_tasks.config.finding import CONFIG_NAME, DATA_DIR
 from trivet_tasks.config.installation_key import FILE_NAME as KEY_FILE
-from trivet_tasks.config.installation_key import check_key, make_key_file, read_key
+from trivet_tasks.config.installation_key import check_key, is_made_here, make_key_file, read_key
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.secret_refs import MalformedSecret, SecretRef
 from trivet_tasks.config.server_urls import masked
@@ -232,6 +232,8 @@ def _security_key(settings: Settings) -> str:
     if settings.security.key is not None:
         return _key(settings.security.key)
     path = settings.data_dir / KEY_FILE
+    if not is_made_here(settings):
+        return "none; workers cache no answers"
     return str(path) if path.exists() else "made when first needed"
 
 

@@ -203,4 +203,4 @@ def _show(local: "LocalTrivet", *, as_json: bool, flower_port: int | None) -> No
     print_whole("Trivet is up. Ctrl-C stops it.")
     for name, value in rows:
         print_whole(f"  {name:<14} {value}")
-    print_whole(f"In a second terminal, in {local.data_dir.parent}:\n  {_TRY}\n  trivet routes")
+    print_whole(f"In a second terminal, in {local.data_dir.parent} or below:\n  {_TRY}\n  trivet routes")

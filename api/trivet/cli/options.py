@@ -35,6 +35,18 @@ JsonExact = Annotated[bool, typer.Option("--json", help="Print JSON; amounts are
 Since = Annotated[str, typer.Option(help="7d, 24h, 30m, or a moment in ISO 8601 (UTC where it names no zone).")]
 Until = Annotated[str | None, typer.Option(help="The end, as for --since; that moment is not in it.")]
 
+Cache = Annotated[
+    bool | None,
+    typer.Option(
+        "--cache/--no-cache",
+        help="Whether an earlier answer to an equal request may be used. Default: [cache] enabled.",
+        show_default=False,
+    ),
+]
+WithRequest = Annotated[
+    bool, typer.Option("--with-request", help="With the request, prompt and all; null once it was pruned.")
+]
+
 _config: Path | None = None
 
 

@@ -49,8 +49,7 @@ def worker(
     named = named_routes(settings, filter(None, given))
     if lane not in (*Lane, "both"):
         raise ConfigError(f"--lane: {lane!r} is not a lane.", hint="Use realtime, bulk or both.")
-    if settings.cache.enabled:
-        read_key(settings)
+    read_key(settings)
     set_title("worker", served(named, len(settings.routes)), *([] if lane == "both" else [lane]))
     if lane == "both":
         from trivet.local.processes import run_lanes

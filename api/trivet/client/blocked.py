@@ -176,8 +176,14 @@ def _taken_in_partly(progress: Progress) -> Blocked | None:
         return Blocked(
             (f"The batch {progress.name!r} has taken in {taken} so far: none runs before the last is there.",)
         )
+    if progress.state == BatchState.DISCARDING:
+        rest = f"trivet batch discard {progress.name} deletes the rest if that was interrupted"
+        return Blocked((f"The batch {progress.name!r} is being deleted and does not run: {rest}",), wrong=True)
     if progress.state == BatchState.INCOMPLETE:
-        advice = f"Submit it again to add the rest, or run it as it is: trivet batch accept {progress.name}"
+        advice = (
+            f"Submit it again to add the rest, run it as it is: trivet batch accept {progress.name}, or delete it: "
+            f"trivet batch discard {progress.name}"
+        )
         return Blocked((f"The batch {progress.name!r} took in only {taken} and does not run. {advice}",), wrong=True)
     return None
 

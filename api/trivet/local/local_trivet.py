@@ -202,8 +202,7 @@ class LocalTrivet:
             raise ConfigError(
                 f"{self.settings.source}: no route is configured.", hint="`trivet config init` proposes some."
             )
-        if self.settings.cache.enabled:
-            read_key(self.settings)  # once and here, where the error is seen
+        read_key(self.settings)  # once and here, where the error is seen
         self.start_part("scheduler", "scheduler")
         for number in range(1, self._workers + 1):
             for lane in self._lanes:

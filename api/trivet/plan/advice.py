@@ -107,7 +107,7 @@ def _windows(survey: Survey) -> Iterator[Advice]:
 
 def _repeats(basis: Basis, survey: Survey) -> Iterator[Advice]:
     change = (
-        'Answer them once: cache=True in Python, "cache": true in a line, or [cache] enabled = '
+        'Answer them once: --cache of `trivet bulk`, cache=True in Python, "cache": true in a line, or [cache] enabled = '
         "true. Do not if you want several answers to one prompt."
     )
     for work, what in ((survey.repeats, change), (survey.cached, "")):

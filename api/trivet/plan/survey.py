@@ -52,7 +52,7 @@ class Surveyor:
     """Surveys requests while they stream by, in bounded memory: digests of equal requests are in a temporary file."""
 
     def __init__(self, settings: Settings, steps: Steps, output_tokens: int | None) -> None:
-        self._settings = settings.model_copy(update={"cache": settings.cache.model_copy(update={"enabled": True})})
+        self._settings = settings
         self._seen = Seen()
         self._rows = 0
         self._repeats = WorkloadCounter(steps, output_tokens)
@@ -101,8 +101,6 @@ class Surveyor:
 
     def _is_repeat(self, job: JobSpec) -> bool:
         """Return whether an earlier request would have brought its answer, were the response cache on."""
-        if not job.cache:
-            return False
         terms = cache_terms(self._settings, job.latency, job.residency, job.compliance, job.tenant)
         if terms is None:
             return False

@@ -153,8 +153,9 @@ class DispatchSettings(_Section):
 class CacheSettings(_Section):
     """Answers of earlier calls for equal requests. `cache_ttl_s` of a class sets the time for which an answer serves."""
 
-    enabled: bool = True
-    """False: every request gets a call of its own. A request decides for itself with `cache`."""
+    enabled: bool = False
+    """True: every request uses it, unless it says `cache=False`. False: only those that say `cache=True`, because five
+    answers to one prompt must not be one answer five times."""
     max_bytes: int = Field(default=256 * 1024**2, ge=1_000_000)
     """Maximum size of all answers in Redis, in bytes. Those that expire first are evicted first."""
     max_answer_bytes: int = Field(default=1024**2, ge=1_000)
@@ -180,7 +181,8 @@ class SecuritySettings(_Section):
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     key: OptionalSecret = None
-    """Key with which workers sign cached answers. Empty: one is made in `.trivet/` where Redis is on this machine."""
+    """Key with which workers sign cached answers. Empty: one is made in `.trivet/` where Redis is on this machine;
+    elsewhere no answer is cached."""
 
 
 START_ISOLATED_S = 45.0

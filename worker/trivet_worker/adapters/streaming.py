@@ -303,6 +303,8 @@ class Silence:
         if now < due:
             self._check = self._loop.call_at(due, self._look)
             return
+        if self._guard.expired():
+            return
         self.words = (
             f"no byte for {self._stall_s:.3g} s after {self._bytes:,} bytes"
             if self._bytes
