@@ -13,6 +13,7 @@ from tests.command_line import run_trivet
 from trivet.plan.planner import Planner
 from trivet.rehearse.outages import FAULTS, Outage, OutagePlayer, read_outages
 from trivet.rehearse.pace import Workplan, WorkplanReader, choose_speed, most_speed
+from trivet.rehearse.rehearsal import is_sampled
 from trivet.rehearse.scaling import SCALES, Scale, scaled, scaled_config, scaled_route
 from trivet_simulator import SimulatorProcess
 from trivet_tasks.call_times import CallTime, call_time
@@ -129,6 +130,19 @@ def test_the_written_configuration_reads_as_the_scaled_settings(settings: Settin
     assert found.leases == settings.leases
     assert found.worker.lanes == (Lane.BULK,)
     assert found.routes == {}
+
+
+@given(total=st.integers(1, 500), data=st.data())
+def test_a_sample_has_so_many_requests_from_everywhere(total: int, data: st.DataObject) -> None:
+    sample = data.draw(st.integers(1, total))
+    taken = [number for number in range(total) if is_sampled(number, sample, total)]
+    assert len(taken) == sample
+    assert [number * sample // total for number in taken] == list(range(sample))
+
+
+def test_a_sample_of_alternating_requests_has_every_kind() -> None:
+    taken = [number for number in range(4_000) if is_sampled(number, 1_000, 4_000)]
+    assert {number % 4 for number in taken} == {0, 1, 2, 3}
 
 
 # outages

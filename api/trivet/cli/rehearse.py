@@ -49,7 +49,8 @@ def rehearse(
         typer.Option(min=1, help="Rehearsed seconds in a second. Default: as many as make it last about two minutes."),
     ] = None,
     sample: Annotated[
-        int | None, typer.Option(min=1, help="Rehearse so many requests, evenly spaced; limits shrink with them.")
+        int | None,
+        typer.Option(min=1, help="Rehearse so many requests, spread over the file; limits shrink with them."),
     ] = None,
     limit: Annotated[
         str | None,

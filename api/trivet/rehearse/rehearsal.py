@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from random import Random
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -58,7 +59,7 @@ class Rehearsal:
     """Their starts are known."""
     speed: float
     sample: int
-    """Number of requests that are rehearsed, evenly spaced over the file."""
+    """Number of requests that are rehearsed, spread over the file."""
     limit_s: float
     """Rehearsed seconds after which it is broken off."""
     workers: int = 1
@@ -169,13 +170,10 @@ class _Run:
 
     def _specs(self, now: float) -> Iterator[JobSpec]:
         """Yield the sample, with its times on the scaled clock. Warnings are for the real submit."""
-        rehearsal, before = self._rehearsal, -1
-        base, speed, total = rehearsal.check.checked_at, rehearsal.speed, rehearsal.workplan.requests
+        rehearsal, base, speed = self._rehearsal, self._rehearsal.check.checked_at, self._rehearsal.speed
         for number, spec in enumerate(read_file(rehearsal.check, rehearsal.settings, rehearsal.defaults)):
-            turn = number * rehearsal.sample // total
-            if turn == before:
+            if not is_sampled(number, rehearsal.sample, rehearsal.workplan.requests):
                 continue
-            before = turn
             if spec.deadline_at is None and _needs(spec) in rehearsal.workplan.stranded:
                 self._stranded += 1
             yield replace(
@@ -246,6 +244,16 @@ class _Run:
         if any(one.waiting for one in classes):
             for note in self._admin.batches.blocked(BATCH).notes:
                 yield f"At the end jobs waited: {note}"
+
+
+def is_sampled(number: int, sample: int, total: int) -> bool:
+    """Return whether a request is in the sample: one at random, always the same, of each of `sample` equal parts.
+
+    Not the first of each part: where kinds of requests alternate in a file, that might meet one kind alone.
+    """
+    part = number * sample // total
+    first, after = -(-part * total // sample), -(-(part + 1) * total // sample)
+    return number == first + Random(part).randrange(after - first)
 
 
 def _needs(spec: JobSpec) -> Requirements:
