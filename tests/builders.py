@@ -38,7 +38,7 @@ MODEL = "claude-sonnet-5-5"
 ANTHROPIC = RouteSettings(provider="anthropic")
 ANSWER = Answer(b"{}", "end_turn", Usage(input_tokens=1, output_tokens=1), None)
 LIMITED = Failure(Outcome.RATE_LIMITED, "slow down", retry_after_s=7)
-_NOTHING = TokenPrices(0, Decimal(0), Decimal(0), Decimal(0))
+_NOTHING = TokenPrices(0, *[Decimal(0)] * 5)
 INFINITE = (math.inf, math.inf, math.inf)
 _numbers = itertools.count(1)
 

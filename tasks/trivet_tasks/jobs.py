@@ -16,6 +16,8 @@ class Prefix(NamedTuple):
     """Equal for equal prefixes of equal models."""
     in_message: bool
     """True if it ends within the first message; else with the system prompt, or the tools."""
+    size: int
+    """Bytes of JSON."""
 
 
 # nobody changes one; were it frozen, making it would take 3 us more, of 50 that a job takes in all

@@ -63,9 +63,9 @@ def test_rows_come_in_their_order(file: Path) -> None:
 
 def test_each_job_is_handed_on_once_as_it_is_checked(file: Path) -> None:
     write(file, row(key="a"), row("Other"), row(key="a"), b"{}\n", row(key="b"), row(key="b"))
-    given: list[str | None] = []
-    found = check(file, skip_bad=True, each=lambda job: given.append(job.key))
-    assert given == ["a", None, "b"]
+    given: list[tuple[str | None, int]] = []
+    found = check(file, skip_bad=True, each=lambda job, line: given.append((job.key, line)))
+    assert given == [("a", 1), (None, 2), ("b", 5)]
     assert (found.rows, found.repeated, found.bad) == (5, 2, 1)
 
 

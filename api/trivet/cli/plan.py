@@ -75,10 +75,14 @@ def plan(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave bad lines out instead of refusing the file.")
     ] = False,
+    without_each: Annotated[
+        bool,
+        typer.Option("--without-each", help="Show the same work without each route, each provider and each region."),
+    ] = False,
     as_json: JsonExact = False,
 ) -> None:
-    """Estimate the cost and the duration of a workload. Gives the cost of a day and a month by scenario, and the
-    duration of a day's work within the limits.
+    """Estimate the cost and the duration of a workload. Gives the cost of a day and a month by scenario, the duration of
+    a day's work within the limits, and advice on how to pay less.
 
     It sends nothing and needs no database: routes, limits and hidden costs are those of the configuration.
     """
@@ -98,7 +102,9 @@ def plan(
     cached = share("--cache-read-share", cache_read_share)
     scenarios = planner.scenarios([read_mix(one) for one in mix or ()])
     work = _volume(planner, given) if file is None else _file(planner, file, given)
-    found = planner.plan(scenarios, work, charges=charges, days_per_month=days, cache_read_share=cached)
+    found = planner.plan(
+        scenarios, work, charges=charges, days_per_month=days, cache_read_share=cached, without_each=without_each
+    )
     _check_possible(found, must=bool(mix))
     if as_json:
         output.print_json(plan_view.as_object(found))

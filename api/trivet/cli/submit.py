@@ -198,7 +198,7 @@ def check_with_bar(
     *,
     now: float,
     skip_bad: bool,
-    each: "Callable[[JobSpec], None] | None" = None,
+    each: "Callable[[JobSpec, int], None] | None" = None,
     name: str = "",
 ) -> "FileCheck":
     """Check a JSON Lines file of requests whole, with a bar on a terminal; see `check_file`.
@@ -207,7 +207,7 @@ def check_with_bar(
         defaults: laid under every request.
         now: seconds since the epoch.
         skip_bad: leave bad lines out instead of refusing the file.
-        each: called with every good request.
+        each: called with every good request and the number of its line.
         name: the file's name in messages; empty: its path.
 
     Raises:

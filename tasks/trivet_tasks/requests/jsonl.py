@@ -140,7 +140,7 @@ def check_file(
     skip_bad: bool = False,
     now: float,
     tell: Callable[[int, float], None] = lambda _rows, _share: None,
-    each: Callable[[JobSpec], None] | None = None,
+    each: Callable[[JobSpec, int], None] | None = None,
     name: str = "",
 ) -> FileCheck:
     """Validate every line of a file before any is taken.
@@ -152,7 +152,8 @@ def check_file(
         skip_bad: return the check also when there are bad lines, for `read_file` to leave them out.
         now: the moment of the submit, seconds since the epoch.
         tell: called every `TELL_EVERY` lines, with the requests found so far and the share of the file that was read.
-        each: is given every job of the file once, as it is read: valid rows, without those that repeat an earlier one.
+        each: is given every job of the file once with the number of its line, as it is read: valid rows, without those
+            that repeat an earlier one.
         name: the file's name in messages; empty: its path.
 
     Raises:
@@ -175,7 +176,7 @@ def check_file(
             else:
                 rows += 1
                 if each is not None and lines.repeated == repeated:
-                    each(found)
+                    each(found, lines.line)
                 repeated = lines.repeated
         _same(name, status, os.fstat(file.fileno()))
     if bad and not skip_bad:
@@ -211,18 +212,19 @@ class _Rows:
         self, file: BinaryIO, settings: Settings, defaults: Mapping[str, object], now: float, keys: Seen
     ) -> None:
         self.repeated = 0
+        self.line = 0
+        """Number of the line that was read last, from 1."""
         self._file = file
         self._reader = RequestReader(settings, defaults)
         self._now = now
         self._keys = keys
 
     def __iter__(self) -> Iterator[JobSpec | Problem]:
-        number = 0
         while line := self._file.readline(MAX_LINE_BYTES + 1):
-            number += 1
-            if number == 1:
+            self.line += 1
+            if self.line == 1:
                 line = line.removeprefix(_BOM)
-            where = f"line {number}"
+            where = f"line {self.line}"
             if len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):
                 yield Problem(where, self._too_long(len(line)))
             elif not line.isspace() and line:
