@@ -287,14 +287,25 @@ class Dispatcher:
         known = self._directory.known().routes
         able = [f for f in flows if any(credits.left(r, f.latency, f.model, isolated=f.isolated) for r in known)]
         able_ids = {flow.id for flow in able}
-        each = max(10, min(wanted, 2 * wanted // max(1, len(able))))
-        merged = dispatching.heads(connection, [flow.id for flow in able], each)
-        merged.sort(key=lambda head: head.rank)
+        merged = self._in_line(connection, able, wanted)
         before = self._store.now(connection) + URGENT_WITHIN_S
         # without their rank: an urgent job does not move the clock by which new jobs are ranked
         urgent = [head._replace(rank=0.0) for head in self._urgent(connection, before, wanted, able_ids)]
         seen = {head.id for head in urgent}
         return urgent + [head for head in merged if head.id not in seen]
+
+    def _in_line(self, connection: Connection, able: list[Flow], wanted: int) -> list[Head]:
+        """Return the next jobs of these flows: by priority, those of the same by rank."""
+        line: list[Head] = []
+        by_priority = sorted({flow.priority for flow in able}, reverse=True)
+        # work that goes before its turn does not move the clock by which new jobs are ranked
+        in_turn = max(0, by_priority[-1]) if able else 0
+        for priority in by_priority:
+            ids = [flow.id for flow in able if flow.priority == priority]
+            each = max(10, min(wanted, 2 * wanted // len(ids)))
+            heads = sorted(dispatching.heads(connection, ids, each), key=lambda head: head.rank)
+            line += heads if priority <= in_turn else [head._replace(rank=0.0) for head in heads]
+        return line
 
     def _urgent(self, connection: Connection, before: float, wanted: int, able: set[int]) -> list[Head]:
         """Return jobs whose deadline is near. Those that may not go now, e.g. for a budget, do not displace others."""

@@ -67,6 +67,7 @@ _FLOWS = "SELECT id, batch_id FROM flows WHERE batch_id IN :ids"
 _HOLD = "SELECT id FROM batches WHERE id IN :ids {FOR UPDATE SKIP LOCKED}"
 _EMPTY = of_ids(f"SELECT b.id FROM batches b WHERE b.id IN :ids AND {_OVER.format(but_for='')}", Integer)
 _OF_BATCHES = {
+    "controls": of_ids("DELETE FROM controls WHERE batch_id IN :ids", Integer),
     "flows": of_ids("DELETE FROM flows WHERE batch_id IN :ids", Integer),
     "batches": of_ids("DELETE FROM batches WHERE id IN :ids", Integer),
 }

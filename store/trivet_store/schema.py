@@ -150,9 +150,22 @@ flows = Table(  # jobs of one owner that need the same of a route; what a claim 
     Column("warming_until", Double),
     Column("labels", Text, nullable=False, server_default=text("'{}'")),  # JSON: what budgets ask for of the jobs
     Column("cache_write", String(2), nullable=False, server_default=text("''")),  # `prompt_cache.CacheWrite`
+    Column("tenant", String(200)),  # of all its jobs, where an operator controls that tenant; null: of any
 )
 _partial_index("ix_flows_active", flows.c.id, where="active")
 Index("ix_flows_batch", flows.c.batch_id)
+
+controls = Table(  # pauses and priorities that an operator set (`controls.py`)
+    "controls",
+    metadata,
+    Column("kind", String(8), primary_key=True),  # ControlKind
+    Column("value", String(200), primary_key=True),  # name of the batch, the tenant or the class
+    Column("batch_id", Integer, ForeignKey("batches.id")),
+    Column("priority", Integer, nullable=False, server_default=text("0")),
+    Column("paused_at", Double),  # null: not paused
+    Column("paused_by", Text),
+    Column("reason", Text),
+)
 
 jobs = Table(
     "jobs",
@@ -195,6 +208,9 @@ KEY_OWNER = "coalesce(tenant, '')"
 """The owner of a key: all jobs without a tenant have one owner."""
 _partial_index("ix_jobs_flow", jobs.c.flow_id, jobs.c.state, jobs.c.rank, where="ended_at IS NULL")
 _partial_index("ix_jobs_key", jobs.c.key, text(KEY_OWNER), unique=True, where="key IS NOT NULL")
+_partial_index(
+    "ix_jobs_tenant", jobs.c.tenant, jobs.c.flow_id, jobs.c.rank, where="ended_at IS NULL AND tenant IS NOT NULL"
+)
 _partial_index("ix_jobs_deadline", jobs.c.deadline_at, where="ended_at IS NULL AND deadline_at IS NOT NULL")
 _partial_index("ix_jobs_delayed", jobs.c.not_before, where="state = 'delayed'")
 _partial_index("ix_jobs_outstanding", jobs.c.route, jobs.c.state, where="state IN ('dispatched', 'running')")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from trivet.admin.budgets import BudgetList, Budgets, BudgetStatus, RaisedBudget
     from trivet.admin.cache import Cache, CacheState, ClearedAnswers
     from trivet.admin.cluster_status import ClusterStatus, ModelStatus, RouteStatus
+    from trivet.admin.controls import ControlChange, Controls, pause_notes
     from trivet.admin.costs import CostOverview, CostReport, Costs, Repricing
     from trivet.admin.health import Backlog, Events, FoldedEvent, Health, folded
     from trivet.admin.impairments import Impairment, ImpairmentKind, idle_words
@@ -29,10 +30,12 @@ if TYPE_CHECKING:
     from trivet_routing.response_cache import CacheStats
     from trivet_store.cluster.leases import Lease
     from trivet_store.cluster.registry import Applied, Redefinition
+    from trivet_store.controls import Control, ControlKind
     from trivet_store.events import Drop, Dropped, Event
     from trivet_store.jobs.batches import Progress
     from trivet_store.reports.attempts import AttemptFate, JobCount, RouteAttempts
     from trivet_store.reports.backlog import BatchBacklog, ClassBacklog, RouteBacklog
+    from trivet_store.reports.batch_ends import BatchEnds
     from trivet_store.reports.cost_savings import AnswerSaving, CacheSaving
     from trivet_store.reports.costs import CostRow, Span, Unpriced
     from trivet_store.reports.results import AttemptRow, JobRow, RetryRow
@@ -45,6 +48,7 @@ _MODULES = {
     "trivet.admin.budgets": ("BudgetList", "BudgetStatus", "Budgets", "RaisedBudget"),
     "trivet.admin.cache": ("Cache", "CacheState", "ClearedAnswers"),
     "trivet.admin.cluster_status": ("ClusterStatus", "ModelStatus", "RouteStatus"),
+    "trivet.admin.controls": ("ControlChange", "Controls", "pause_notes"),
     "trivet.admin.costs": ("CostOverview", "CostReport", "Costs", "Repricing"),
     "trivet.admin.health": ("Backlog", "Events", "FoldedEvent", "Health", "folded"),
     "trivet.admin.impairments": ("Impairment", "ImpairmentKind", "idle_words"),
@@ -65,9 +69,11 @@ _MODULES = {
     "trivet_store.cluster.leases": ("Lease",),
     "trivet_store.cluster.registry": ("Applied", "Redefinition"),
     "trivet_store.jobs.batches": ("Progress",),
+    "trivet_store.controls": ("Control", "ControlKind"),
     "trivet_store.events": ("Drop", "Dropped", "Event"),
     "trivet_store.reports.attempts": ("AttemptFate", "JobCount", "RouteAttempts"),
     "trivet_store.reports.backlog": ("BatchBacklog", "ClassBacklog", "RouteBacklog"),
+    "trivet_store.reports.batch_ends": ("BatchEnds",),
     "trivet_store.reports.cost_savings": ("AnswerSaving", "CacheSaving"),
     "trivet_store.reports.costs": ("CostRow", "Span", "Unpriced"),
     "trivet_store.reports.results": ("AttemptRow", "JobRow", "RetryRow"),
@@ -87,6 +93,7 @@ __all__ = [
     "Attempts",
     "Backlog",
     "BatchBacklog",
+    "BatchEnds",
     "BatchStatus",
     "Batches",
     "Blocked",
@@ -104,6 +111,10 @@ __all__ = [
     "ClearedAnswers",
     "ClusterStatus",
     "Configuration",
+    "Control",
+    "ControlChange",
+    "ControlKind",
+    "Controls",
     "CostOverview",
     "CostReport",
     "CostRow",
@@ -149,6 +160,7 @@ __all__ = [
     "Unpriced",
     "folded",
     "idle_words",
+    "pause_notes",
 ]
 
 

@@ -8,6 +8,7 @@ from trivet.client.connections import Connected
 if TYPE_CHECKING:
     from trivet.admin.budgets import Budgets
     from trivet.admin.cache import Cache
+    from trivet.admin.controls import Controls
     from trivet.admin.costs import Costs
     from trivet.admin.health import Events, Health
     from trivet.admin.installation import Configuration, Database
@@ -58,6 +59,13 @@ class Admin(Connected):
         from trivet.admin.cache import Cache
 
         return Cache(self._connections)
+
+    @cached_property
+    def controls(self) -> "Controls":
+        """Controls: pausing, resuming and prioritizing batches, tenants and latency classes."""
+        from trivet.admin.controls import Controls
+
+        return Controls(self._connections)
 
     @cached_property
     def costs(self) -> "Costs":

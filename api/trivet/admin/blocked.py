@@ -8,17 +8,19 @@ from enum import StrEnum
 import redis
 
 from trivet.admin.budgets import holding_batch, holding_job
+from trivet.admin.controls import pause_notes
 from trivet.admin.impairments import Impairment, ImpairmentKind, read_impairments
 from trivet.client.connections import Connections
 from trivet.times import ago, seconds
 from trivet_routing.limits import FORGOTTEN
 from trivet_routing.route_choice import Candidate, Choice, Requirements, Why, choose
+from trivet_store import controls
 from trivet_store.jobs.batches import Progress
 from trivet_store.reports import backlog
 from trivet_store.reports.backlog import FlowRequirements
 from trivet_store.reports.results import JobRow
 from trivet_tasks.shared_state import check_writable
-from trivet_tasks.states import END_STATES, BatchState, JobState
+from trivet_tasks.states import BACKLOG_STATES, END_STATES, BatchState, JobState
 
 PASSING_S = 1.0
 """Jobs that wait for less than this move at the pace that the limits allow: nothing blocks them."""
@@ -77,6 +79,8 @@ class Blocked:
     """Impairments of processes and servers; also in the notes."""
     budget: bool = False
     """True if a budget holds the next job: nobody knows when it goes on."""
+    paused: bool = False
+    """True if an operator paused all of them, or some."""
 
 
 def blocked_batch(connections: Connections, progress: Progress) -> Blocked:
@@ -87,6 +91,8 @@ def blocked_batch(connections: Connections, progress: Progress) -> Blocked:
     with store.read() as connection:
         required = backlog.requirements_of_batch(connection, name)
     found = _blocked(connections, required, processes_only=moving)
+    if progress.paused:
+        return replace(found, notes=(*pause_notes(progress.paused), *found.notes), paused=True)
     if found.notes or progress.waiting == 0:
         return found
     with store.read() as connection:
@@ -105,15 +111,20 @@ def blocked_job(connections: Connections, job: JobRow) -> Blocked:
     if job.state in END_STATES:
         return Blocked()
     with connections.store.read() as connection:
+        paused = controls.pauses_of_job(connection, job.id) if job.state != JobState.RUNNING else ()
         required = backlog.requirements_of_job(connection, job.id)
+    if paused:
+        return Blocked(pause_notes(paused), paused=True)
     return _blocked(connections, required, processes_only=job.state != JobState.WAITING)
 
 
 def blocked_waiting_job(connections: Connections, job: JobRow) -> Blocked:
-    """Return why no route takes a waiting job now, the budget that holds it included; a probe is not looked at."""
-    if job.state != JobState.WAITING or job.probe:
+    """Return why no route takes a job that waits now, a pause and a budget included; a probe is not looked at."""
+    if job.state not in BACKLOG_STATES or job.probe:
         return Blocked()
     found = blocked_job(connections, job)
+    if found.paused or job.state != JobState.WAITING:
+        return found if found.paused else Blocked()
     with connections.store.read() as connection:
         budget = holding_job(connections.store, connection, connections.directory.costs, job.id)
     return replace(found, notes=(*found.notes, budget), budget=True) if budget else found

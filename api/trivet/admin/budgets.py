@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import NamedTuple
 
-from trivet.admin.group import Group, current_operator
+from trivet.admin.group import Group
+from trivet.client.connections import current_operator
 from trivet_routing import budget_headroom
 from trivet_routing.budget_headroom import Balance
 from trivet_store.cluster.registry import RegisteredRoute, registered

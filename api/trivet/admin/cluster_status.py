@@ -11,6 +11,7 @@ from trivet_routing.limits import FORGOTTEN
 from trivet_routing.liveness.process_impairments import IS_STOPPING, Announced
 from trivet_routing.permits import Pace, Quota
 from trivet_store.cluster.leases import Lease, Silent
+from trivet_store.controls import Control
 from trivet_store.events import Dropped
 from trivet_store.ledger.spending import NOTHING, Spent
 from trivet_store.reports.backlog import ClassBacklog, RouteBacklog
@@ -142,6 +143,8 @@ class ClusterStatus:
     """Impairments of processes and servers."""
     dropped: tuple[Dropped, ...] = ()
     """Counters of messages and answers that were not acted on, since the installation began."""
+    controls: tuple[Control, ...] = ()
+    """Pauses and priorities that operators set."""
 
     @property
     def impairment(self) -> str | None:

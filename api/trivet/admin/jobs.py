@@ -22,6 +22,7 @@ from trivet_store.reports.attempts import (
     attempt_fates,
     job_count,
 )
+from trivet_store.reports.batch_ends import BatchEnds, batch_ends
 from trivet_store.reports.results import AttemptRow, JobRow, RetryRow
 from trivet_tasks.states import JobState
 
@@ -124,7 +125,7 @@ class BatchStatus(NamedTuple):
     jobs_per_s: float | None
     """Jobs that ended per second in the last minute; None when hardly any did."""
     left_s: float | None
-    """Seconds until its last job ends, at this speed; None when it is done, a budget holds it, or the speed is not known."""
+    """Seconds until its last job ends, at this speed; None when it is done, paused or held by a budget, or the speed is not known."""
     blocked: Blocked
 
 
@@ -166,7 +167,7 @@ class Batches(Group):
             progress = batches.progress(connection, name)
             speed = backlog.recent_speed(connection, name, store.now(connection))
         blocked = blocked_batch(self._connections, progress)
-        known = speed and not progress.done and not blocked.budget
+        known = speed and not progress.done and not blocked.budget and not blocked.paused
         left_s = (progress.total - progress.ended) / speed if speed and known else None
         return BatchStatus(progress, speed, left_s, blocked)
 
@@ -180,6 +181,18 @@ class Batches(Group):
             NotFound: there is no such batch.
         """
         return blocked_batch(self._connections, self.progress(name))
+
+    def ends(self, name: str) -> tuple[BatchEnds, ...]:
+        """Return the jobs of a batch counted by latency class, state and reason. Reads the whole batch.
+
+            [(one.jobs, one.message) for one in admin.batches.ends("contracts") if one.state == "failed"]
+
+        Raises:
+            NotFound: there is no such batch.
+        """
+        store = self._connections.store
+        with store.read() as connection:
+            return tuple(batch_ends(connection, batches.id_of(connection, name), store.now(connection)))
 
 
 class AttemptBook(NamedTuple):

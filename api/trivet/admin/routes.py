@@ -7,9 +7,9 @@ import redis
 
 from trivet.admin.cluster_reading import read_cluster
 from trivet.admin.cluster_status import ClusterStatus
-from trivet.admin.group import Group, current_operator, known_route
+from trivet.admin.group import Group, known_route
 from trivet.admin.route_probe import ProbeResult, probe_now
-from trivet.client.connections import Connections
+from trivet.client.connections import Connections, current_operator
 from trivet.times import moment
 from trivet_routing.permits import BreakerView, RouteUse
 from trivet_store import events

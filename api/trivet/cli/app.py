@@ -14,6 +14,7 @@ from trivet.cli import (
     local,
     options,
     plan,
+    rehearse,
     routes,
     services,
     storage,
@@ -77,5 +78,6 @@ app.add_typer(storage.cache, name="cache")
 app.command()(budgets.budgets)
 app.add_typer(budgets.group, name="budget")
 app.command()(plan.plan)
+app.command()(rehearse.rehearse)
 app.add_typer(config.group, name="config")
 app.add_typer(storage.db, name="db")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from trivet.cli import options, output
+from trivet.cli import control, options, output
 from trivet.cli.extras import need
 from trivet.cli.options import Json, stem_of
 from trivet.cli.output import (
@@ -40,7 +40,7 @@ STATES = tuple(state for state in JobState if state in END_STATES)
 ADVANCE_EVERY = 200
 """Results between two steps of the bar."""
 
-group = typer.Typer(no_args_is_help=True, help="Batches: progress, results, export, cancelling, retrying.")
+group = typer.Typer(no_args_is_help=True, help="Batches: progress, results, export, pausing, cancelling, retrying.")
 
 
 class Form(StrEnum):
@@ -231,6 +231,11 @@ def accept(name: Name, as_json: Json = False) -> None:
         print_line(f"{name}: runs with the {progress.total:,} jobs it has.")
 
 
+group.command()(control.pause)
+group.command()(control.resume)
+group.command(context_settings=control.NEGATIVE_NUMBERS)(control.priority)
+
+
 @group.command()
 def export(
     name: Name,
@@ -396,5 +401,7 @@ def _jobs(count: int) -> str:
 
 def _state(progress: "Progress") -> str:
     if progress.state == BatchState.OPEN:
+        if progress.paused and not progress.done:
+            return "paused"
         return "done" if progress.done else "running" if progress.running or progress.ended else "waiting"
     return progress.state

@@ -99,7 +99,7 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Replace the file when there is one.")] = False,
     scenario: Annotated[
         str | None,
-        typer.Option(help="Write a reference set-up: aws-native, multi-cloud, startup or sydney.", metavar="NAME"),
+        typer.Option(help="Write a reference set-up: aws-native, eu, multi-cloud, startup or sydney.", metavar="NAME"),
     ] = None,
 ) -> None:
     """Write a commented configuration. It proposes routes for the credentials found in the environment.

@@ -195,10 +195,22 @@ class Teller:
         """True if something wrong blocked the jobs at the last reading."""
         self.budget = False
         """True if a budget held them at the last reading."""
+        self.paused = False
+        """True if an operator had paused them at the last reading."""
+
+    @property
+    def held_by(self) -> str:
+        """Return words in place of the time left, which nobody knows then; empty while it is known."""
+        return "paused" if self.paused else "held by a budget" if self.budget else ""
 
     def tell(self, found: "Blocked") -> None:
         """Report what this reading has that the last had not."""
         self.budget = found.budget
+        if found.paused and not self.paused:
+            output.print_error(" ".join(found.notes), style="yellow")
+        elif self.paused and not found.paused:
+            output.print_error("It was resumed.", style="yellow")
+        self.paused = found.paused
         if found.wrong:
             about = frozenset(one.key for one in found.impairments) or frozenset({("routes", "")})
             if not about <= self._told:

@@ -74,4 +74,4 @@ def _watch(batch: "Batch", advance: Advance, teller: Teller, done: threading.Eve
             continue
         failed = progress.failed + progress.expired + progress.cancelled
         note = f"{failed:,} failed, {output.usd_and_estimate(progress.cost_usd, progress.estimated_usd)}"
-        advance(progress.ended, note, held="held by a budget" if teller.budget else "")
+        advance(progress.ended, note, held=teller.held_by)

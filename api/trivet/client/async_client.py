@@ -138,6 +138,18 @@ class AsyncBatch:
         """Stop the batch; see `Batch.cancel`."""
         return await self._threads.run(self._batch.cancel)
 
+    async def pause(self, reason: str = "") -> bool:
+        """Let no further job begin; see `Batch.pause`."""
+        return await self._threads.run(self._batch.pause, reason)
+
+    async def resume(self) -> bool:
+        """Let it go on; see `Batch.resume`."""
+        return await self._threads.run(self._batch.resume)
+
+    async def prioritize(self, priority: int) -> None:
+        """Dispatch it before others; see `Batch.prioritize`."""
+        await self._threads.run(self._batch.prioritize, priority)
+
     async def retry(self, failed: bool = True, expired: bool = False) -> int:
         """Run failed jobs again; see `Batch.retry`."""
         return await self._threads.run(self._batch.retry, failed, expired)

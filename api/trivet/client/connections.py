@@ -1,7 +1,9 @@
 """Connections of a client: opened when first used, reset after a fork."""
 
+import getpass
 import logging
 import os
+import socket
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
@@ -245,3 +247,12 @@ def _reset_all() -> None:
 
 
 os.register_at_fork(after_in_child=_reset_all)  # once: it cannot be taken back
+
+
+def current_operator() -> str:
+    """Return the user and machine that this process runs as: `anna@build-7`."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        user = "somebody"
+    return f"{user}@{socket.gethostname()}"

@@ -3,8 +3,10 @@
 from collections.abc import Collection, Iterator
 from functools import partial
 
-from trivet.client.connections import Connections
+from trivet.client.connections import Connections, current_operator
 from trivet.client.result import Result, to_result
+from trivet_store import controls
+from trivet_store.controls import ControlKind, Work
 from trivet_store.jobs import batches, cancelling, retrying
 from trivet_store.jobs.batches import Progress
 from trivet_store.reports import results
@@ -161,6 +163,46 @@ class Batch:
                 return ended
             ended += len(ids)
             self._connections.tell_finished(ids, [self._id])
+
+    def pause(self, reason: str = "") -> bool:
+        """Let no further job begin until `resume`, over restarts too. What runs ends; what is in a queue waits again.
+
+            client.batch("contracts").pause("the prompt is wrong")
+
+        Args:
+            reason: shown wherever the batch is.
+
+        Returns:
+            False when it was paused already.
+        """
+        store = self._connections.store
+        with store.write() as connection:
+            return controls.pause(store, connection, self._work, by=current_operator(), reason=reason)
+
+    def resume(self) -> bool:
+        """Let a paused batch go on. False when it was not paused; a tenant or class of it may still be."""
+        store = self._connections.store
+        with store.write() as connection:
+            resumed = controls.resume(store, connection, self._work, by=current_operator())
+        self._connections.tell_work()
+        return resumed
+
+    def prioritize(self, priority: int) -> None:
+        """Dispatch its jobs before all of lower priority, from -10 to 10; 0 is the default.
+
+            client.batch("contracts").prioritize(5)
+
+        Raises:
+            InvalidRequest: the priority is out of bounds.
+        """
+        store = self._connections.store
+        with store.write() as connection:
+            controls.prioritize(store, connection, self._work, priority, by=current_operator())
+        self._connections.tell_work()
+
+    @property
+    def _work(self) -> Work:
+        return Work(ControlKind.BATCH, self.name, self._id)
 
     def retry(self, failed: bool = True, expired: bool = False) -> int:
         """Run failed jobs again, with their ids and keys, behind the waiting jobs of the batch.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Self
 
+from trivet_store.controls import pause_of_new
 from trivet_store.database.engine import BULK_BYTES, BULK_ROWS
 from trivet_store.jobs import batches
 from trivet_store.jobs.batches import Loading
@@ -48,7 +49,10 @@ def submit_one(connections: "Connections", spec: JobSpec) -> Accepted:
         direct, reasons = None, error.message
     labels = connections.asked_labels.now()
     with connections.store.write() as connection:
-        if direct is not None:
+        paused = pause_of_new(connection, spec.tenant, spec.latency)
+        if paused is not None:
+            direct, reasons = None, f"the {paused.words()}"
+        elif direct is not None:
             held = connections.dispatcher.held_by_budget(connection, spec, labels_of(spec, labels), direct)
             direct, reasons = (direct, None) if held is None else (None, held)
         (accepted,) = insert(

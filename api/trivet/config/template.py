@@ -30,7 +30,7 @@ from trivet.config.effective import toml_key
 from trivet_tasks.catalog import PROVIDERS, Provider
 from trivet_tasks.errors import ConfigError
 
-NAMES = ("aws-native", "multi-cloud", "startup", "sydney")
+NAMES = ("aws-native", "eu", "multi-cloud", "startup", "sydney")
 """Names of all reference set-ups."""
 _FOLDER = resources.files("trivet") / "config" / "scenarios"
 _TITLE = re.compile(r"# [a-z-]+: (.*)\.")

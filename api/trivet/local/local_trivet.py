@@ -219,7 +219,7 @@ class LocalTrivet:
 
     def _start_simulator(self, simulation: Simulation) -> None:
         """Start it, and use routes that lead to where it will serve. It is not waited for."""
-        endpoints = choose_endpoints(self.data_dir)
+        endpoints = choose_endpoints(self.data_dir, simulation.wires)
         self.start_part("simulator", *simulator_arguments(simulation, self.data_dir, endpoints))
         self.simulator = replace(endpoints, pid=self.supervisor.pid("simulator") or 0)
         self.config_path = write_simulated_config(simulation, self.settings, self.data_dir, self.simulator)

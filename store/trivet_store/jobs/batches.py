@@ -8,6 +8,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
+from trivet_store import controls
+from trivet_store.controls import Control
 from trivet_store.database.engine import Store
 from trivet_store.database.locking import lock_flows
 from trivet_store.schema import Usd, usd_sum
@@ -35,6 +37,8 @@ class Progress:
     error: str | None
     estimated_usd: Decimal = Decimal(0)
     """Maximum further cost: calls that are over and whose cost is not known, such as timeouts."""
+    paused: tuple[Control, ...] = ()
+    """Pauses of the batch, and of tenants and classes that it has jobs of; none once it is done."""
 
     @property
     def ended(self) -> int:
@@ -98,7 +102,7 @@ def advance(connection: Connection, before: Loading, fingerprints: Sequence[str]
         InvalidRequest: another process has filled or cancelled the batch since; roll back, or its jobs would double.
     """
     after = replace(before, taken=before.taken + len(fingerprints), digest=chain(before.digest, fingerprints))
-    connection.execute(_HOLD, {"id": before.id, "held": True})
+    hold(connection, before.id, held=True)
     parameters = {"id": before.id, "taken": after.taken, "digest": after.digest}
     known = {"before": before.taken, "digest_before": before.digest}
     if connection.execute(_ADVANCE, {**parameters, **known}).rowcount == 0:
@@ -122,7 +126,12 @@ def open_batch(connection: Connection, batch_id: int) -> None:
     """Let the batch's jobs run once everything has been read. A batch that was cancelled meanwhile stays so."""
     lock_flows(connection, batch_id)
     if connection.execute(_STATE, {"id": batch_id, "state": BatchState.OPEN, "error": None}).rowcount:
-        connection.execute(_HOLD, {"id": batch_id, "held": False})
+        hold(connection, batch_id, held=False)
+
+
+def hold(connection: Connection, batch_id: int, *, held: bool) -> None:
+    """Let no job of an incomplete or cancelled batch be dispatched, or let them go. A pause is another thing."""
+    connection.execute(_HOLD, {"id": batch_id, "held": held})
 
 
 def mark_incomplete(connection: Connection, batch_id: int, error: str) -> None:
@@ -174,4 +183,5 @@ def _progress(connection: Connection, row: Row[Any]) -> Progress:
         taken=row.taken,
         error=row.error,
         estimated_usd=connection.execute(estimated, {"id": row.id}).scalar_one() or Decimal(0),
+        paused=controls.pauses_of_batch(connection, row.id) if row.ended < row.total else (),
     )

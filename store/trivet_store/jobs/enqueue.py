@@ -9,7 +9,7 @@ import orjson
 from sqlalchemy import Connection, text
 from uuid_utils import uuid7
 
-from trivet_store import schema
+from trivet_store import controls, schema
 from trivet_store.database.engine import Store
 from trivet_store.database.locking import lock_flows
 from trivet_store.database.many_rows import RowsStatement, execute_rows, query_rows
@@ -22,10 +22,10 @@ from trivet_tasks.requests.prompt_cache import CacheWrite, cache_write_of
 from trivet_tasks.states import JobState
 
 _FlowTerms: TypeAlias = tuple[
-    Latency, str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]], str | None, str, CacheWrite
+    Latency, str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]], str | None, str, CacheWrite, str | None
 ]
 """Terms that the jobs of a flow share: class, model, residency, compliance, features; a prefix, where one job warms it
-for all; labels; and what they write to the provider's prompt cache."""
+for all; labels; what they write to the provider's prompt cache; and the tenant, where an operator controls it."""
 
 
 class Accepted(NamedTuple):
@@ -55,9 +55,9 @@ class DirectDispatch:
 _OPEN_FLOW = text(
     """
     INSERT INTO flows (signature, batch_id, latency, model, residency, compliance, features, prefix, labels, cache_write,
-                       held, active, probe)
+                       tenant, held, active, probe)
     VALUES (:signature, :batch_id, :latency, :model, :residency, :compliance, :features, :prefix, :labels, :cache_write,
-            :held, true, :probe)
+            :tenant, :held, true, :probe)
     ON CONFLICT (signature) DO UPDATE SET active = true
     RETURNING id
     """
@@ -123,7 +123,8 @@ def insert(
     name = batch.name if batch else None
     lines = [(spec.latency, spec.tenant, name) for spec in specs]
     ranks = [0.0] * len(specs) if direct else ranks_of(connection, lines, classes)
-    terms = [_flow_terms(spec, labels) for spec in specs]
+    controlled = controls.controlled_tenants(connection) if any(spec.tenant for spec in specs) else frozenset()
+    terms = [_flow_terms(spec, labels, controlled) for spec in specs]
     flows = _flows(connection, terms, batch)
     # the columns that nearly all rows have in common
     common: dict[str, Any] = {
@@ -203,7 +204,7 @@ def insert_probe(
     """
     now = store.now(connection)
     signature = blake2b(f"probe {latency} {model}".encode(), digest_size=16).hexdigest()
-    terms: _FlowTerms = (latency, model, ((), (), ()), None, "{}", "")
+    terms: _FlowTerms = (latency, model, ((), (), ()), None, "{}", "", None)
     job_id = uuid7().hex
     row: dict[str, Any] = {
         **dict.fromkeys(("batch_id", "key", "not_before", "tenant", "last_error", "tags", "cache_key")),
@@ -301,14 +302,15 @@ def _open_flow(
     held: bool,
     probe: bool = False,
 ) -> int:
-    given = {"prefix": terms[3], "labels": terms[4], "cache_write": terms[5], "batch_id": batch_id, "held": held}
-    flow = {**_columns(terms), **given, "probe": probe, "signature": signature}
+    given = dict(zip(("prefix", "labels", "cache_write", "tenant"), terms[3:], strict=True))
+    flow = {**_columns(terms), **given, "batch_id": batch_id, "held": held, "probe": probe, "signature": signature}
     return int(connection.execute(_OPEN_FLOW, flow).scalar_one())
 
 
-def _flow_terms(spec: JobSpec, asked: Labels) -> _FlowTerms:
+def _flow_terms(spec: JobSpec, asked: Labels, controlled: frozenset[str]) -> _FlowTerms:
     requirements = (spec.residency, spec.compliance, spec.features)
-    return spec.latency, spec.model, requirements, spec.line, labels_of(spec, asked), cache_write_of(spec.body)
+    tenant = spec.tenant if spec.tenant in controlled else None
+    return spec.latency, spec.model, requirements, spec.line, labels_of(spec, asked), cache_write_of(spec.body), tenant
 
 
 def _signature(terms: _FlowTerms, batch_id: int | None) -> str:

@@ -154,6 +154,7 @@ _RUN_AGAIN = RowsStatement(
       FROM {{rows}} WHERE jobs.id = r.id
     """,
 )
+_MOVE = RowsStatement(schema.jobs, "UPDATE jobs SET flow_id = r.flow_id FROM {rows} WHERE jobs.id = r.id")
 _ASK_TO_CANCEL = RowsStatement(schema.jobs, "UPDATE jobs SET cancel_requested = true FROM {rows} WHERE jobs.id = r.id")
 _COUNT_ATTEMPT = RowsStatement(
     schema.jobs, "UPDATE jobs SET attempts = jobs.attempts + 1 FROM {rows} WHERE jobs.id = r.id"
@@ -235,6 +236,11 @@ def end(connection: Connection, rows: Rows) -> None:
 def run_again(connection: Connection, rows: Rows) -> None:
     """Put ended jobs back to waiting, as if they were new."""
     execute_rows(connection, _RUN_AGAIN, rows)
+
+
+def move(connection: Connection, ids: Sequence[str], flow_id: int) -> None:
+    """Move jobs to another flow with the same requirements; the state stays."""
+    execute_rows(connection, _MOVE, [{"id": job_id, "flow_id": flow_id} for job_id in ids])
 
 
 def ask_to_cancel(connection: Connection, ids: Sequence[str]) -> None:
