@@ -56,6 +56,8 @@ class PermitGrant(NamedTuple):
     wait_s: float
     reason: "Denial | None"
     """None where all of them may go."""
+    p95_s: float | None = None
+    """Seconds within which 95 % of the recent calls of their class ended there. None: not known."""
 
     @property
     def granted(self) -> int:

@@ -94,9 +94,10 @@ class Breaker:
         *,
         probe: str = "",
         timeout_s: float = TIMEOUT_S,
+        latency: Latency = Latency.BATCH,
     ) -> PermitGrant:
         asked = self.permits(permits, tokens_in, tokens_out) if isinstance(permits, int) else permits
-        grant = self.limits.take(self.route, self.model, self.quota, asked, timeout_s, probe)
+        grant = self.limits.take(self.route, self.model, latency, self.quota, asked, timeout_s, probe)
         self.held += grant.permits
         return grant
 

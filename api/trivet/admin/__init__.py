@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from trivet.admin.cache import Cache, CacheState, ClearedAnswers
     from trivet.admin.cluster_status import ClusterStatus, ModelStatus, RouteStatus
     from trivet.admin.controls import ControlChange, Controls, pause_notes
-    from trivet.admin.costs import CostOverview, CostReport, Costs, Repricing
+    from trivet.admin.costs import AnswerLength, CostOverview, CostReport, Costs, Repricing
     from trivet.admin.health import Backlog, Events, FoldedEvent, Health, folded
     from trivet.admin.impairments import Impairment, ImpairmentKind, idle_words
     from trivet.admin.installation import Configuration, Database, DatabaseState, Pruning, SchemaUpgrade, SchemaVersion
@@ -49,7 +49,7 @@ _MODULES = {
     "trivet.admin.cache": ("Cache", "CacheState", "ClearedAnswers"),
     "trivet.admin.cluster_status": ("ClusterStatus", "ModelStatus", "RouteStatus"),
     "trivet.admin.controls": ("ControlChange", "Controls", "pause_notes"),
-    "trivet.admin.costs": ("CostOverview", "CostReport", "Costs", "Repricing"),
+    "trivet.admin.costs": ("AnswerLength", "CostOverview", "CostReport", "Costs", "Repricing"),
     "trivet.admin.health": ("Backlog", "Events", "FoldedEvent", "Health", "folded"),
     "trivet.admin.impairments": ("Impairment", "ImpairmentKind", "idle_words"),
     "trivet.admin.installation": (
@@ -85,6 +85,7 @@ _MODULE_OF = {name: module for module, names in _MODULES.items() for name in nam
 __all__ = [
     "Admin",
     "Announced",
+    "AnswerLength",
     "AnswerSaving",
     "Applied",
     "AttemptBook",

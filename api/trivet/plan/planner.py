@@ -146,7 +146,7 @@ class Planner:
         *,
         runs_per_day: Decimal = Decimal(1),
         output_tokens: int | None = None,
-        output_share_of_max: Decimal | None = None,
+        output_share_of_max: Decimal | Mapping[str, Decimal] | None = None,
     ) -> Work:
         """Return a day's work of a JSON Lines file of requests.
 
@@ -155,14 +155,17 @@ class Planner:
         Args:
             check: checks the file and calls its argument with every good request and the number of its line.
             output_tokens: expected tokens of an answer, if its `max_tokens` allows them.
-            output_share_of_max: the same as a part of its `max_tokens`, 0 to 1.
+            output_share_of_max: the same as a part of its `max_tokens`, 0 to 1; by model, or of every one.
         """
         tally = WorkloadCounter(self._steps, output_tokens)
         with Surveyor(self.settings, self._steps, output_tokens) as surveyor:
             checked = check(lambda job, line: surveyor.add(job, line, tally.add(job)))
             survey = surveyor.survey(runs_per_day, output_share_of_max)
         expected = "" if output_tokens is None else f"{output_tokens:,} tokens, or its max_tokens where that is less"
-        if output_share_of_max is not None:
+        if isinstance(output_share_of_max, Mapping):
+            shares = (f"{percent(share)} with {model}" for model, share in output_share_of_max.items())
+            expected = f"the part of its max_tokens that the latest ones of its model had ({', '.join(shares)})"
+        elif output_share_of_max is not None:
             expected = f"{percent(output_share_of_max)} of its max_tokens"
         source = Source(
             self._prices,

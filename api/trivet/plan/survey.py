@@ -111,7 +111,7 @@ class Surveyor:
             if len(too_slow.lines) < LINES_NAMED:
                 too_slow.lines.append(line)
 
-    def survey(self, runs: Decimal, share_of_max: Decimal | None) -> Survey:
+    def survey(self, runs: Decimal, share_of_max: Decimal | Mapping[str, Decimal] | None) -> Survey:
         """Return the findings, the work of which is done `runs` times a day; call it once, at the end."""
         return Survey(
             self._rows,

@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import NamedTuple, TypeAlias
@@ -119,8 +119,12 @@ class WorkloadCounter:
         sums.owners[owner] += 1
         return requirements, above
 
-    def workload(self, runs: Decimal, share_of_max: Decimal | None = None) -> Workload:
-        """Return the counted work `runs` times a day. `share_of_max`: the part of `max_tokens` that answers are to have."""
+    def workload(self, runs: Decimal, share_of_max: Decimal | Mapping[str, Decimal] | None = None) -> Workload:
+        """Return the counted work `runs` times a day.
+
+        Args:
+            share_of_max: the part of `max_tokens` that answers are to have; by model (of others: all) or of every one.
+        """
         with exact():
             most, expected = [], []
             for (requirements, above), sums in self._sums.items():
@@ -133,7 +137,8 @@ class WorkloadCounter:
                     sums.bytes_out * runs,
                     tuple((owner, calls * runs) for owner, calls in sums.owners.most_common()),
                 )
-                output = sums.expected * runs if share_of_max is None else sums.most * runs * share_of_max
+                share = share_of_max.get(requirements.model) if isinstance(share_of_max, Mapping) else share_of_max
+                output = sums.expected * runs if share is None else sums.most * runs * share
                 most.append(load)
                 expected.append(replace(load, output_tokens=output))
         return Workload(tuple(expected), None if expected == most else tuple(most))

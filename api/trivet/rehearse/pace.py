@@ -87,18 +87,18 @@ class WorkplanReader:
         self._output_tokens = output_tokens
         self._classes: Counter[Latency] = Counter()
 
-    def read(self, check: Callable[[Callable[[JobSpec], None]], FileCheck]) -> tuple[FileCheck, Workplan]:
-        """Check the file and plan it. `check` calls its argument with every good request, as for `Planner.file`.
+    def read(self, check: Callable[[Callable[[JobSpec, int], None]], FileCheck]) -> tuple[FileCheck, Workplan]:
+        """Check the file and plan it. `check` calls its argument as for `Planner.file`.
 
         Raises:
             InvalidRequest: the file cannot be read or has bad lines.
         """
         checked: list[FileCheck] = []
 
-        def counted(each: Callable[[JobSpec], None]) -> FileCheck:
-            def count(spec: JobSpec) -> None:
+        def counted(each: Callable[[JobSpec, int], None]) -> FileCheck:
+            def count(spec: JobSpec, line: int) -> None:
                 self._classes[spec.latency] += 1
-                each(spec)
+                each(spec, line)
 
             checked.append(check(count))
             return checked[0]

@@ -82,6 +82,8 @@ class Failure:
     """True if the provider did work without stating how much: the cost is estimated. So for all timeouts and cut answers."""
     from_api: bool = True
     """False for a page of a proxy or gateway: it may concern this one request."""
+    stalled: bool = False
+    """True for a timeout because a streamed answer stayed away or stopped: the route's fault, however long the answer."""
     own_fault: bool = False
     """True for a fault of Trivet's own, after the call was made: it says nothing about the route."""
     local_cause: LocalCause | None = None

@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import redis
@@ -44,6 +44,7 @@ from trivet_worker.run.isolation import Isolation
 from trivet_worker.run.lease_keeper import LeaseKeeper
 from trivet_worker.run.process_state import WaitGroup
 from trivet_worker.run.recorder import Recorder
+from trivet_worker.run.stream_choice import stream_limits
 
 log = logging.getLogger("trivet.worker")
 
@@ -195,7 +196,7 @@ class ChunkRunner:
         self._slots.give(slots - grant.granted)
         if not grant.permits:
             return 0, _REFUSED[grant.reason] if grant.reason else "no permit"
-        self._launch(wave, jobs[: grant.granted], attempt_ids[: grant.granted], grant.permits)
+        self._launch(wave, jobs[: grant.granted], attempt_ids[: grant.granted], grant)
         return grant.granted, ""
 
     def _take_slots(self, latency: Latency, wanted: int) -> int:
@@ -214,7 +215,13 @@ class ChunkRunner:
         timeout_s = self._allowed(wave, jobs).attempt_s
         while True:
             grant = self._directory.limits.take(
-                wave.chunk.route, wave.chunk.model, wave.quota, requests, timeout_s, wave.chunk.probe
+                wave.chunk.route,
+                wave.chunk.model,
+                wave.chunk.latency,
+                wave.quota,
+                requests,
+                timeout_s,
+                wave.chunk.probe,
             )
             if grant.permits or not self._waits(wave, grant, until):
                 return grant
@@ -236,10 +243,11 @@ class ChunkRunner:
             self._hurrying += change
 
     def _launch(
-        self, wave: _Wave, jobs: Sequence[DispatchedJob], attempt_ids: Sequence[str], permits: Sequence[Permit]
+        self, wave: _Wave, jobs: Sequence[DispatchedJob], attempt_ids: Sequence[str], grant: PermitGrant
     ) -> None:
         """Claim jobs in SQL and make their calls. Slots and permits of jobs that were not claimed are given back."""
         claimed: list[ClaimedJob] = []
+        permits = grant.permits
         try:
             routes = self._routes_now(wave)
             found, now = self._claim(wave, jobs, attempt_ids, permits)
@@ -254,6 +262,7 @@ class ChunkRunner:
         wave.wait_group.add(len(claimed))
         hedge_after_s = self._hedge_after_s(wave, routes)
         calls = [self._call(wave, job, now, routes, hedge_after_s) for job in claimed]
+        calls = [replace(call, stream=stream_limits(call, self._settings, grant.p95_s)) for call in calls]
         for call in calls:
             if call.timeout_s < LEAST_S:
                 failure = Failure(Outcome.TIMEOUT, "no time was left for a call")

@@ -106,7 +106,7 @@ class Hedger:
         job, quota, attempt_id = call.job, Quota.of(route, target.model), uuid7().hex
         request = PermitRequest(permit_id(target.lease_id, attempt_id), job.input_estimate, job.max_tokens)
         limits = self._directory.limits
-        grant = limits.take(target.route, target.model, quota, [request], left_s)
+        grant = limits.take(target.route, target.model, target.latency, quota, [request], left_s)
         if not grant.permits:
             return None
         (permit,) = grant.permits

@@ -224,9 +224,9 @@ def _signal_of(call: Call, failure: Failure) -> HealthSignal:
     outcome = failure.outcome
     # a fault of Trivet's own says nothing of the route
     signal = HealthSignal.NEUTRAL if failure.own_fault else signal_of(outcome, failure.scope)
-    if outcome is Outcome.TIMEOUT and not call.full_time:
+    if outcome is Outcome.TIMEOUT and not failure.stalled and not call.full_time:
         return HealthSignal.NEUTRAL
-    if outcome is Outcome.TIMEOUT and not call.target.probe and _asked_too_much(call):
+    if outcome is Outcome.TIMEOUT and not failure.stalled and not call.target.probe and _asked_too_much(call):
         return HealthSignal.SHORT
     if call.target.probe and not failure.own_fault:
         return _of_probe(signal, outcome)
