@@ -22,7 +22,8 @@ from trivet.local.processes import Supervisor
 from trivet_store import schema
 from trivet_store.database.engine import Store
 from trivet_store.migrations.schema_version import upgrade
-from trivet_tasks.config.settings import CONFIG_VARIABLE, load_settings
+from trivet_tasks.config.finding import CONFIG_VARIABLE
+from trivet_tasks.config.settings import load_settings
 
 if TYPE_CHECKING:
     from tests.postgres import PostgresServer

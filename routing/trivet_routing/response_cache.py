@@ -155,7 +155,7 @@ class ResponseCache:
     """The cache of one installation. Safe to share between threads. Every method may raise `redis.RedisError`.
 
     Args:
-        seal: signs and verifies answers; None where no answers are looked up or kept.
+        seal: signs and verifies answers; None where there is no key: no answers are looked up or kept.
     """
 
     def __init__(self, client: redis.Redis, settings: Settings, seal: AnswerSeal | None = None) -> None:
@@ -165,6 +165,11 @@ class ResponseCache:
         self._look_up = _script(client, "cache_look_up")
         self._keep = _script(client, "cache_common", "cache_keep")
         self._clear = _script(client, "cache_common", "cache_clear")
+
+    @property
+    def sealed(self) -> bool:
+        """Whether it can look up and keep answers: it has the key that they are signed with."""
+        return self._seal is not None
 
     @property
     def terms(self) -> CacheSettings:
@@ -197,7 +202,7 @@ class ResponseCache:
     def _found(self, key: str, kind: bytes, value: bytes) -> CachedAnswer | Coalesce | Unusable | None:
         match kind:
             case b"hit":
-                return self._sealed.open(key, value)
+                return self._keyed.open(key, value)
             case b"foreign":
                 return Unusable.FOREIGN
             case b"coalesce" if _JOB.fullmatch(value):
@@ -206,7 +211,7 @@ class ResponseCache:
                 return None
 
     @property
-    def _sealed(self) -> AnswerSeal:
+    def _keyed(self) -> AnswerSeal:
         assert self._seal is not None, "it was made to look after the cache alone"
         return self._seal
 
@@ -218,7 +223,7 @@ class ResponseCache:
         for one in results:
             keys += [ANSWERS + one.key, LEADS + one.key]
             lives_s = min(life_s, NEVER_KEPT_S) if one.never else life_s
-            answer = b"" if one.answer is None else self._sealed.seal(one.key, one.answer, lives_s)
+            answer = b"" if one.answer is None else self._keyed.seal(one.key, one.answer, lives_s)
             arguments += [
                 one.key,
                 one.job_id,

@@ -96,6 +96,8 @@ batches = Table(
     Column("error", Text),  # why it is incomplete
     Column("taken", Integer, nullable=False, server_default=text("0")),  # requests read so far: where a resume goes on
     Column("digest", String(32), nullable=False, server_default=text("''")),  # over those requests, in order
+    Column("dedupe", Boolean, nullable=False, server_default=text("false")),  # its keys are those of their tenants
+    Column("opened", Boolean, nullable=False, server_default=text("false")),  # it was open once: its jobs may have run
     # counters: progress is read from here, never by counting rows
     Column("total", Integer, nullable=False, server_default=text("0")),
     Column("ended", Integer, nullable=False, server_default=text("0")),
@@ -105,6 +107,7 @@ batches = Table(
     Column("cancelled", Integer, nullable=False, server_default=text("0")),
     Column("cost_usd", Usd, nullable=False, server_default=text("0")),
     Column("seq", Integer, nullable=False, server_default=text("0")),  # the last number given to a job that ended
+    sqlite_autoincrement=True,  # no id is used again: whoever fills a batch that was discarded must not meet another
 )
 
 shares = Table(  # fairness: one row per (tenant or batch, latency class); `finish` is its virtual finish time
@@ -174,6 +177,7 @@ jobs = Table(
     Column("batch_id", Integer),
     Column("flow_id", Integer, nullable=False),
     Column("key", String(250)),
+    Column("key_owner", String(210)),  # "batch 7" or "tenant acme": the key is unique among its jobs; null: no key
     Column("fingerprint", String(32), nullable=False),  # of the request and all that decides its answer
     Column("state", String(10), nullable=False),  # JobState
     Column("rank", Double, nullable=False),
@@ -200,14 +204,14 @@ jobs = Table(
     Column("batch_seq", Integer),  # its sequence number among the ends of its batch, in order of commit
     Column("tenant", String(200)),
     Column("tags", Text),  # JSON object
+    Column("metadata", Text),  # JSON object, as its request has it
+    Column("batch_index", Integer),  # its position among the requests of its batch, from 0
     Column("last_outcome", String(16)),
     Column("last_error", Text),
     Column("cache_key", String(32)),  # null: called for in any case
 )
-KEY_OWNER = "coalesce(tenant, '')"
-"""The owner of a key: all jobs without a tenant have one owner."""
 _partial_index("ix_jobs_flow", jobs.c.flow_id, jobs.c.state, jobs.c.rank, where="ended_at IS NULL")
-_partial_index("ix_jobs_key", jobs.c.key, text(KEY_OWNER), unique=True, where="key IS NOT NULL")
+_partial_index("ix_jobs_key", jobs.c.key, jobs.c.key_owner, unique=True, where="key IS NOT NULL")
 _partial_index(
     "ix_jobs_tenant", jobs.c.tenant, jobs.c.flow_id, jobs.c.rank, where="ended_at IS NULL AND tenant IS NOT NULL"
 )

@@ -16,7 +16,8 @@ from trivet.config.template import NAMES, scenario_file
 from trivet_routing.permits import BreakerView
 from trivet_routing.route_choice import Candidate, Requirements, Why, choose
 from trivet_tasks.catalog import MODELS
-from trivet_tasks.config.settings import CONFIG_NAME, Settings, load_settings
+from trivet_tasks.config.finding import CONFIG_NAME
+from trivet_tasks.config.settings import Settings, load_settings
 from trivet_tasks.latency import DEFAULTS, Latency
 from trivet_tasks.outcomes import Usage
 from trivet_tasks.prices.cost_model import TYPICAL, CostModel

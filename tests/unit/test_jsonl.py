@@ -173,11 +173,21 @@ def test_a_key_with_two_requests(file: Path) -> None:
     assert [job.key for job in read_file(found, SETTINGS, DEFAULTS)] == ["a", "b"]
 
 
-def test_a_key_belongs_to_its_tenant(file: Path) -> None:
+def test_a_key_names_a_line_of_the_file_and_with_dedupe_belongs_to_its_tenant(file: Path) -> None:
     write(file, row("one", key="a", tenant="x"), row("two", key="a", tenant="y"), row("three", key="a"))
-    assert (check(file).rows, check(file).repeated) == (3, 0)
-    write(file, row("one", key="a", tenant="x"), row("two", key="a", tenant="x"))
     assert "line 2: key: an earlier line has the same key" in str(refused(file))
+    found = check(file, dedupe=True)
+    assert (found.rows, found.repeated, len(list(read_file(found, SETTINGS, DEFAULTS)))) == (3, 0, 3)
+    write(file, row("one", key="a", tenant="x"), row("two", key="a", tenant="x"))
+    assert "line 2: key: an earlier line has the same key" in str(refused(file, dedupe=True))
+
+
+def test_the_digest_is_of_the_text_whatever_the_file_is_called(tmp_path: Path) -> None:
+    lines = [row(f"Text {number}") for number in range(50)]
+    plain = check(write(tmp_path / "a.jsonl", *lines)).digest
+    assert check(write(tmp_path / "b.jsonl.gz", gzip.compress(b"".join(lines)))).digest == plain
+    assert check(write(tmp_path / "c.jsonl", *lines, b'{"prompt": "one more"}')).digest != plain
+    assert check(write(tmp_path / "d.jsonl", *lines[::-1])).digest != plain
 
 
 def test_a_repeated_row_is_counted_and_left_in(file: Path) -> None:

@@ -13,18 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trivet.admin.admin import Admin
-    from trivet.admin.blocked import Blocked, BlockedKind, BlockedReason
     from trivet.admin.budgets import BudgetList, Budgets, BudgetStatus, RaisedBudget
     from trivet.admin.cache import Cache, CacheState, ClearedAnswers
     from trivet.admin.cluster_status import ClusterStatus, ModelStatus, RouteStatus
-    from trivet.admin.controls import ControlChange, Controls, pause_notes
+    from trivet.admin.controls import ControlChange, Controls
     from trivet.admin.costs import AnswerLength, CostOverview, CostReport, Costs, Repricing
     from trivet.admin.health import Backlog, Events, FoldedEvent, Health, folded
-    from trivet.admin.impairments import Impairment, ImpairmentKind, idle_words
     from trivet.admin.installation import Configuration, Database, DatabaseState, Pruning, SchemaUpgrade, SchemaVersion
     from trivet.admin.jobs import AttemptBook, Attempts, Batches, BatchStatus, JobLife, Jobs
+    from trivet.admin.route_measure import RouteMeasurement, Spread
     from trivet.admin.route_probe import ProbeResult
     from trivet.admin.routes import DrainedRoute, RemovedRoute, RestoredRoute, RouteLimits, Routes
+    from trivet.client.blocked import Blocked, BlockedKind, BlockedReason, pause_notes
+    from trivet.client.impairments import Impairment, ImpairmentKind, idle_words
     from trivet_routing.liveness.process_impairments import Announced
     from trivet_routing.permits import BreakerView, Pace, RouteUse
     from trivet_routing.response_cache import CacheStats
@@ -44,14 +45,14 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "trivet.admin.admin": ("Admin",),
-    "trivet.admin.blocked": ("Blocked", "BlockedKind", "BlockedReason"),
+    "trivet.client.blocked": ("Blocked", "BlockedKind", "BlockedReason", "pause_notes"),
     "trivet.admin.budgets": ("BudgetList", "BudgetStatus", "Budgets", "RaisedBudget"),
     "trivet.admin.cache": ("Cache", "CacheState", "ClearedAnswers"),
     "trivet.admin.cluster_status": ("ClusterStatus", "ModelStatus", "RouteStatus"),
-    "trivet.admin.controls": ("ControlChange", "Controls", "pause_notes"),
+    "trivet.admin.controls": ("ControlChange", "Controls"),
     "trivet.admin.costs": ("AnswerLength", "CostOverview", "CostReport", "Costs", "Repricing"),
     "trivet.admin.health": ("Backlog", "Events", "FoldedEvent", "Health", "folded"),
-    "trivet.admin.impairments": ("Impairment", "ImpairmentKind", "idle_words"),
+    "trivet.client.impairments": ("Impairment", "ImpairmentKind", "idle_words"),
     "trivet.admin.installation": (
         "Configuration",
         "Database",
@@ -61,6 +62,7 @@ _MODULES = {
         "SchemaVersion",
     ),
     "trivet.admin.jobs": ("AttemptBook", "Attempts", "BatchStatus", "Batches", "JobLife", "Jobs"),
+    "trivet.admin.route_measure": ("RouteMeasurement", "Spread"),
     "trivet.admin.route_probe": ("ProbeResult",),
     "trivet.admin.routes": ("DrainedRoute", "RemovedRoute", "RestoredRoute", "RouteLimits", "Routes"),
     "trivet_routing.liveness.process_impairments": ("Announced",),
@@ -150,6 +152,7 @@ __all__ = [
     "RouteAttempts",
     "RouteBacklog",
     "RouteLimits",
+    "RouteMeasurement",
     "RouteStatus",
     "RouteUse",
     "Routes",
@@ -157,6 +160,7 @@ __all__ = [
     "SchemaVersion",
     "Span",
     "SpendRate",
+    "Spread",
     "Tally",
     "Unpriced",
     "folded",

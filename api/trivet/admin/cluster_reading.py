@@ -8,11 +8,11 @@ from decimal import Decimal
 
 import redis
 
-from trivet.admin.blocked import BlockedReason, blocked_reasons
 from trivet.admin.budgets import statuses
 from trivet.admin.cluster_status import ClusterStatus, ModelStatus, RouteStatus
-from trivet.admin.impairments import Processes, full_disk, impairments, lacking_lanes, read_processes
+from trivet.client.blocked import BlockedReason, blocked_reasons
 from trivet.client.connections import Connections
+from trivet.client.impairments import Processes, full_disk, impairments, lacking_lanes, read_processes
 from trivet_routing.liveness.process_impairments import Announced, announced
 from trivet_routing.permits import BreakerView, Quota, RouteUse
 from trivet_routing.route_directory import RouteSnapshot

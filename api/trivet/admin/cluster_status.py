@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from trivet.admin.blocked import BlockedReason
 from trivet.admin.budgets import BudgetStatus
-from trivet.admin.impairments import Impairment, ImpairmentKind, Processes
+from trivet.client.blocked import BlockedReason
+from trivet.client.impairments import Impairment, ImpairmentKind, Processes
 from trivet_routing.limits import FORGOTTEN
 from trivet_routing.liveness.process_impairments import IS_STOPPING, Announced
 from trivet_routing.permits import Pace, Quota

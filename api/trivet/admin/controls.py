@@ -1,11 +1,9 @@
 """Pauses and priorities: holding work back, letting it go on, and letting it go before other work."""
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from trivet.admin.group import Group
 from trivet.client.connections import current_operator
-from trivet.times import moment
 from trivet_store import controls
 from trivet_store.controls import Control, ControlKind, Work
 from trivet_store.jobs import batches
@@ -111,16 +109,6 @@ class Controls(Group):
             controls.prioritize(store, connection, work, priority, by=who)
         self._connections.tell_work()
         return ControlChange(work.kind, work.value, True)
-
-
-def pause_notes(paused: Iterable[Control]) -> tuple[str, ...]:
-    """Return a sentence on each of these pauses, with the command that ends it."""
-    return tuple(_note(one) for one in paused)
-
-
-def _note(one: Control) -> str:
-    named = one.value if one.kind is ControlKind.BATCH else f"--{one.kind} {one.value}"
-    return f"The {one.words(moment(one.paused_at))} (`trivet batch resume {named}`)."
 
 
 def _work(batch_id: int | None, batch: str | None, tenant: str | None, latency: str | None) -> Work:

@@ -45,7 +45,9 @@ def _print_version(asked: bool) -> None:
 def root(
     config: Annotated[
         Path | None,
-        typer.Option("--config", "-c", help="The configuration file, instead of TRIVET_CONFIG or ./trivet.toml."),
+        typer.Option(
+            "--config", "-c", help="The configuration file, instead of TRIVET_CONFIG or the nearest trivet.toml."
+        ),
     ] = None,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)

@@ -13,8 +13,9 @@ from trivet.cli import options, output
 from trivet.cli.extras import need
 from trivet.cli.output import FAILED, print_error, print_whole
 from trivet_tasks.config.environment_faults import refuse
+from trivet_tasks.config.finding import find_configuration
 from trivet_tasks.config.server_urls import masked
-from trivet_tasks.config.settings import config_path
+from trivet_tasks.config.settings import read_settings
 from trivet_tasks.errors import ConfigError, ProcessFailed
 from trivet_tasks.processes.startup import announce_ready, set_title
 
@@ -85,7 +86,8 @@ def up(
     On SIGHUP scheduler and workers read the configuration again. In the foreground of a terminal SIGHUP stops it instead.
     """
     set_title("up")
-    settings = options.settings()
+    # simulated routes are not mixed with those of a project above this folder, nor this Trivet with one that runs
+    settings = read_settings(find_configuration(options.config_option(), running=False, parents=not simulate))
     if not settings.routes and not simulate:
         raise ConfigError(
             f"{settings.source}: no route is configured, so there is nowhere to send a job.",
@@ -106,7 +108,7 @@ def up(
 
     local = LocalTrivet(
         settings,
-        config_path=config_path(options.config_option()),
+        config_path=settings.path,
         workers=workers,
         simulation=_simulation(replies) if simulate else None,
         flower_port=flower_port if flower else None,

@@ -35,6 +35,18 @@ JsonExact = Annotated[bool, typer.Option("--json", help="Print JSON; amounts are
 Since = Annotated[str, typer.Option(help="7d, 24h, 30m, or a moment in ISO 8601 (UTC where it names no zone).")]
 Until = Annotated[str | None, typer.Option(help="The end, as for --since; that moment is not in it.")]
 
+Cache = Annotated[
+    bool | None,
+    typer.Option(
+        "--cache/--no-cache",
+        help="Whether an earlier answer to an equal request may be used. Default: [cache] enabled.",
+        show_default=False,
+    ),
+]
+WithRequest = Annotated[
+    bool, typer.Option("--with-request", help="With the request, prompt and all; null once it was pruned.")
+]
+
 _config: Path | None = None
 
 
@@ -51,9 +63,9 @@ def config_option() -> Path | None:
     return _config
 
 
-def settings() -> Settings:
-    """Return the settings of this run. ConfigError when they are wrong."""
-    return load_settings(_config)
+def settings(*, required: bool = True) -> Settings:
+    """Return the settings of this run. ConfigError when they are wrong, or required and not there."""
+    return load_settings(_config, required=required)
 
 
 def client() -> "Client":
@@ -63,11 +75,11 @@ def client() -> "Client":
     return Client(settings=settings())
 
 
-def admin() -> "Admin":
-    """Return an operations API with the settings of this run."""
+def admin(*, required: bool = True) -> "Admin":
+    """Return an operations API with the settings of this run (`settings`)."""
     from trivet.admin import Admin
 
-    return Admin(settings=settings())
+    return Admin(settings=settings(required=required))
 
 
 def named_routes(settings: Settings, names: Iterable[str]) -> list[str]:

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -189,7 +189,8 @@ def spinner(title: str) -> Iterator[None]:
 class Teller:
     """Reports on standard error, once, the reason if nothing moves, and once that it goes on."""
 
-    def __init__(self) -> None:
+    def __init__(self, told: Sequence[str] = ()) -> None:
+        self._warned = frozenset(warning.rstrip(".") for warning in told)
         self._told: frozenset[tuple[str, str]] = frozenset()
         self.held = False
         """True if something wrong blocked the jobs at the last reading."""
@@ -213,7 +214,7 @@ class Teller:
         self.paused = found.paused
         if found.wrong:
             about = frozenset(one.key for one in found.impairments) or frozenset({("routes", "")})
-            if not about <= self._told:
+            if not about <= self._told and not {note.rstrip(".") for note in found.notes} <= self._warned:
                 # a line each: a note that ends with a command to type has no full stop
                 lines = "\n  ".join((*found.notes, *found.reasons))
                 output.print_error(f"Held up: {lines}", style="yellow")
@@ -221,18 +222,22 @@ class Teller:
         elif self.held:
             output.print_error("It goes on.", style="yellow")
             self._told = frozenset()
+        elif found.notes and not (waits := frozenset({("waits", "budget" if found.budget else "")})) <= self._told:
+            output.print_error(f"Waits: {' '.join(found.notes)}", style="yellow")
+            self._told |= waits
         self.held = found.wrong
 
 
 @contextmanager
-def telling(settings: "Settings", look: "Callable[[Admin], Blocked]") -> Iterator[Teller]:
+def telling(settings: "Settings", look: "Callable[[Admin], Blocked]", *, told: Sequence[str] = ()) -> Iterator[Teller]:
     """Report the reason if nothing moves while the block waits.
 
     Args:
         look: reads the reason. Called in another thread, with connections of its own; a TrivetError that it raises is left
             to the block.
+        told: warnings that were printed before; they are not repeated.
     """
-    teller = Teller()
+    teller = Teller(told)
     with beside("trivet-telling", partial(_look_until, settings, look, teller)):
         yield teller
 

@@ -76,7 +76,7 @@ def rehearse(
     """
     from trivet_tasks.requests.jsonl import readable_twice
 
-    settings = options.settings()
+    settings = options.settings(required=False)
     if not settings.routes:
         raise ConfigError(
             f"{settings.source}: no route is configured, so there is nothing to rehearse.",

@@ -95,11 +95,14 @@ def _insert_one(connections: "Connections", spec: JobSpec) -> Accepted:
     return accepted
 
 
-def fill_batch(connections: "Connections", name: str, specs: Iterable[JobSpec]) -> int:
+def fill_batch(connections: "Connections", name: str, specs: Iterable[JobSpec], *, dedupe: bool = False) -> int:
     """Stream jobs into a batch, in groups of one transaction each, and open it at the end. Returns its row id.
 
     A batch of this name that was begun before is resumed: the requests it has taken are read again and compared, and
     the rest is added.
+
+    Args:
+        dedupe: see `batches.Loading`.
 
     Raises:
         InvalidRequest: a request is wrong, or not the one that was there before. The requests taken so far
@@ -107,7 +110,7 @@ def fill_batch(connections: "Connections", name: str, specs: Iterable[JobSpec]) 
     """
     store = connections.store
     with store.write() as connection:
-        loading = batches.begin_loading(store, connection, name)
+        loading = batches.begin_loading(store, connection, name, dedupe=dedupe)
     stream, sharing = iter(specs), Sharing()
     _skip_taken(loading, stream)
     writer = _Writer(connections, loading)
@@ -123,7 +126,8 @@ def fill_batch(connections: "Connections", name: str, specs: Iterable[JobSpec]) 
             batches.mark_incomplete(connection, loading.id, error.message)
         stands = (
             f"The batch {name!r} holds the {loading.taken} requests before it and does not run. Fix the request and submit "
-            f"again under the same name, or run it as it is: `trivet batch accept {name}`."
+            f"again under the same name, run it as it is: `trivet batch accept {name}`, or delete it: `trivet batch "
+            f"discard {name}`."
         )
         error.hint = f"{error.hint} {stands}".strip()
         raise
@@ -187,7 +191,8 @@ def _take_in(
     connections: "Connections", loading: Loading, group: Sequence[JobSpec], prepared: Callable[[], None] = lambda: None
 ) -> Loading:
     """Write the jobs and the batch's position in one transaction."""
-    store, batch, labels = connections.store, BatchRef(loading.id, loading.name), connections.asked_labels.now()
+    store, labels = connections.store, connections.asked_labels.now()
+    batch = BatchRef(loading.id, loading.name, loading.dedupe)
     with store.write() as connection:
         insert(
             store,

@@ -187,6 +187,11 @@ _CLASSES = """\
 """
 
 _PROCESSES = """\
+[cache]
+enabled = false                         # true: an equal request gets the earlier answer, without a call and at no cost.
+                                        # Off, so that one prompt asked five times gets five answers; a request or a
+                                        # batch turns it on for itself with cache = true
+
 [health]
 # open_after_failures = 3               # a model is taken out of service on a route after so many failures in a row
 # open_failed_share = 0.5               # or when more than this share of its calls failed within window_s seconds,
@@ -213,4 +218,4 @@ _PROCESSES = """\
 #   tag = "team=search"                 # or batch, tenant or route; without one of them it counts all
 #   warn_at = 0.8
 """
-"""Health, leases and workers, at their defaults; how budgets are written."""
+"""The response cache, health, leases and workers, at their defaults; how budgets are written."""

@@ -126,8 +126,6 @@ class Surveyor:
 
     def _is_repeat(self, job: JobSpec) -> bool:
         """Return whether an earlier request would have brought its answer, were the response cache on."""
-        if not job.cache:
-            return False
         terms = cache_terms(self._settings, job.latency, job.residency, job.compliance, job.tenant)
         if terms is None:
             return False

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from trivet.local.embedded import EmbeddedValkey
-from trivet_tasks.config.settings import DATA_DIR
+from trivet_tasks.config.finding import DATA_DIR
 from trivet_tasks.errors import TrivetError
 
 _PARTS_END_S = 15.0

@@ -13,7 +13,9 @@ from trivet_store.steps import End, Ended
 from trivet_tasks.states import END_STATES, JobState
 
 _JOB = "SELECT id, state, batch_id, created_at FROM jobs WHERE id = :id {FOR UPDATE}"
-_CLOSE = text("UPDATE batches SET state = 'cancelled', error = NULL WHERE id = :id AND state <> 'cancelled'")
+_CLOSE = text(
+    "UPDATE batches SET state = 'cancelled', error = NULL WHERE id = :id AND state NOT IN ('cancelled', 'discarding')"
+)
 _UNENDED = text("SELECT id FROM batches WHERE state = 'cancelled' AND ended < total ORDER BY id LIMIT :limit")
 _FREE = """
     SELECT id, batch_id, created_at FROM jobs

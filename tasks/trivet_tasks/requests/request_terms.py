@@ -149,9 +149,16 @@ def cache_terms(
     the key: an answer made elsewhere must not serve a job that is bound to a place. The version of the API is not: a
     body that two versions take means the same in both, and the body is in the fingerprint.
     """
-    if not settings.cache.enabled or not settings.of_class(latency).cache_ttl_s:
+    if not settings.of_class(latency).cache_ttl_s:
         return None
     return orjson.dumps([residency, compliance, None if settings.cache.shared else tenant])
+
+
+def unkept_text(latency: Latency, settings: Settings) -> str:
+    """Return a warning where a request asks for the cache and its class keeps no answers; empty where it does."""
+    if settings.of_class(latency).cache_ttl_s:
+        return ""
+    return f"cache: has no effect, because [classes.{latency.value}] cache_ttl_s is 0."
 
 
 def cache_key_of(fingerprint: str, terms: bytes) -> str:

@@ -69,6 +69,9 @@ class Cached:
         asking = {job.id: job for job in chunk.jobs if job.cache_key}
         if not asking:
             return chunk.jobs
+        if not self._cache.sealed:
+            self._say("answers are not cached, though requests ask for it: [security] key is not set")
+            return chunk.jobs
         to_call = {job.id for job in chunk.jobs if not job.cache_key}
         classes = self._settings.classes
         looks = [
@@ -97,7 +100,7 @@ class Cached:
             if key is not None and result.decides and isinstance(transition.next, End):
                 kept = self._cached_result(key, result, transition.settlement, transition.next)
                 results.setdefault(result.call.target.latency, []).append(kept)
-        if self._process_impairments.seen(SHARED_STATE, WATCH):
+        if not self._cache.sealed or self._process_impairments.seen(SHARED_STATE, WATCH):
             return
         for latency, of_class in results.items():
             if self._keeps(latency):
@@ -116,7 +119,7 @@ class Cached:
             log.warning("jobs that wait for an answer are looked at in time: %s", error)
 
     def _keeps(self, latency: Latency) -> bool:
-        return self._settings.cache.enabled and self._settings.of_class(latency).cache_ttl_s > 0
+        return self._settings.of_class(latency).cache_ttl_s > 0
 
     def _look_up(self, chunk: Chunk, asking: dict[str, DispatchedJob], looks: Sequence[LookUp]) -> _Found | None:
         """Look up the answers of jobs. None where the cache does not answer."""
@@ -211,12 +214,16 @@ class Cached:
             self._without(error)
 
     def _without(self, error: Exception) -> None:
-        """Log an error, at most once a minute. An outage is reported by the parts that cannot do without Redis."""
+        """Log an error. An outage is reported by the parts that cannot do without Redis."""
+        if not (isinstance(error, redis.RedisError) and is_away(error)):
+            self._say(f"the response cache is not used: {type(error).__name__}")
+
+    def _say(self, words: str) -> None:
+        """Log this, at most once a minute."""
         now = time.monotonic()
-        if (isinstance(error, redis.RedisError) and is_away(error)) or now - self._said_at < SAID_EVERY_S:
-            return
-        self._said_at = now
-        log.error("the response cache is not used: %s", type(error).__name__)
+        if now - self._said_at >= SAID_EVERY_S:
+            self._said_at = now
+            log.error(words)
 
 
 def _groups(answered: Iterable[Answered]) -> Iterable[list[Answered]]:

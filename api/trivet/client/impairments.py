@@ -140,7 +140,7 @@ def impairments(
                 ImpairmentKind.SCHEDULER,
                 SCHEDULER,
                 "No scheduler is alive: waiting jobs are not dispatched, and jobs of dead workers are not rescued."
-                " Start one: trivet scheduler",
+                " Start one: trivet scheduler, or all of it: trivet up",
             )
         )
     served = {lease.lane for lease in processes.workers}
@@ -189,7 +189,7 @@ def _no_worker_of(lane: str) -> Impairment:
     return Impairment(
         ImpairmentKind.LANE,
         lane,
-        f"No {lane} worker is alive: {jobs}. Start one: trivet worker --lane {lane}",
+        f"No {lane} worker is alive: {jobs}. Start one: trivet worker --lane {lane}, or all of it: trivet up",
         lane,
     )
 
