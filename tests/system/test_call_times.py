@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-from tests.timing import until
 
 from trivet.testing import RunningTrivet
 
@@ -35,12 +34,8 @@ def test_an_interactive_job_gets_an_ordinary_answer(system: RunningTrivet) -> No
 
 
 def test_an_interactive_job_waits_for_a_route_instead_of_failing(system: RunningTrivet) -> None:
-    for route in system.settings.routes:
-        system.admin.routes.drain(route)
-    try:
-        job = system.client.submit("Explain.", latency="interactive", **TERMS)
-        until(lambda: system.admin.jobs.blocked(job.id).notes, "it says why it waits")
-    finally:
-        for route in system.settings.routes:
-            system.admin.routes.restore(route)
-    assert job.result(timeout=60).status == "succeeded"
+    for provider in PROVIDERS:
+        system.simulator.fault(provider, "rate_limited", for_s=3, retry_after_s=3)
+    result = system.client.submit("Explain.", latency="interactive", **TERMS).result(timeout=60)
+    assert result.status == "succeeded", result.error
+    assert {attempt.outcome for attempt in result.attempts} == {"rate_limited", "succeeded"}

@@ -33,6 +33,7 @@ ORDERS = {
     "eu": BY_PRIORITY,
     "multi-cloud": {
         Latency.REALTIME: "latency",
+        Latency.INTERACTIVE: "latency",
         Latency.BATCH: "weight",
         Latency.ASYNC: "weight",
         Latency.DEFERRED: "cost",

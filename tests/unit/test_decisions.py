@@ -200,10 +200,15 @@ CAPPED = Settings.model_validate({"classes": {"batch": {"attempt_timeout_s": 15}
 
 
 def after_timeout(
-    of_answer_s: float, used_share: float = USUAL_SHARE, settings: Settings = CAPPED, took_s: float = 15.0, **job: Any
+    store: Store,
+    of_answer_s: float,
+    used_share: float = USUAL_SHARE,
+    settings: Settings = CAPPED,
+    took_s: float = 15.0,
+    **job: Any,
 ) -> Next | None:
     """Return the next step of a job after its call ran out of time; another route is free."""
-    routes = FixedDirectory([here(), route(ELSEWHERE)])
+    routes = FixedDirectory([here(), route(ELSEWHERE)], store=store)
     routes.lengths.learn([UsedOutput(1, MODEL, "batch", 1_000, round(1e6 * used_share), 1_000_000)])
     one = asked(tokens_in(of_answer_s), 15.0, **job)
     allowed = call_time(settings.classes, Latency.BATCH, MODEL, one.job)
@@ -213,8 +218,8 @@ def after_timeout(
     return step
 
 
-def test_a_job_that_cannot_be_answered_within_the_cap_ends_after_its_first_call() -> None:
-    step = after_timeout(40.0)
+def test_a_job_that_cannot_be_answered_within_the_cap_ends_after_its_first_call(store: Store) -> None:
+    step = after_timeout(store, 40.0)
     assert isinstance(step, End)
     assert (step.state, step.outcome) == (JobState.FAILED, Outcome.TIMEOUT)
     assert step.error is not None
@@ -232,14 +237,14 @@ def test_a_job_that_cannot_be_answered_within_the_cap_ends_after_its_first_call(
     ],
     ids=["no cap", "it fits", "answers of its kind are short", "it stalled"],
 )
-def test_a_timeout_that_was_not_to_be_foreseen_sends_the_job_on(how: dict[str, Any]) -> None:
-    step = after_timeout(**{"of_answer_s": 40.0, **how})
+def test_a_timeout_that_was_not_to_be_foreseen_sends_the_job_on(store: Store, how: dict[str, Any]) -> None:
+    step = after_timeout(store, **{"of_answer_s": 40.0, **how})
     assert isinstance(step, GoOn)
     assert step.route == ELSEWHERE
 
 
-def test_a_round_lasts_for_two_calls_of_the_time_that_the_job_needs() -> None:
-    second = after_timeout(40.0, settings=SETTINGS, spent_s=31.0)
+def test_a_round_lasts_for_two_calls_of_the_time_that_the_job_needs(store: Store) -> None:
+    second = after_timeout(store, 40.0, settings=SETTINGS, spent_s=31.0)
     assert isinstance(second, GoOn), "the class alone allows 30 s"
 
 

@@ -169,6 +169,18 @@ def test_what_may_not_fit_the_window_comes_first_and_has_no_amount(reckon: Recko
     assert "200,000 tokens" in first.finding
 
 
+def test_requests_that_do_not_fit_in_their_class_are_counted_with_their_first_lines_and_the_cure(
+    reckon: Reckon,
+) -> None:
+    slow = {"latency": "realtime", "max_tokens": 1_000}
+    plan = reckon({}, *[slow] * 3, {**slow, "max_tokens": 2_000}, {"max_tokens": 64_000}, {"latency": "realtime"})
+    found = advice(plan, AdviceKind.CALL_TIME)
+    assert found.day_usd is None
+    assert found.finding == "4 requests do not fit in the time of their class (lines 2, 3, 4, …)."
+    assert "2,000 tokens take about 36 s" in found.change
+    assert "class realtime ends after 3 s; use latency interactive" in found.change
+
+
 # --- model and route
 
 

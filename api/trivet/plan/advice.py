@@ -27,6 +27,7 @@ class AdviceKind(StrEnum):
     """The subject of an advice."""
 
     CONTEXT_WINDOW = "context window"
+    CALL_TIME = "time of a call"
     REPEATED_REQUESTS = "repeated requests"
     PROMPT_CACHE = "prompt cache"
     PROMPT_LENGTHS = "prompt lengths"
@@ -84,7 +85,7 @@ def advise(basis: Basis, survey: Survey | None) -> tuple[Advice, ...]:
     """
     found = [*_models(basis), *_routes(basis)]
     if survey is not None:
-        found += [*_windows(survey), *_repeats(basis, survey), *_prompt_cache(basis, survey)]
+        found += [*_windows(survey), *_call_times(survey), *_repeats(basis, survey), *_prompt_cache(basis, survey)]
         found += [*_lengths(basis, survey), *_long_prompts(basis, survey)]
     with exact():
         least = max(LEAST_USD, LEAST_SHARE * basis.expected.day_usd)
@@ -102,6 +103,17 @@ def _windows(survey: Survey) -> Iterator[Advice]:
             f"estimated, and max_tokens ({_lines(found.lines)}{'' if few else ', …'}).",
             "Shorten them, lower their max_tokens, or take a model with a larger window. The provider refuses a longer "
             "prompt and cuts an answer at the window.",
+        )
+
+
+def _call_times(survey: Survey) -> Iterator[Advice]:
+    for found in survey.too_slow:
+        few = found.calls <= len(found.lines)
+        yield Advice(
+            AdviceKind.CALL_TIME,
+            None,
+            f"{found.calls:,} requests do not fit in the time of their class ({_lines(found.lines)}{'' if few else ', …'}).",
+            found.why,
         )
 
 

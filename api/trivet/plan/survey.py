@@ -1,6 +1,6 @@
 """Survey of a file's requests for advice: those that repeat, prefixes that they share, lengths of their prompts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from types import TracebackType
@@ -9,9 +9,11 @@ from typing import Self
 from trivet.plan.lengths import Lengths
 from trivet.plan.shared_prefixes import PrefixCounter, Use, Used
 from trivet.plan.workload import LoadKind, Steps, Workload, WorkloadCounter
+from trivet_tasks.call_times import too_short_text
 from trivet_tasks.catalog import known
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.jobs import JobSpec
+from trivet_tasks.latency import Latency
 from trivet_tasks.requests.jsonl import Seen
 from trivet_tasks.requests.request_terms import cache_key_of, cache_terms
 
@@ -24,6 +26,19 @@ class TooLong:
     """Requests that may not fit the context window of their model: the prompt as estimated, and `max_tokens`."""
 
     window: int
+    calls: int = 0
+    lines: list[int] = field(default_factory=list)
+    """The first of them."""
+
+
+@dataclass(slots=True)
+class TooSlow:
+    """Requests of a model and class whose `max_tokens` need more time than the class gives a call."""
+
+    max_tokens: int = 0
+    """The most of them."""
+    why: str = ""
+    """The limit and the cure, for the one with the most."""
     calls: int = 0
     lines: list[int] = field(default_factory=list)
     """The first of them."""
@@ -46,6 +61,7 @@ class Survey:
     """Lengths of the prompts of one run, by model."""
     too_long: Mapping[str, TooLong]
     """By model."""
+    too_slow: Sequence[TooSlow]
 
 
 class Surveyor:
@@ -60,6 +76,7 @@ class Surveyor:
         self._prefixes: PrefixCounter[LoadKind] = PrefixCounter()
         self._lengths: dict[str, Lengths] = {}
         self._too_long: dict[str, TooLong] = {}
+        self._too_slow: dict[tuple[str, Latency], TooSlow] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -86,6 +103,13 @@ class Surveyor:
             too_long.calls += 1
             if len(too_long.lines) < LINES_NAMED:
                 too_long.lines.append(line)
+        if why := too_short_text(model, job.latency, job.max_tokens, self._settings.classes):
+            too_slow = self._too_slow.setdefault((job.model, job.latency), TooSlow())
+            too_slow.calls += 1
+            if job.max_tokens > too_slow.max_tokens:
+                too_slow.max_tokens, too_slow.why = job.max_tokens, why
+            if len(too_slow.lines) < LINES_NAMED:
+                too_slow.lines.append(line)
 
     def survey(self, runs: Decimal, share_of_max: Decimal | Mapping[str, Decimal] | None) -> Survey:
         """Return the findings, the work of which is done `runs` times a day; call it once, at the end."""
@@ -97,6 +121,7 @@ class Surveyor:
             self._prefixes.uses(),
             self._lengths,
             self._too_long,
+            tuple(self._too_slow.values()),
         )
 
     def _is_repeat(self, job: JobSpec) -> bool:

@@ -1,5 +1,6 @@
 """The next states of jobs whose calls have ended."""
 
+import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -154,6 +155,8 @@ class Decisions:
         ends_by_itself = call.job.deadline_at is not None and call.job.deadline_at - now < LEAST_S
         if target.latency is Latency.REALTIME or ends_by_itself or result.latency_s < WHOLE_TIME * call.timeout_s:
             return False
+        with contextlib.suppress(StoreUnavailable):  # then as they were known before
+            self._routes.lengths.refresh()
         share = min(1.0, LONG_ANSWER * self._routes.lengths.share(target.model, target.latency))
         usual = usual_s(known(target.model), share * call.job.max_tokens, call.allowed.pace)
         return usual > max(call.timeout_s, call.allowed.attempt_s)
