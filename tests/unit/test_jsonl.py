@@ -343,7 +343,7 @@ def test_what_gzip_compressed_is_read_whatever_it_is_called(tmp_path: Path, endi
     assert all(0 < share <= 1 for share in shares)
 
 
-@pytest.mark.parametrize("content", [gzip.compress(row() * 900)[:-20], b"\x1f\x8bnot really"])
+@pytest.mark.parametrize("content", [gzip.compress(row() * 900)[:-20], b"\x1f\x8bnot really"], ids=["cut", "no gzip"])
 def test_a_damaged_gzip_file_is_told(file: Path, content: bytes) -> None:
     error = refused(write(file, content))
     assert error.message == f"{file}: is compressed with gzip, and cut off or damaged."
