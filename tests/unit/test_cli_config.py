@@ -138,7 +138,9 @@ def test_init_with_a_scenario_writes_all_its_routes_and_says_what_is_missing(fol
         assert [line for line in lines if line.startswith("Still missing") and route in line], route
     assert "no job can run" in done.out
     checked = run_trivet("config", "check")
-    assert (checked.code, "Not set here" in checked.err) == (1, True)
+    # credentials of a provider's own chain cannot be looked up: `config check` judges what the file names
+    named = '\napi_key = "env:' in (folder / CONFIG_NAME).read_text(encoding="utf-8")
+    assert (checked.code, "Not set here" in checked.err) == ((1, True) if named else (0, False))
     assert not [route for route in routes if route not in checked.out]
 
 
