@@ -77,6 +77,16 @@ def call_time(classes: Mapping[Latency, ClassSettings], latency: Latency, model:
     return CallTime(attempt_s, max(terms.budget_s, 2 * attempt_s), terms.pace)
 
 
+def longest_call_s(classes: Mapping[Latency, ClassSettings], latency: Latency, model: str, job: Sized) -> float:
+    """Return the limit of a job's longest call in seconds, for what must outlive it, such as its permit.
+
+    A realtime call for which no other route is left gets what is left of the budget.
+    """
+    allowed = call_time(classes, latency, model, job)
+    whole = latency is Latency.REALTIME and classes[latency].attempt_timeout_s is None
+    return allowed.budget_s if whole else allowed.attempt_s
+
+
 def too_short_text(
     model: Model | None, latency: Latency, max_tokens: int, classes: Mapping[Latency, ClassSettings]
 ) -> str | None:

@@ -190,6 +190,13 @@ def test_paused_jobs_near_their_deadline_displace_nobody(world: World) -> None:
         assert [head.id for head in dispatching.urgent(connection, now + 300, 5)] == [mine.id]
 
 
+def test_a_job_whose_pause_ends_while_it_expires_expires(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    (job,) = world.add(spec("late", deadline_at=world.now() + 0.001))
+    pause(world, Work(ControlKind.CLASS, "batch"), "maintenance")
+    monkeypatch.setattr(controls, "pauses_of_job", lambda *_: ())  # on PostgreSQL it may be resumed in between
+    assert world.expire()[0] == [job.id]
+
+
 def test_a_paused_job_that_expires_says_so(world: World) -> None:
     (job,) = world.add(spec("late", deadline_at=world.now() + 0.001))
     pause(world, Work(ControlKind.CLASS, "batch"), "maintenance")

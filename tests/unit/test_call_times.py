@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trivet_tasks.call_times import CallTime, call_time, enough_s, too_short_text, usual_s
+from trivet_tasks.call_times import CallTime, call_time, enough_s, longest_call_s, too_short_text, usual_s
 from trivet_tasks.catalog import MODELS, Model, known
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import DEFAULTS, ClassSettings, Latency
+from trivet_worker.run.calls import attempt_timeout_s
 
 SONNET, HAIKU = "claude-sonnet-5-5", "claude-haiku-5-5"
 GROWS = [Latency.BATCH, Latency.ASYNC, Latency.DEFERRED]
@@ -74,6 +75,16 @@ def test_somebody_waits_for_an_interactive_answer_and_for_five_minutes_at_most()
     allowed = call_time(DEFAULTS, Latency.INTERACTIVE, SONNET, job(2_000))
     assert 2_000 / 40 < allowed.attempt_s < 90
     assert call_time(DEFAULTS, Latency.INTERACTIVE, SONNET, job(64_000)) == CallTime(300, 300)
+
+
+def test_a_permit_outlives_a_realtime_call_that_no_other_route_is_left_for() -> None:
+    terms = DEFAULTS[Latency.REALTIME].model_copy(update={"budget_s": 120.0})
+    of = {**DEFAULTS, Latency.REALTIME: terms}
+    allowed = call_time(of, Latency.REALTIME, SONNET, job(100))
+    left_s = attempt_timeout_s(Latency.REALTIME, terms, allowed, spent_s=0, deadline_at=None, now=0, reserve_s=0)
+    assert left_s == 120
+    assert longest_call_s(of, Latency.REALTIME, SONNET, job(100)) >= left_s
+    assert longest_call_s(DEFAULTS, Latency.BATCH, SONNET, job(100)) == 15
 
 
 def test_a_variable_sets_a_cap_too(monkeypatch: pytest.MonkeyPatch) -> None:

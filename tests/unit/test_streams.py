@@ -141,6 +141,21 @@ FIELDS = {"text_delta": "text", "thinking_delta": "thinking", "signature_delta":
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 
 
+@pytest.mark.parametrize("extra", [{}, {"amazon-bedrock-invocationMetrics": {"inputTokenCount": 9}}])
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_stream_that_stays_open_is_over_with_its_last_event(wire: str, extra: dict[str, Any]) -> None:
+    answer = StreamedAnswer(reader_for(stream_type(wire), wire), httpx2.Headers())
+    events = [
+        {"type": "message_start", "message": {"type": "message", "content": []}},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}},
+    ]
+    for event in events:
+        answer.keep(framed(wire, orjson.dumps(event)))
+    assert not answer.over
+    answer.keep(framed(wire, orjson.dumps({"type": "message_stop", **extra})))
+    assert answer.over
+
+
 @st.composite
 def streams(draw: st.DrawFn) -> bytes:
     """A stream of long runs of deltas, in which other events may stand, written as providers do or differently."""

@@ -236,7 +236,7 @@ def _groups(stream: Iterator[JobSpec], rows: int) -> Iterator[list[JobSpec]]:
     try:
         for spec in stream:
             group.append(spec)
-            size += len(spec.body)
+            size += len(spec.body) + len(spec.metadata or "")
             if len(group) >= rows or size >= BULK_BYTES:
                 yield group
                 group, size = [], 0

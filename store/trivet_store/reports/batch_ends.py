@@ -24,16 +24,21 @@ class BatchEnds:
     """Words of the error of one of them."""
 
 
+# by the partial indexes that are there: ended jobs, which are numbered, and those that have not ended; a cross join, so that
+# SQLite begins with the flows
 _ENDS = text(
     """
-    SELECT f.latency, j.state, r.error_outcome, count(*) AS jobs,
-           max(coalesce(j.ended_at, :now) - j.created_at) AS longest_s, min(r.error_message) AS message
-      FROM jobs j
-      JOIN flows f ON f.id = j.flow_id
-      LEFT JOIN job_results r ON r.job_id = j.id
-     WHERE j.batch_id = :batch_id
-     GROUP BY f.latency, j.state, r.error_outcome
-     ORDER BY f.latency, j.state, r.error_outcome
+    SELECT o.latency, o.state, r.error_outcome, count(*) AS jobs,
+           max(coalesce(o.ended_at, :now) - o.created_at) AS longest_s, min(r.error_message) AS message
+      FROM (SELECT f.latency, j.id, j.state, j.created_at, j.ended_at FROM jobs j JOIN flows f ON f.id = j.flow_id
+             WHERE j.batch_id = :batch_id AND j.batch_seq IS NOT NULL
+            UNION ALL
+            SELECT f.latency, j.id, j.state, j.created_at, j.ended_at FROM flows f CROSS JOIN jobs j
+             WHERE f.batch_id = :batch_id AND j.flow_id = f.id AND j.ended_at IS NULL
+           ) AS o
+      LEFT JOIN job_results r ON r.job_id = o.id
+     GROUP BY o.latency, o.state, r.error_outcome
+     ORDER BY o.latency, o.state, r.error_outcome
     """
 )
 

@@ -146,9 +146,9 @@ class AwsEvents:
     the Messages API, as the SDK has it.
     """
 
-    # three bytes make four letters, so what an event begins with looks the same in all
+    # three bytes make four letters, so what an event begins with looks the same in all; other lengths would end in padding
     signs_of_end: tuple[bytes, ...] = (
-        base64.b64encode(b'{"type":"message_stop"'),
+        base64.b64encode(b'{"type":"message_stop'),
         base64.b64encode(b'{"type":"error"'),
         b":exception-type",
         b":error-code",

@@ -16,7 +16,7 @@ from trivet_routing.route_choice import SLOW_CALLS, Candidate, choose
 from trivet_store.events import Drop
 from trivet_store.jobs.claiming import ClaimResult, claim, give_back
 from trivet_store.steps import CallTarget, ClaimedJob
-from trivet_tasks.call_times import CallTime, call_time
+from trivet_tasks.call_times import CallTime, call_time, longest_call_s
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.jobs import DispatchedJob, Permit, permit_id
@@ -212,7 +212,8 @@ class ChunkRunner:
             for job, attempt_id in zip(jobs, attempt_ids, strict=True)
         ]
         until = time.monotonic() + self._settings.dispatch.permit_patience_s
-        timeout_s = self._allowed(wave, jobs).attempt_s
+        chunk, classes = wave.chunk, self._settings.classes
+        timeout_s = max(longest_call_s(classes, chunk.latency, chunk.model, job) for job in jobs)
         while True:
             grant = self._directory.limits.take(
                 wave.chunk.route,
@@ -293,11 +294,6 @@ class ChunkRunner:
             )
         return found, now
 
-    def _allowed(self, wave: _Wave, jobs: Sequence[DispatchedJob | ClaimedJob]) -> CallTime:
-        """Return the time that the class gives the longest of these jobs."""
-        chunk, classes = wave.chunk, self._settings.classes
-        return max(call_time(classes, chunk.latency, chunk.model, job) for job in jobs)
-
     def _call(
         self,
         wave: _Wave,
@@ -306,7 +302,8 @@ class ChunkRunner:
         routes: Sequence[Candidate] | None,
         hedge_after_s: float | None,
     ) -> Call:
-        probe, allowed = wave.target.probe, self._allowed(wave, [job])
+        probe = wave.target.probe
+        allowed = call_time(self._settings.classes, wave.chunk.latency, wave.chunk.model, job)
         timeout_s = self._timeout_s(wave, job, allowed, now, routes)
         full_time = probe or is_full_time(timeout_s, allowed)
         return Call(job, wave.route, timeout_s, allowed, full_time, wave.wait_group, None if probe else hedge_after_s)

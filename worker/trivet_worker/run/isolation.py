@@ -15,7 +15,7 @@ import orjson
 import redis
 
 from trivet_store.jobs import rescuing
-from trivet_tasks.call_times import call_time
+from trivet_tasks.call_times import longest_call_s
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.messages import Chunk
 from trivet_worker.run.context import WorkerContext
@@ -135,8 +135,7 @@ class Isolation:
     def _reply_of(self, child: "_Child", chunk: Chunk) -> "_Reply":
         """Wait for the child's reply. A child that hangs, and whose job was taken from it, is given up."""
         job = chunk.jobs[0]
-        allowed = call_time(self._settings.classes, chunk.latency, chunk.model, job)
-        patience_s = allowed.attempt_s + HUNG_AFTER_S
+        patience_s = longest_call_s(self._settings.classes, chunk.latency, chunk.model, job) + HUNG_AFTER_S
         looks = 0
         while not child.done.wait(patience_s):
             patience_s = HUNG_AFTER_S
