@@ -51,6 +51,17 @@ def test_a_batch_that_was_complete_once_is_refused(world: World) -> None:
     assert world.value("SELECT count(*) FROM jobs") == 2
 
 
+def test_jobs_that_others_may_have_joined_are_refused(world: World) -> None:
+    world.batch("first", spec("one", key="k1"), opened=False, dedupe=True)
+    world.batch("second", spec("one", key="k1"), dedupe=True)
+    with pytest.raises(InvalidRequest, match="others may wait for its jobs") as caught:
+        discarding.discard(world.store, "first")
+    assert "trivet batch cancel first" in caught.value.hint
+    assert world.value("SELECT count(*) FROM jobs") == 1
+    world.batch("empty", opened=False, dedupe=True)
+    assert discarding.discard(world.store, "empty") == 0
+
+
 def test_a_discard_that_broke_off_is_gone_on_with_and_nothing_else_is_done_to_the_batch(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

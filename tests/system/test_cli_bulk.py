@@ -103,7 +103,7 @@ def test_an_unfinished_batch_is_discarded_and_a_complete_one_is_not(
     batch = system.client.submit_many(good, name=name, model="claude-haiku-4-5", max_tokens=20)
     refused = trivet("batch", "discard", name)
     assert (refused.code, refused.out) == (2, "")
-    assert f"The batch '{name}' was complete: its jobs may have run. `trivet batch cancel {name}` stops it." in (
+    assert f"The batch '{name}' was complete: its jobs may have run. `trivet batch cancel {name}` ends its jobs." in (
         " ".join(refused.err.split())
     )
     assert batch.wait(timeout=60).succeeded == 4

@@ -240,7 +240,8 @@ group.command(context_settings=control.NEGATIVE_NUMBERS)(control.priority)
 def discard(name: Name, as_json: Json = False) -> None:
     """Delete an unfinished batch with its jobs, none of which ran. Safe to interrupt: run it again.
 
-    Its name is free then. A batch that was complete once is refused; `trivet batch cancel` stops it.
+    Its name is free then. A batch that was complete once is refused, and one whose jobs others may have joined
+    (`--dedupe tenant`); `trivet batch cancel` ends their jobs.
     """
     with options.client() as client, spinner(f"Discarding {name}"):
         try:

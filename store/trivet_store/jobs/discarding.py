@@ -15,7 +15,13 @@ from trivet_tasks.errors import InvalidRequest
 
 JOBS = BULK_ROWS // 2
 """Jobs of one transaction: each has a row and a request."""
-_MARK = text("UPDATE batches SET state = 'discarding', error = NULL WHERE id = :id AND NOT opened")
+_MARK = text(
+    """
+    UPDATE batches SET state = 'discarding', error = NULL
+     WHERE id = :id AND NOT opened AND NOT (dedupe AND total > 0)
+    """
+)
+_OPENED = text("SELECT opened FROM batches WHERE id = :id")
 # by the partial indexes that are there: jobs that have not ended, and ended ones (cancelled, or past their deadline)
 _REST = text(
     """
@@ -33,7 +39,8 @@ def discard(store: Store, name: str) -> int:
 
     Raises:
         NotFound: there is no batch of this name.
-        InvalidRequest: it was complete once, so that its jobs may have run.
+        InvalidRequest: it was complete once, so that its jobs may have run; or its keys are those of its tenant, so that
+            others may wait for its jobs.
     """
     with store.write() as connection:
         batch_id = _begin(connection, name)
@@ -50,10 +57,10 @@ def _begin(connection: Connection, name: str) -> int:
     batch_id = batches.id_of(connection, name)
     lock_flows(connection, batch_id)
     if connection.execute(_MARK, {"id": batch_id}).rowcount == 0:
+        opened = connection.execute(_OPENED, {"id": batch_id}).scalar_one()
+        why = "was complete: its jobs may have run" if opened else 'has dedupe="tenant": others may wait for its jobs'
         raise InvalidRequest(
-            f"The batch {name!r} was complete: its jobs may have run.",
-            field="name",
-            hint=f"`trivet batch cancel {name}` stops it.",
+            f"The batch {name!r} {why}.", field="name", hint=f"`trivet batch cancel {name}` ends its jobs."
         )
     return batch_id
 
