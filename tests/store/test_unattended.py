@@ -56,6 +56,13 @@ def test_only_the_lane_of_the_jobs_counts(world: World, client: Client) -> None:
     assert starts(client.submit("Hello", **TERMS).warnings, NO_WORKER)
 
 
+def test_an_interactive_job_that_waits_needs_a_scheduler(world: World, client: Client) -> None:
+    world.register(ROUTE)
+    world.lease(lane="realtime")
+    (warning,) = client.submit("Hello", latency="interactive", **TERMS).warnings
+    assert warning.startswith(NO_SCHEDULER)
+
+
 def test_where_all_is_there_nothing_is_said(world: World, client: Client, caplog: pytest.LogCaptureFixture) -> None:
     world.register(ROUTE)
     world.lease()
