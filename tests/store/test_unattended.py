@@ -139,6 +139,15 @@ def test_a_wait_for_an_incomplete_batch_says_that_it_does_not_run(client: Client
     assert expected in " ".join(status.out.split())
 
 
+def test_the_commands_in_reasons_can_be_pasted(client: Client) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        client.submit_many([{"prompt": "Hello"}, {"prompt": ""}], name="my file-0f3a", **TERMS)
+    error = timed_out(lambda: client.batch("my file-0f3a").wait(0.01))
+    for said in (str(caught.value), error.reasons[0]):
+        assert "trivet batch accept 'my file-0f3a'" in said
+        assert "trivet batch discard 'my file-0f3a'" in said
+
+
 def test_the_command_exits_with_3_where_something_is_wrong(world: World, trivet: Callable[..., Said]) -> None:
     said = trivet("submit", "Hello.", "--wait", "--timeout", "0.1")
     assert said.code == 3

@@ -4,6 +4,8 @@ Several short transactions, which may be interrupted and repeated. From the firs
 nobody fills, opens or cancels it.
 """
 
+from shlex import quote
+
 from sqlalchemy import Connection, text
 
 from trivet_store.database.batched_scan import turn
@@ -53,7 +55,7 @@ def _begin(connection: Connection, name: str) -> int:
         raise InvalidRequest(
             f"The batch {name!r} was complete: its jobs may have run.",
             field="name",
-            hint=f"`trivet batch cancel {name}` stops it.",
+            hint=f"`trivet batch cancel {quote(name)}` stops it.",
         )
     return batch_id
 
