@@ -56,6 +56,13 @@ def test_only_the_lane_of_the_jobs_counts(world: World, client: Client) -> None:
     assert starts(client.submit("Hello", **TERMS).warnings, NO_WORKER)
 
 
+def test_an_interactive_job_that_waits_needs_a_scheduler(world: World, client: Client) -> None:
+    world.register(ROUTE)
+    world.lease(lane="realtime")
+    (warning,) = client.submit("Hello", latency="interactive", **TERMS).warnings
+    assert warning.startswith(NO_SCHEDULER)
+
+
 def test_where_all_is_there_nothing_is_said(world: World, client: Client, caplog: pytest.LogCaptureFixture) -> None:
     world.register(ROUTE)
     world.lease()
@@ -130,6 +137,15 @@ def test_a_wait_for_an_incomplete_batch_says_that_it_does_not_run(client: Client
     status = trivet("batch", "status", "contracts")
     assert status.code == 3
     assert expected in " ".join(status.out.split())
+
+
+def test_the_commands_in_reasons_can_be_pasted(client: Client) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        client.submit_many([{"prompt": "Hello"}, {"prompt": ""}], name="my file-0f3a", **TERMS)
+    error = timed_out(lambda: client.batch("my file-0f3a").wait(0.01))
+    for said in (str(caught.value), error.reasons[0]):
+        assert "trivet batch accept 'my file-0f3a'" in said
+        assert "trivet batch discard 'my file-0f3a'" in said
 
 
 def test_the_command_exits_with_3_where_something_is_wrong(world: World, trivet: Callable[..., Said]) -> None:

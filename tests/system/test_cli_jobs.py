@@ -153,7 +153,7 @@ def test_a_waiting_job_can_be_cancelled(trivet: Callable[..., Said]) -> None:
         (["routes", "events", "--since", "30"], "--since: '30' needs a unit"),
         (["submit", "x", "--file", "/dev/null"], "/dev/null: is not JSON"),
         (["batch", "wait", "nowhere"], "No batch is called 'nowhere'."),
-        (["batch", "wait", "nowhere", "--timeout", "3"], "--timeout: '3' is not a span of time: days, hours?"),
+        (["batch", "wait", "nowhere", "--timeout", "3"], "--timeout: '3' needs a unit: days, hours, minutes?"),
     ],
     ids=lambda value: "-".join(value)[:40].replace("/", "_") if isinstance(value, list) else "",
 )

@@ -83,7 +83,7 @@ def test_a_pruned_result_in_python(trivet: Callable[..., Said], system: RunningT
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--older-than", "30"), "--older-than: '30' is not a span of time: days, hours?"),
+        (("--older-than", "30"), "--older-than: '30' needs a unit: days, hours, minutes?"),
         (("--older-than", "soon"), "--older-than: 'soon' is not a span of time. Use 30d"),
         (
             ("--older-than", "30d", "--attempts-older-than", "7d"),

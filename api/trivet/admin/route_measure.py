@@ -93,6 +93,11 @@ class _Money:
         with self._lock:
             self._left += usd
 
+    def withdraw(self) -> None:
+        """Let no further call be made."""
+        with self._lock:
+            self._left = Decimal("-Infinity")
+
 
 @dataclass(slots=True)
 class _Calls:
@@ -145,7 +150,11 @@ def measure(
     money = _Money(max_usd)
     with ThreadPoolExecutor(ROUTES_AT_ONCE, thread_name_prefix="trivet-measure") as threads:
         work = [threads.submit(_measure, connections, route, model, calls, money, on_call) for route in chosen]
-        return tuple(one.result() for one in work)
+        try:
+            return tuple(one.result() for one in work)
+        except BaseException:  # Ctrl-C, too: no further call is paid for
+            money.withdraw()
+            raise
 
 
 def _in_service(connections: "Connections", model: str | None) -> list["RegisteredRoute"]:

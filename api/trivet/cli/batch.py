@@ -8,6 +8,7 @@ from dataclasses import asdict
 from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -161,7 +162,7 @@ def wait(
         try:
             progress = wait_for(client, batch, timeout=limit_s)
         except ResultTimeout as error:
-            print_error(f"trivet: {error}\nIts state: trivet batch status {name}")
+            print_error(f"trivet: {error}\nIts state: trivet batch status {quote(name)}")
             raise typer.Exit(HELD_UP if error.held_up else FAILED) from None
     if as_json:
         output.print_json(as_object(progress))
@@ -208,7 +209,7 @@ def retry(
         which = "failed or expired" if failed and expired else "expired" if expired else "failed"
         print_line(f"{name}: no job {which}; nothing runs again.")
     else:
-        held = "" if progress.state == BatchState.OPEN else f" It does not run yet: trivet batch status {name}"
+        held = "" if progress.state == BatchState.OPEN else f" It does not run yet: trivet batch status {quote(name)}"
         print_line(f"{name}: {_jobs(again)} {'runs' if again == 1 else 'run'} again.{held}")
 
 
@@ -362,13 +363,13 @@ def _checked_states(given: list[str] | None) -> tuple[JobState, ...]:
 def _check_complete(progress: "Progress") -> None:
     """Raise BatchIncomplete, or InvalidRequest, if nothing of the batch runs: a part is missing, or it is discarded."""
     if progress.state == BatchState.DISCARDING:
-        hint = f"`trivet batch discard {progress.name}` goes on with it."
+        hint = f"`trivet batch discard {quote(progress.name)}` goes on with it."
         raise InvalidRequest(f"The batch {progress.name!r} is being discarded.", field="name", hint=hint)
     if progress.state in (BatchState.INCOMPLETE, BatchState.LOADING):
         raise BatchIncomplete(
             f"The batch {progress.name!r} has taken in only a part of its requests and does not run.",
             name=progress.name, taken=progress.taken,
-            hint=f"Submit it again, or run it as it is: trivet batch accept {progress.name}.",
+            hint=f"Submit it again, or run it as it is: trivet batch accept {quote(progress.name)}.",
         )  # fmt: skip
 
 
@@ -426,7 +427,7 @@ def _how_to_retry(progress: "Progress") -> list[str]:
         return []
     return [
         f"{_jobs(count)} {state}: trivet job list --batch {progress.name} --state {state} says why, "
-        f"trivet batch retry {progress.name} --{state} runs {'it' if count == 1 else 'them'} again"
+        f"trivet batch retry {quote(progress.name)} --{state} runs {'it' if count == 1 else 'them'} again"
         for state, count in ((JobState.FAILED, progress.failed), (JobState.EXPIRED, progress.expired))
         if count
     ]

@@ -115,8 +115,8 @@ def age_s(option: str, given: str) -> float:
     """
     seconds = span_s(given)
     if seconds is None or given.strip()[-1].isdigit():
-        unit = "" if seconds is None else ": days, hours?"
-        raise wrong(option, f"{given!r} is not a span of time{unit}.", "Use 30d, 12h, 90m or 4w.")
+        fault = "is not a span of time." if seconds is None else "needs a unit: days, hours, minutes?"
+        raise wrong(option, f"{given!r} {fault}", "Use 30d, 12h, 90m or 90s.")
     return seconds
 
 

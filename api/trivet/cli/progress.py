@@ -222,7 +222,11 @@ class Teller:
         elif self.held:
             output.print_error("It goes on.", style="yellow")
             self._told = frozenset()
-        elif found.notes and not (waits := frozenset({("waits", "budget" if found.budget else "")})) <= self._told:
+        elif (
+            found.notes
+            and not found.paused
+            and not (waits := frozenset({("waits", "budget" if found.budget else "")})) <= self._told
+        ):
             output.print_error(f"Waits: {' '.join(found.notes)}", style="yellow")
             self._told |= waits
         self.held = found.wrong

@@ -8,6 +8,7 @@ from dataclasses import replace
 from enum import StrEnum
 from hashlib import blake2b
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -206,7 +207,7 @@ def bulk(
         chosen = name or _name_of(file, check, defaults)
         if again:
             chosen = client.free_name(chosen)
-        command = f"the same command with --name {chosen} instead of --again" if again else "the same command"
+        command = f"the same command with --name {quote(chosen)} instead of --again" if again else "the same command"
         # before any job is taken in: it may not be writable
         results = ResultsFile(out, with_request=with_request) if out else None
         with results or nullcontext():
@@ -289,8 +290,8 @@ def _take_in(client: "Client", check: "FileCheck", name: str, defaults: dict[str
             return client.submit_specs(specs, name=name, dedupe="tenant" if check.dedupe else None)
     except KeyboardInterrupt:
         print_error(
-            f"Interrupted. Nothing of {name} runs yet: the same command takes in the rest, trivet batch discard {name} "
-            "deletes it."
+            f"Interrupted. Nothing of {name} runs yet: the same command takes in the rest, "
+            f"trivet batch discard {quote(name)} deletes it."
         )
         raise
     finally:
@@ -356,7 +357,7 @@ def _report(
         if out:
             print_line(f"Results: {out}")
     else:
-        print_line(f"{progress.name}: {progress.total:,} jobs. Progress: trivet batch status {progress.name}")
+        print_line(f"{progress.name}: {progress.total:,} jobs. Progress: trivet batch status {quote(progress.name)}")
         print_joined(progress)
 
 

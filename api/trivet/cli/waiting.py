@@ -2,6 +2,7 @@
 
 import threading
 from functools import partial
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from trivet.cli import output
@@ -49,7 +50,7 @@ def wait_for(
         again = (
             f"run {command} again, and {results.path} appears when it is complete"
             if results
-            else f"see `trivet batch wait {batch.name}`"
+            else f"see `trivet batch wait {quote(batch.name)}`"
         )
         print_error(f"Interrupted. The jobs of {batch.name} go on: {again}.")
         raise

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from shlex import quote
 
 import redis
 
@@ -165,7 +166,8 @@ def pause_notes(paused: Iterable[Control]) -> tuple[str, ...]:
 
 
 def _pause_note(one: Control) -> str:
-    named = one.value if one.kind is ControlKind.BATCH else f"--{one.kind} {one.value}"
+    value = quote(one.value)
+    named = value if one.kind is ControlKind.BATCH else f"--{one.kind} {value}"
     return f"The {one.words(moment(one.paused_at))} (`trivet batch resume {named}`)."
 
 
@@ -177,12 +179,12 @@ def _taken_in_partly(progress: Progress) -> Blocked | None:
             (f"The batch {progress.name!r} has taken in {taken} so far: none runs before the last is there.",)
         )
     if progress.state == BatchState.DISCARDING:
-        rest = f"trivet batch discard {progress.name} deletes the rest if that was interrupted"
+        rest = f"trivet batch discard {quote(progress.name)} deletes the rest if that was interrupted"
         return Blocked((f"The batch {progress.name!r} is being deleted and does not run: {rest}",), wrong=True)
     if progress.state == BatchState.INCOMPLETE:
         advice = (
-            f"Submit it again to add the rest, run it as it is: trivet batch accept {progress.name}, or delete it: "
-            f"trivet batch discard {progress.name}"
+            f"Submit it again to add the rest, run it as it is: trivet batch accept {quote(progress.name)}, or delete it: "
+            f"trivet batch discard {quote(progress.name)}"
         )
         return Blocked((f"The batch {progress.name!r} took in only {taken} and does not run. {advice}",), wrong=True)
     return None

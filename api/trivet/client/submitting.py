@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from shlex import quote
 from typing import TYPE_CHECKING, Self
 
 from trivet_store.controls import pause_of_new
@@ -126,8 +127,8 @@ def fill_batch(connections: "Connections", name: str, specs: Iterable[JobSpec], 
             batches.mark_incomplete(connection, loading.id, error.message)
         stands = (
             f"The batch {name!r} holds the {loading.taken} requests before it and does not run. Fix the request and submit "
-            f"again under the same name, run it as it is: `trivet batch accept {name}`, or delete it: `trivet batch "
-            f"discard {name}`."
+            f"again under the same name, run it as it is: `trivet batch accept {quote(name)}`, or delete it: `trivet batch "
+            f"discard {quote(name)}`."
         )
         error.hint = f"{error.hint} {stands}".strip()
         raise

@@ -14,7 +14,7 @@ from trivet_store.reports.backlog import FlowRequirements
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import StoreError
-from trivet_tasks.latency import Lane
+from trivet_tasks.latency import Latency
 from trivet_tasks.requests.eligibility import misfit, name_on_wire
 
 log = logging.getLogger("trivet.unattended")
@@ -67,7 +67,9 @@ class Unattended:
             processes = read_processes(store, connection, settings.leases.ttl_s)
             routes = {name: route.settings for name, route in registered(store, connection).items()}
             now = store.now(connection)
-        needed = {ImpairmentKind.LANE, *([ImpairmentKind.SCHEDULER] if Lane.BULK in lanes else [])}
+        # a realtime job does not wait; an interactive one that does is dispatched by a scheduler, too
+        waits = any(one.latency is not Latency.REALTIME for one in kinds)
+        needed = {ImpairmentKind.LANE, *([ImpairmentKind.SCHEDULER] if waits else [])}
         absent = impairments(processes, {}, settings.worker.lanes, now)
         return (
             *(one.text for one in absent if one.kind in needed and one.concerns(lanes)),

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from hashlib import blake2b
+from shlex import quote
 from typing import Any
 
 from sqlalchemy import Connection, Row, text
@@ -124,7 +125,7 @@ def begin_loading(store: Store, connection: Connection, name: str, *, dedupe: bo
         hint = "Choose another name; `trivet bulk --again` does."
         raise InvalidRequest(f"name: the batch {name!r} was cancelled.", field="name", hint=hint)
     if row.state == BatchState.DISCARDING:
-        hint = f"Let the discard end first: `trivet batch discard {name}`; the name is free then."
+        hint = f"Let the discard end first: `trivet batch discard {quote(name)}`; the name is free then."
         raise InvalidRequest(f"name: the batch {name!r} is being discarded.", field="name", hint=hint)
     if bool(row.dedupe) != dedupe:
         begun = "with" if row.dedupe else "without"

@@ -4,6 +4,8 @@ Several short transactions, which may be interrupted and repeated. From the firs
 nobody fills, opens or cancels it.
 """
 
+from shlex import quote
+
 from sqlalchemy import Connection, text
 
 from trivet_store.database.batched_scan import turn
@@ -60,7 +62,7 @@ def _begin(connection: Connection, name: str) -> int:
         opened = connection.execute(_OPENED, {"id": batch_id}).scalar_one()
         why = "was complete: its jobs may have run" if opened else 'has dedupe="tenant": others may wait for its jobs'
         raise InvalidRequest(
-            f"The batch {name!r} {why}.", field="name", hint=f"`trivet batch cancel {name}` ends its jobs."
+            f"The batch {name!r} {why}.", field="name", hint=f"`trivet batch cancel {quote(name)}` ends its jobs."
         )
     return batch_id
 
