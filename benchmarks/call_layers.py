@@ -32,6 +32,7 @@ from trivet_worker.adapters import build_caller
 from trivet_worker.adapters.bedrock import SigV4
 from trivet_worker.adapters.credentials import process_credentials
 from trivet_worker.adapters.http import build_http_client
+from trivet_worker.adapters.protocol import CallLimits
 
 IN_FLIGHT = 64
 KEY_VARIABLE = "CALL_LAYERS_KEY"
@@ -111,10 +112,10 @@ async def layers(endpoints: Any, held: contextlib.AsyncExitStack) -> dict[str, C
         orjson.loads(await response.aread())
 
     async def trivet(number: int) -> None:
-        await caller.call(body(number), MODEL, f"a{number}", 30)
+        await caller.call(body(number), MODEL, f"a{number}", CallLimits(30))
 
     async def trivet_signed(number: int) -> None:
-        await bedrock_caller.call(body(number), WIRE_MODELS["bedrock"], f"a{number}", 30)
+        await bedrock_caller.call(body(number), WIRE_MODELS["bedrock"], f"a{number}", CallLimits(30))
 
     async def httpx_send(number: int) -> None:
         request = httpx2.Request(

@@ -154,7 +154,9 @@ class SimulatedWorker:
             PermitRequest(permit_id(self.lease_id, attempt_id), job.input_estimate, job.max_tokens)
             for job, attempt_id in zip(chunk.jobs, ids, strict=True)
         ]
-        permits = self._directory.limits.take(chunk.route, chunk.model, quota, requests, 15.0, chunk.probe).permits
+        permits = self._directory.limits.take(
+            chunk.route, chunk.model, chunk.latency, quota, requests, 15.0, chunk.probe
+        ).permits
         jobs, ids = chunk.jobs[: len(permits)], ids[: len(permits)]
         if not jobs:
             return 0

@@ -22,7 +22,8 @@ from trivet.local.processes import Supervisor
 from trivet_store import schema
 from trivet_store.database.engine import Store
 from trivet_store.migrations.schema_version import upgrade
-from trivet_tasks.config.settings import CONFIG_VARIABLE, load_settings
+from trivet_tasks.config.finding import CONFIG_VARIABLE
+from trivet_tasks.config.settings import load_settings
 
 if TYPE_CHECKING:
     from tests.postgres import PostgresServer
@@ -64,7 +65,7 @@ def migrate(url: str) -> None:
 
 
 def write_config(
-    path: Path, wires: Sequence[Wire], store_url: str, *, slots: int, workers: int, more: str = ""
+    path: Path, wires: Sequence[Wire], store_url: str, *, slots: int, workers: int, stream: bool = False, more: str = ""
 ) -> Path:
     """A configuration with one route for each of these wires."""
     key = path.with_suffix(".key")
@@ -73,7 +74,12 @@ def write_config(
     lines.append(f"[worker]\nslots = {slots}")
     lines.append("[cache]\nenabled = false")  # what a call costs, not what it costs to make none
     for wire in wires:
-        values = {**_ROUTES[wire.name], "base_url": wire.url, "max_concurrency": slots * max(1, workers)}
+        values = {
+            **_ROUTES[wire.name],
+            "base_url": wire.url,
+            "max_concurrency": slots * max(1, workers),
+            "stream": stream,
+        }
         if wire.name != "bedrock":  # signed
             values["api_key"] = f"file:{key}"
         lines.append(f"[routes.{wire.name}]\n" + "\n".join(f"{k} = {json.dumps(v)}" for k, v in values.items()))
@@ -94,10 +100,12 @@ class TrivetSetup:
         slots: int = IN_FLIGHT,
         store_url: str = "",
         produces: bool = True,
+        stream: bool = False,
     ) -> None:
         self.wire = wire
         self._store_url = store_url
         self._produces = produces
+        self._stream = stream
         self._producer: Child | None = None
         self._workers = workers
         self._postgres = postgres
@@ -116,7 +124,9 @@ class TrivetSetup:
                 held.callback(self._postgres.drop_database, name)
                 migrate(url)
             processes = self._workers * len(self._lanes)
-            config = write_config(folder / "trivet.toml", [self.wire], url, slots=self._slots, workers=processes)
+            config = write_config(
+                folder / "trivet.toml", [self.wire], url, slots=self._slots, workers=processes, stream=self._stream
+            )
             self.settings = load_settings(config)
             self.local = held.enter_context(
                 LocalTrivet(self.settings, config_path=config, workers=self._workers, lanes=self._lanes)

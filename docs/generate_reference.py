@@ -32,8 +32,9 @@ MADE = "<!-- made by docs/generate_reference.py (`make reference`): change the c
 SETTINGS_INTRO = """
 # Settings
 
-`trivet.toml` in the working directory, or the file that `TRIVET_CONFIG` or `trivet --config FILE` names, holds one
-table for each heading below. Relative paths count from that file.
+`trivet.toml` in the working directory or the nearest folder above it, or the file that `TRIVET_CONFIG` or
+`trivet --config FILE` names, holds one table for each heading below. Relative paths count from that file.
+[Finding the configuration](configuration.md) has the order of the search.
 
 - A variable beats the file: `TRIVET_STORE__URL` is `url` of `[store]`, with two underscores between table and key.
 - An unknown key or a bad value is an error that names the file and the key.

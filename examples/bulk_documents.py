@@ -104,11 +104,10 @@ def main() -> int:
     with Client() as client, options.out.open("a", encoding="utf-8") as out:
         batch = client.submit_many(
             requests(documents, folder, options),
-            name=options.name or folder.name, model=options.model, max_tokens=options.max_tokens,
+            name=options.name or folder.name, dedupe="tenant", model=options.model, max_tokens=options.max_tokens,
         )  # fmt: skip
-        total = batch.progress().total
-        if total < len(documents):
-            print(f"{len(documents) - total} were submitted before under another name", file=sys.stderr)
+        if joined := batch.progress().joined:
+            print(f"{joined} were submitted before under another name", file=sys.stderr)
         with progress_shown(batch.name):
             for result in batch.results():
                 lost = result.pruned and (result.id, result.status) not in have

@@ -17,6 +17,7 @@ from trivet_routing.route_choice import Candidate
 from trivet_routing.route_directory import RouteDirectory
 from trivet_store.database.engine import Store
 from trivet_store.steps import CallTarget, ClaimedJob, JobRound, Prompt
+from trivet_tasks.call_times import CallTime
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.jobs import Permit
@@ -37,7 +38,7 @@ MODEL = "claude-sonnet-5-5"
 ANTHROPIC = RouteSettings(provider="anthropic")
 ANSWER = Answer(b"{}", "end_turn", Usage(input_tokens=1, output_tokens=1), None)
 LIMITED = Failure(Outcome.RATE_LIMITED, "slow down", retry_after_s=7)
-_NOTHING = TokenPrices(0, Decimal(0), Decimal(0), Decimal(0))
+_NOTHING = TokenPrices(0, *[Decimal(0)] * 5)
 INFINITE = (math.inf, math.inf, math.inf)
 _numbers = itertools.count(1)
 
@@ -68,9 +69,9 @@ def recovering(share: float, **terms: Any) -> BreakerView:
     return breaker(state=RouteState.RECOVERING, cause="3 good probes in a row", share=share, **terms)
 
 
-def pace(p50_s: float, p95_s: float | None = None, *, calls: int = 100, age_s: float = 1.0) -> Pace:
+def pace(p50_s: float, p95_s: float | None = None, *, calls: int = 100, age_s: float = 1.0, late: int = 0) -> Pace:
     """Return a pace; slow calls take twice as long as usual ones where nothing else is given."""
-    return Pace(p50_s, 2 * p50_s if p95_s is None else p95_s, calls, age_s)
+    return Pace(p50_s, 2 * p50_s if p95_s is None else p95_s, calls, age_s, late)
 
 
 def route(
@@ -108,7 +109,7 @@ def call(number: int = 1, **terms: Any) -> Call:
         round=JobRound(terms.pop("round", 0), **of_round), input_estimate=1, max_tokens=1, tenant=None, cache_key=None,
         residency=(), compliance=(), features=(),
     )  # fmt: skip
-    return Call(claimed._replace(**terms), ANTHROPIC, 5.0, full_time=True, wait_group=WaitGroup())
+    return Call(claimed._replace(**terms), ANTHROPIC, 5.0, CallTime(15, 30), full_time=True, wait_group=WaitGroup())
 
 
 def call_results(breaker: Breaker, *results: Answer | Failure, took_s: float = 0.0, **terms: Any) -> list[CallResult]:

@@ -10,7 +10,7 @@ import orjson
 from trivet_simulator.eventstream import chunk_event
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_worker.adapters import build_caller
-from trivet_worker.adapters.protocol import Answer, Caller, Failure
+from trivet_worker.adapters.protocol import Answer, Caller, CallLimits, Failure
 
 KEY_VARIABLE, KEY = "TRIVET_TEST_KEY", "sk-test-0123456789"
 WIRES = ("anthropic", "bedrock", "vertex")
@@ -164,7 +164,7 @@ def answered_with(wire: str, reply: bytes | Iterable[bytes], *, streams: bool, c
 
             async def each(caller: Caller) -> Answer | Failure:
                 for _ in range(calls):
-                    result = await caller.call(BODY, MODELS[wire], "attempt-1", 30)
+                    result = await caller.call(BODY, MODELS[wire], "attempt-1", CallLimits(30))
                 return result
 
             return await worked(settings_of(wire, fed.url, stream=streams), each)

@@ -3,7 +3,7 @@
 from trivet import Client
 
 with Client() as client:
-    job = client.submit("Summarise: …", model="claude-sonnet-5-5", max_tokens=300, latency="realtime")
+    job = client.submit("Summarise: …", model="claude-sonnet-5-5", max_tokens=300, latency="interactive")
     print(job.result(timeout=5).text)
 """
 

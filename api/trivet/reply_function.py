@@ -87,10 +87,10 @@ class ReplyFunction:
 
     def answer(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """Return the reply to the simulator for one call."""
-        from trivet_store.jobs.enqueue import PROBE_REQUEST
+        from trivet_store.jobs.enqueue import PING
 
         request = ModelRequest(asked["request"])
-        if all(request.get(name) == value for name, value in PROBE_REQUEST.items()):
+        if all(request.get(name) == value for name, value in PING.request().items()):
             return {"reply": None}
         request["model"] = asked["model"]
         request.provider, request.attempt = asked["provider"], asked["attempt"]

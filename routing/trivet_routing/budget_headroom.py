@@ -15,8 +15,9 @@ import orjson
 from sqlalchemy import Connection
 
 from trivet_routing.route_choice import Candidate
-from trivet_store.cluster.registry import RegisteredRoute
-from trivet_store.jobs.dispatching import Flow, Head
+from trivet_store.cluster.registry import RegisteredRoute, registered
+from trivet_store.database.engine import Store
+from trivet_store.jobs.dispatching import Flow, Head, next_of_batch, waiting_job
 from trivet_store.ledger import budgets
 from trivet_store.ledger.budgets import BudgetRow, InFlight, State, sums
 from trivet_store.ledger.spending import Spent
@@ -262,3 +263,29 @@ def read(
 def moment(at: float) -> str:
     """Return a time as people read it."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%MZ")
+
+
+def holding_job(store: Store, connection: Connection, costs: CostModel, job_id: str) -> str | None:
+    """Return which budget holds a waiting job on every route, for a person; None when none does."""
+    return _holding(store, connection, costs, lambda: waiting_job(connection, job_id))
+
+
+def holding_batch(store: Store, connection: Connection, costs: CostModel, name: str) -> str | None:
+    """Return which budget holds the job of a batch that is next in line; None when none does."""
+    return _holding(store, connection, costs, lambda: next_of_batch(connection, name))
+
+
+def _holding(
+    store: Store, connection: Connection, costs: CostModel, next_job: Callable[[], tuple[Flow, Head] | None]
+) -> str | None:
+    routes = registered(store, connection)
+    found = read(connection, store.now(connection), routes, costs)
+    job = next_job() if found is not None else None
+    if found is None or job is None:
+        return None
+    flow, head = job
+    balances = [found.holding(flow, route, head) for route in routes]
+    if not balances or not all(balances):
+        return None
+    said = balances[0].used_up() if balances[0] else ""
+    return f"{said[0].upper()}{said[1:]}."

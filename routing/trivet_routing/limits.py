@@ -75,21 +75,28 @@ class Limits:
         self._claim_probe = _script(client, "claim_probe")
 
     def take(
-        self, route: str, model: str, quota: Quota, permits: Sequence[PermitRequest], timeout_s: float, probe: str = ""
+        self,
+        route: str,
+        model: str,
+        latency: Latency,
+        quota: Quota,
+        permits: Sequence[PermitRequest],
+        timeout_s: float,
+        probe: str = "",
     ) -> PermitGrant:
         """Take permits for as many of the calls as fit now, in their order. One round trip.
 
         Args:
             probe: the probe's token, where the call is a probe; no other call may pass an open breaker.
         """
-        arguments: list[str | int | float] = [*_figures(quota), timeout_s + PERMIT_GRACE_S, probe]
+        arguments: list[str | int | float] = [*_figures(quota), timeout_s + PERMIT_GRACE_S, probe, latency.value]
         for permit in permits:
             arguments += [permit.id, permit.input_tokens, round(permit.output_tokens * quota.output_factor)]
         answer = cast("list[Any]", self._take(keys=keys_of(route, model, quota.group), args=arguments))
-        granted, wait_ms, reason, generation = answer
+        granted, wait_ms, reason, generation, p95_s = answer
         denial, generation = Denial(reason.decode()) if reason else None, generation.decode()
         held = tuple(Permit(*permit, generation) for permit in permits[: int(granted)])
-        return PermitGrant(held, int(wait_ms) / 1000, denial)
+        return PermitGrant(held, int(wait_ms) / 1000, denial, float(p95_s) if p95_s else None)
 
     def release(
         self, route: str, model: str, latency: Latency, quota: Quota, releases: Sequence[PermitRelease]
@@ -113,7 +120,7 @@ class Limits:
                 round((call.permit.output_tokens - call.used_output) * quota.output_factor),
                 call.signal.value,
                 f"{call.lasted_s:.4f}" if call.signal is HealthSignal.GOOD else call.pause_s,
-                f"{call.took_s:.4f}",
+                f"{-call.took_s if call.late else call.took_s:.4f}",
                 int(call.stated is not None),
                 call.permit.generation,
                 call.job,
@@ -353,6 +360,8 @@ def _paces(flat: Sequence[bytes], now: float) -> dict[Latency, Pace]:
         kind, _, latency = name.decode().partition(":")
         fields[latency][kind] = float(value)
     return {
-        Latency(latency): Pace(found["p50"], found["p95"], int(found["n"]), max(0.0, now - found["seen"]))
+        Latency(latency): Pace(
+            found["p50"], found["p95"], int(found["n"]), max(0.0, now - found["seen"]), int(found.get("late", 0))
+        )
         for latency, found in fields.items()
     }

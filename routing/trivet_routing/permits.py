@@ -56,6 +56,8 @@ class PermitGrant(NamedTuple):
     wait_s: float
     reason: "Denial | None"
     """None where all of them may go."""
+    p95_s: float | None = None
+    """Seconds within which 95 % of the recent calls of their class ended there. None: not known."""
 
     @property
     def granted(self) -> int:
@@ -109,6 +111,8 @@ class PermitRelease(NamedTuple):
     """The job it was made for: repeated failures of one job count once in a row. Empty: a job of its own."""
     lasted_s: float = 0.0
     """Seconds since the call began: a good one proves that the route answered since then."""
+    late: bool = False
+    """True if it ran out of time."""
 
 
 class Change(NamedTuple):
@@ -152,6 +156,8 @@ class Pace(NamedTuple):
     calls: int
     age_s: float
     """Since the last of them."""
+    late: int = 0
+    """Number of them that ran out of time."""
 
 
 @dataclass(frozen=True, slots=True)

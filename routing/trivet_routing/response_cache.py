@@ -39,7 +39,7 @@ SIZES = f"{PREFIX}cache:sizes"
 OVERHEAD_BYTES = 350
 """Bytes Redis needs for an entry beside its value: keys, expiry, size (measured with `MEMORY USAGE`, about)."""
 LEAD_GRACE_S = 30.0
-"""Seconds beyond its class's budget for which a silent job stays the leader; for realtime none."""
+"""Seconds beyond its budget for which a silent job stays the leader; for realtime none."""
 NEVER_KEPT_S = 600.0
 """Seconds for which every job calls for itself after an answer that could not be kept."""
 _CLEARED_AT_ONCE = 500
@@ -97,6 +97,8 @@ class LookUp(NamedTuple):
     key: str
     job_id: str
     over: str = ""
+    budget_s: float = 0.0
+    """Latency budget of its round, if it is more than its class's."""
 
 
 class Coalesce(NamedTuple):
@@ -153,7 +155,7 @@ class ResponseCache:
     """The cache of one installation. Safe to share between threads. Every method may raise `redis.RedisError`.
 
     Args:
-        seal: signs and verifies answers; None where no answers are looked up or kept.
+        seal: signs and verifies answers; None where there is no key: no answers are looked up or kept.
     """
 
     def __init__(self, client: redis.Redis, settings: Settings, seal: AnswerSeal | None = None) -> None:
@@ -163,6 +165,11 @@ class ResponseCache:
         self._look_up = _script(client, "cache_look_up")
         self._keep = _script(client, "cache_common", "cache_keep")
         self._clear = _script(client, "cache_common", "cache_clear")
+
+    @property
+    def sealed(self) -> bool:
+        """Whether it can look up and keep answers: it has the key that they are signed with."""
+        return self._seal is not None
 
     @property
     def terms(self) -> CacheSettings:
@@ -182,19 +189,20 @@ class ResponseCache:
         return LookedUp([None if isinstance(one, Unusable) else one for one in found], len(foreign))
 
     def _ask(self, latency: Latency, asked: Sequence[LookUp]) -> list[CachedAnswer | Coalesce | Unusable | None]:
-        life_s = self._settings.of_class(latency).budget_s + (0 if latency is Latency.REALTIME else LEAD_GRACE_S)
+        grace_s = 0 if latency is Latency.REALTIME else LEAD_GRACE_S
         keys = [COUNTERS]
-        arguments: list[str | int] = [list(Latency).index(latency), int(life_s * 1_000)]
+        arguments: list[str | int] = [list(Latency).index(latency)]
         for one in asked:
             keys += [ANSWERS + one.key, LEADS + one.key]
-            arguments += [one.job_id, one.over]
+            life_s = max(self._settings.of_class(latency).budget_s, one.budget_s) + grace_s
+            arguments += [one.job_id, one.over, int(life_s * 1_000)]
         answers = cast("list[list[bytes]]", self._look_up(keys=keys, args=arguments))
         return [self._found(one.key, kind, value) for one, (kind, value) in zip(asked, answers, strict=True)]
 
     def _found(self, key: str, kind: bytes, value: bytes) -> CachedAnswer | Coalesce | Unusable | None:
         match kind:
             case b"hit":
-                return self._sealed.open(key, value)
+                return self._keyed.open(key, value)
             case b"foreign":
                 return Unusable.FOREIGN
             case b"coalesce" if _JOB.fullmatch(value):
@@ -203,7 +211,7 @@ class ResponseCache:
                 return None
 
     @property
-    def _sealed(self) -> AnswerSeal:
+    def _keyed(self) -> AnswerSeal:
         assert self._seal is not None, "it was made to look after the cache alone"
         return self._seal
 
@@ -215,7 +223,7 @@ class ResponseCache:
         for one in results:
             keys += [ANSWERS + one.key, LEADS + one.key]
             lives_s = min(life_s, NEVER_KEPT_S) if one.never else life_s
-            answer = b"" if one.answer is None else self._sealed.seal(one.key, one.answer, lives_s)
+            answer = b"" if one.answer is None else self._keyed.seal(one.key, one.answer, lives_s)
             arguments += [
                 one.key,
                 one.job_id,

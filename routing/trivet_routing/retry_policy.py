@@ -86,6 +86,8 @@ class Failed:
     """Reach of an `unusable` outcome."""
     local: bool = False
     """The worker that made the call is at fault, or may be: neither the job nor the route is blamed."""
+    predicted: bool = False
+    """The call ran out of a time that its answer does not fit in, and another would have no more."""
 
     @property
     def ambiguous(self) -> bool:
@@ -111,6 +113,7 @@ def next_step(
     choice: Choice,
     terms: ClassSettings,
     *,
+    budget_s: float,
     now: float,
     deadline_at: float | None,
     claims: int,
@@ -124,6 +127,7 @@ def next_step(
         job_round: its round so far: the time of the failed call and the pages of proxies are in it, its route is not.
         choice: the routes for the rest of the round, chosen with `tried_after` and `doubted_after`; after a local
             failure without the route of the call, while the same worker might claim the job again there.
+        budget_s: latency budget of its round, in seconds.
         claims: number of times that a worker claimed the job.
         taken_within_s: seconds that a message may wait for a worker.
         load: returns the load of a route, including jobs sent there since it was read.
@@ -138,6 +142,8 @@ def next_step(
         return End(
             JobState.EXPIRED, outcome=failed.outcome, error=f"The deadline passed. {_last_word(error, failed, choice)}"
         )
+    if failed.predicted:
+        return End(JobState.FAILED, outcome=failed.outcome, error=error)
     after = job_round._replace(doubted_by=doubted_after(job_round, failed))
     if failed.outcome is Outcome.CANCELLED:  # dropped on our side, not by the provider: as if it had not been tried
         return Wait(None, after, None, None)
@@ -145,7 +151,7 @@ def next_step(
     if failed.ambiguous and (job_round.doubted_by not in (None, failed.provider) or choice.hopeless):
         return End(JobState.FAILED, outcome=Outcome.INVALID, error=error)  # nobody disagrees
     after = after._replace(tried=tried_after(job_round, failed))
-    in_time = job_round.spent_s < terms.budget_s
+    in_time = job_round.spent_s < budget_s
     best = choice.best(load, has_room=has_room) if in_time else None
     if best is not None:
         return GoOn(best.name, now + taken_within_s, after, failed.outcome, error)

@@ -24,6 +24,8 @@ WARM_LEVEL = -1
 """Level before all others."""
 DEGRADED_LEVEL = 10_000_000
 """Level behind every route that is quick enough for the class."""
+SLOW_SHARE = 0.05
+"""A route with more than this share of calls that ran out of time is too slow for their class."""
 SLOW_CALLS = 5
 """Number of calls of a class that must be known before a route counts as too slow for it."""
 SLOW_FOR_S = 60.0
@@ -137,7 +139,7 @@ class Choice:
 def choose(requirements: Requirements, candidates: Iterable[Candidate], terms: ClassSettings) -> Choice:
     """Sort the candidates into those that would take the job now, in the order of its class, and those that would not.
 
-    A route whose calls of the class took longer than the class allows comes behind those that are quick enough.
+    A route whose calls of the class ran out of time comes behind those that are quick enough.
     """
     patience_s = SHORT_WAIT_S if terms.order == "latency" else 0.0
     able: list[Candidate] = []
@@ -158,10 +160,12 @@ def load_of(route: Candidate) -> float:
     return route.breaker.in_flight / route.settings.weight
 
 
-def is_slow(breaker: BreakerView, latency: Latency, budget_s: float) -> bool:
-    """Return whether the route's recent calls of the class took longer than the class allows."""
+def is_slow(breaker: BreakerView, latency: Latency) -> bool:
+    """Return whether the route's recent calls of the class took longer than they may."""
     pace = breaker.paces.get(latency)
-    return pace is not None and pace.calls >= SLOW_CALLS and pace.age_s <= SLOW_FOR_S and pace.p95_s >= budget_s
+    if pace is None or pace.calls < SLOW_CALLS or pace.age_s > SLOW_FOR_S:
+        return False
+    return pace.late > SLOW_SHARE * pace.calls
 
 
 def misfit(requirements: Requirements, route: RouteSettings, wire_model: str | None) -> str:
@@ -205,7 +209,7 @@ def _levels(routes: list[Candidate], requirements: Requirements, terms: ClassSet
     """Rank the routes by the order of the class, 0 the best; equal ones share the work by weight and load."""
     levels = _ordered(routes, requirements, terms)
     for route in routes:
-        if is_slow(route.breaker, requirements.latency, terms.budget_s):
+        if is_slow(route.breaker, requirements.latency):
             levels[route.name] += DEGRADED_LEVEL
         elif route.name == requirements.warm_route:
             levels[route.name] = WARM_LEVEL

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from trivet_routing.route_choice import UNKNOWN_LATENCY_S, Candidate
 from trivet_routing.route_directory import RouteSnapshot
 from trivet_store.jobs.dispatching import Head, Outstanding
-from trivet_tasks.latency import Lane
+from trivet_tasks.latency import Lane, Latency, kept_slots
 
 RESERVE_S = 1.0
 """Seconds of a route's work that may be in its queues."""
@@ -52,6 +52,7 @@ class Credits:
                 latency[route.name] = min(seen, latency.get(route.name, seen))
         self._route: dict[tuple[str, str], int] = {}
         self._lane: dict[str, int] = {}
+        self._kept: dict[str, int] = {}
         self._isolation: dict[str, int] = {}
         for lane in Lane:
             for name, registered in known.routes.items():
@@ -65,6 +66,7 @@ class Credits:
             )
             places = sum(lease.slots for lease in workers)
             room = _with_reserve(places, min(latency.values(), default=UNKNOWN_LATENCY_S), factor)
+            self._kept[lane] = room - places + kept_slots(places)
             self._lane[lane] = room - sum(count for (_, of), count in at_route.items() if of == lane)
 
     @property
@@ -75,14 +77,15 @@ class Credits:
             for lane in Lane
         )
 
-    def room_for(self, lane: Lane, model: str, *, isolated: bool) -> Callable[[Candidate], bool]:
+    def room_for(self, latency: Latency, model: str, *, isolated: bool) -> Callable[[Candidate], bool]:
         """Return a filter of routes that may be sent one more such job."""
-        return lambda route: self.left(route.name, lane, model, isolated=isolated)
+        return lambda route: self.left(route.name, latency, model, isolated=isolated)
 
-    def left(self, route: str, lane: Lane, model: str, *, isolated: bool) -> bool:
+    def left(self, route: str, latency: Latency, model: str, *, isolated: bool) -> bool:
         """Return whether the route may be sent one more job; an isolated one needs a process of its own, too."""
-        room = self._room.get((route, model))
-        if room is None or self._lane[lane] <= 0 or self._route.get((route, lane), 0) <= 0:
+        room, lane = self._room.get((route, model)), latency.lane
+        kept = self._kept[lane] if latency is Latency.INTERACTIVE else 0
+        if room is None or self._lane[lane] <= kept or self._route.get((route, lane), 0) <= 0:
             return False
         if isolated and self._isolation[lane] <= 0:
             return False

@@ -25,13 +25,13 @@ from trivet_store.database.engine import BULK_ROWS, Store
 from trivet_store.jobs import dispatching, transitions
 from trivet_store.jobs.dispatching import Flow, Head, Outstanding
 from trivet_store.jobs.enqueue import DirectDispatch
+from trivet_tasks.call_times import call_time
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.jobs import DispatchedJob, JobSpec
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk, publish
 from trivet_tasks.prices.cost_model import TYPICAL, Mix
 from trivet_tasks.requests.prompt_cache import cache_write_of
-from trivet_tasks.requests.request_terms import longest_call_s
 
 log = logging.getLogger("trivet.dispatch")
 
@@ -100,7 +100,7 @@ class _Assignment:
         """True if jobs were passed over because no route takes them at the moment."""
         self.plan: Plan = defaultdict(list)
         self.choices: dict[_Kind, Choice] = {}
-        self.warmers: dict[int, str] = {}
+        self.warmers: dict[int, Head] = {}
         """The job of each flow that is to warm the provider's cache for the others."""
         self.warming: dict[int, int] = defaultdict(int)
         """Number of jobs that go, by flow with a cold cache."""
@@ -157,12 +157,12 @@ class Dispatcher:
             publish(self._app, chunks)
         return PassResult(count, more=count > 0 and seen > count)
 
-    def direct(self, choice: Choice) -> DirectDispatch | None:
-        """Return the route to which a realtime job may go at once, or None when it has to wait for a scheduler."""
+    def direct(self, choice: Choice, latency: Latency) -> DirectDispatch | None:
+        """Return the route to which a job of the realtime lane may go at once, or None when it has to wait for a scheduler."""
         best = choice.best(load_of)
         if best is None:
             return None
-        return DirectDispatch(best.name, self._directory.now() + self._settings.taken_within_s(Latency.REALTIME))
+        return DirectDispatch(best.name, self._directory.now() + self._settings.taken_within_s(latency))
 
     def held_by_budget(self, connection: Connection, spec: JobSpec, labels: str, direct: DirectDispatch) -> str | None:
         """Return why a budget without headroom holds a realtime job, or None; the headroom is held until the commit.
@@ -285,16 +285,27 @@ class Dispatcher:
     def _heads(self, connection: Connection, flows: list[Flow], credits: Credits, wanted: int) -> list[Head]:
         """Return the next jobs of all flows that some route can take, the urgent ones first."""
         known = self._directory.known().routes
-        able = [f for f in flows if any(credits.left(r, f.latency.lane, f.model, isolated=f.isolated) for r in known)]
+        able = [f for f in flows if any(credits.left(r, f.latency, f.model, isolated=f.isolated) for r in known)]
         able_ids = {flow.id for flow in able}
-        each = max(10, min(wanted, 2 * wanted // max(1, len(able))))
-        merged = dispatching.heads(connection, [flow.id for flow in able], each)
-        merged.sort(key=lambda head: head.rank)
+        merged = self._in_line(connection, able, wanted)
         before = self._store.now(connection) + URGENT_WITHIN_S
         # without their rank: an urgent job does not move the clock by which new jobs are ranked
         urgent = [head._replace(rank=0.0) for head in self._urgent(connection, before, wanted, able_ids)]
         seen = {head.id for head in urgent}
         return urgent + [head for head in merged if head.id not in seen]
+
+    def _in_line(self, connection: Connection, able: list[Flow], wanted: int) -> list[Head]:
+        """Return the next jobs of these flows: by priority, those of the same by rank."""
+        line: list[Head] = []
+        by_priority = sorted({flow.priority for flow in able}, reverse=True)
+        # work that goes before its turn does not move the clock by which new jobs are ranked
+        in_turn = max(0, by_priority[-1]) if able else 0
+        for priority in by_priority:
+            ids = [flow.id for flow in able if flow.priority == priority]
+            each = max(10, min(wanted, 2 * wanted // len(ids)))
+            heads = sorted(dispatching.heads(connection, ids, each), key=lambda head: head.rank)
+            line += heads if priority <= in_turn else [head._replace(rank=0.0) for head in heads]
+        return line
 
     def _urgent(self, connection: Connection, before: float, wanted: int, able: set[int]) -> list[Head]:
         """Return jobs whose deadline is near. Those that may not go now, e.g. for a budget, do not displace others."""
@@ -329,7 +340,7 @@ class Dispatcher:
                 to.blocked = True
                 continue
             lane, model = flow.latency.lane, flow.model
-            has_room = to.credits.room_for(lane, model, isolated=flow.isolated)
+            has_room = to.credits.room_for(flow.latency, model, isolated=flow.isolated)
             asked = None if to.budget_headroom is None else to.budget_headroom.ask(flow, head)
             route = choice.best(to.load, has_room=has_room if asked is None else asked.also(has_room))
             if route is None:
@@ -344,7 +355,7 @@ class Dispatcher:
             to.at_route[route.name] += 1
             if flow.cold:
                 to.warming[flow.id] += 1
-                to.warmers.setdefault(flow.id, head.id)
+                to.warmers.setdefault(flow.id, head)
             to.plan[route.name, flow.latency, model, flow.isolated].append(head)
             to.wanted -= 1
 
@@ -372,12 +383,13 @@ class Dispatcher:
         """Record the warmers of flows, and leave out jobs for whose flows another scheduler was quicker."""
         now = self._store.now(connection)
         warmers = {}
-        for flow_id, job_id in to.warmers.items():
+        for flow_id, head in to.warmers.items():
             flow = to.flows[flow_id]
-            within_s = self._settings.taken_within_s(flow.latency) + longest_call_s(flow.latency, self._settings)
-            warmers[flow_id] = flow.warmer, job_id, now + within_s
+            allowed = call_time(self._settings.classes, flow.latency, flow.model, head)
+            within_s = self._settings.taken_within_s(flow.latency) + allowed.attempt_s
+            warmers[flow_id] = flow.warmer, head.id, now + within_s
         elected = dispatching.elect(connection, warmers)
-        late = {job_id for flow_id, job_id in to.warmers.items() if flow_id not in elected}
+        late = {head.id for flow_id, head in to.warmers.items() if flow_id not in elected}
         for key, heads in to.plan.items() if late else ():
             to.plan[key] = [head for head in heads if head.id not in late]
 

@@ -9,13 +9,15 @@ from sqlalchemy import Connection
 
 from trivet_routing.limits import Limits
 from trivet_store.database.engine import BULK_ROWS, SLOW_S, Store
-from trivet_store.jobs import cancelling, coalescing, rescuing, upkeep
+from trivet_store.jobs import cancelling, coalescing, rescuing, separating, upkeep
 from trivet_tasks.config.settings import LeaseSettings
 
 log = logging.getLogger("trivet.scheduler")
 
 FLOWS_AT_ONCE = 100
 BATCHES_AT_ONCE = 20
+SEPARATE_S = 0.5
+"""Seconds for which one run moves jobs to the flows of their tenants."""
 JUMP_S = 2.0
 """Seconds by which the database's clock may gain on ours between two looks; more is a jump."""
 HEARTBEATS = 3
@@ -67,6 +69,10 @@ class Housekeeping:
             self._in_groups(upkeep.recall_unclaimed)
         if due.drained:
             self._in_groups(upkeep.empty_drained)
+        if due.strays:
+            self._separate()
+        if due.paused:
+            self._in_groups(upkeep.recall_paused)
         if due.coalesced:
             self._in_groups(coalescing.look_after)
         if due.dead and time.monotonic() >= max(self._rescue_from, self._answered_for_long()):
@@ -97,6 +103,18 @@ class Housekeeping:
             self._beat()
             if done < BULK_ROWS:
                 return
+
+    def _separate(self) -> None:
+        """Move jobs to the flows of their tenants, for a while: there may be a million, and dispatching goes on."""
+        with self._store.read() as connection:
+            found = separating.strays(connection)
+        for stray in found:
+            moved = separating.MOVED_AT_ONCE
+            until = time.monotonic() + SEPARATE_S / len(found)
+            while moved == separating.MOVED_AT_ONCE and time.monotonic() < until:
+                with self._store.write() as connection:
+                    moved = separating.separate(connection, stray)
+                self._beat()
 
     def _rescue(self) -> None:
         seen: set[str] = set()

@@ -16,7 +16,7 @@ from trivet_routing.permits import Quota
 from trivet_routing.route_directory import RouteDirectory
 from trivet_store.cluster.registry import RegisteredRoute
 from trivet_store.database.engine import Store
-from trivet_store.jobs.enqueue import insert_probe
+from trivet_store.jobs.enqueue import PING, ProbeRequest, insert_probe
 from trivet_store.reports import backlog
 from trivet_tasks.catalog import MODELS
 from trivet_tasks.config.route_settings import WHOLE_ROUTE
@@ -105,12 +105,19 @@ class Prober:
         return self._settings.health.idle_probe_s if own is None else own
 
     def probe(
-        self, route: RegisteredRoute, model: str | None, *, at_once: bool = False, idle_s: float = 0.0
+        self,
+        route: RegisteredRoute,
+        model: str | None,
+        *,
+        at_once: bool = False,
+        idle_s: float = 0.0,
+        request: ProbeRequest = PING,
     ) -> str | None:
         """Send one probe, if it is due or asked for at once. Returns its job's id; None when none was sent.
 
         Args:
             idle_s: send it if the route was not called for this many seconds.
+            request: the request to send.
         """
         latency = self._class_for(route.name)
         if model is None or latency is None or name_on_wire(route.settings, model) is None:
@@ -128,7 +135,13 @@ class Prober:
             return None
         with self._store.write() as connection:
             job = insert_probe(
-                self._store, connection, route=route.name, model=model, latency=latency, taken_within_s=taken_within_s
+                self._store,
+                connection,
+                route=route.name,
+                model=model,
+                latency=latency,
+                taken_within_s=taken_within_s,
+                request=request,
             )
         chunk = Chunk(route.name, route.settings.provider, latency, model, (job,), probe=token)
         publish(self._app, [chunk])

@@ -20,10 +20,10 @@ from trivet_store.cluster import health
 from trivet_store.cluster.health import CallRow, HealthRow, LimitRow
 from trivet_store.cluster.registry import RegisteredRoute
 from trivet_store.database.engine import Store
+from trivet_tasks.call_times import longest_call_s
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.jobs import permit_id
 from trivet_tasks.latency import Latency
-from trivet_tasks.requests.request_terms import longest_call_s
 from trivet_tasks.shared_state import PREFIX
 from trivet_tasks.states import RouteState
 
@@ -165,7 +165,8 @@ class Restorer:
         for call in recorded.calls:
             if call.route in routes:
                 keys = keys_of(call.route, call.model, Quota.of(routes[call.route].settings, call.model).group)
-                lost_at = now + longest_call_s(Latency(call.latency), self._settings) + PERMIT_GRACE_S
+                longest_s = longest_call_s(self._settings.classes, Latency(call.latency), call.model, call)
+                lost_at = now + longest_s + PERMIT_GRACE_S
                 for key in {keys[3], keys[6]}:
                     pipeline.zadd(key, {permit_id(call.lease_id, call.id): lost_at})
 

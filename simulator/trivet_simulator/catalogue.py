@@ -236,7 +236,7 @@ BEHAVIOURS: dict[str, str] = {
     "cut": "the body breaks off in the middle and the connection closes",
     "garbled": "a complete answer whose JSON is broken",
     "empty": "200 with an empty body",
-    "stalled_stream": "half the body, then silence (streaming or not)",
+    "stalled_stream": "half the body, or `after_bytes` of a stream, then silence",
     "stream_error": "an error event in the middle of a stream (calls that do not stream are answered)",
     "stream_without_end": "a stream that closes without its last events (calls that do not stream are answered)",
     **{name: f"{page.status} as an HTML page of {page.server}, without an API error" for name, page in PAGES.items()},

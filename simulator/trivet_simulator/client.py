@@ -56,6 +56,7 @@ class Control:
         retry_after_s: float | None = None,
         retry_after_as: str | None = None,
         seconds: float | None = None,
+        after_bytes: int | None = None,
         factor: float | None = None,
         status: int | None = None,
         body: str | None = None,
@@ -70,7 +71,7 @@ class Control:
         model: glob · contains, matches: only requests of which a string of system or messages contains this text, or has a
         match of this regular expression · times: only the first so many · share: probability · flap: (seconds on, seconds off) ·
         for_s: ends by itself · delay_s: before an error · retry_after_as: seconds, float, date, ms, none ·
-        seconds: of slow_first_byte and slow_drip · factor: of latency · status, body, headers: of raw, and of pages ·
+        seconds: of slow_first_byte and slow_drip · after_bytes: of a stalled_stream · factor: of latency · status, body, headers: of raw, and of pages ·
         megabytes: of gzip_bomb and huge_error · tokens: of absurd_tokens · category: of refusal.
         """
         document = {
@@ -87,6 +88,7 @@ class Control:
             "retry_after_s": retry_after_s,
             "retry_after_as": retry_after_as,
             "seconds": seconds,
+            "after_bytes": after_bytes,
             "factor": factor,
             "status": status,
             "body": body,

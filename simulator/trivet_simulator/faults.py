@@ -27,6 +27,7 @@ FIELDS = (
     "retry_after_s",
     "retry_after_as",
     "seconds",
+    "after_bytes",
     "factor",
     "status",
     "body",
@@ -68,6 +69,8 @@ class Fault:
     """seconds (whole), float, date, ms (`retry-after-ms`), none."""
     seconds: float = 5.0
     """Seconds of delay of `slow_first_byte` and `slow_drip`."""
+    after_bytes: int | None = None
+    """Bytes of a streamed body that come before the silence of `stalled_stream`; None: half of it."""
     factor: float = 10.0
     """Factor on the time of an answer, for `latency`."""
     status: int | None = None
@@ -132,6 +135,7 @@ def fault_from(document: Mapping[str, Any], wire: str) -> Fault:
         retry_after_s=number(document, "retry_after_s"),
         retry_after_as=text(document, "retry_after_as", choices=RETRY_FORMS) or "seconds",
         seconds=5.0 if seconds is None else seconds,
+        after_bytes=whole(document, "after_bytes", low=0, high=2**40),
         factor=10.0 if factor is None else factor,
         status=status,
         body=text(document, "body") or "",

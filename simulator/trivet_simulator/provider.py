@@ -286,11 +286,13 @@ class Provider:
         self.wire.dress(answer)
         if reply is not None:
             apply(reply, answer)
+        paced_s = self.latency.per_output_token_s * answer.usage.output_tokens
         latency_s = self.latency.draw(self._rng, answer.usage.output_tokens)
         kind = None
         if hit is not None:
             kind = hit.fault.kind
             latency_s = _shape(answer, hit, latency_s)
+            paced_s *= hit.fault.factor if kind == "latency" else 1.0
         self._model.keep(answer, latency_s)
         usage = answer.usage
         call.usage = {
@@ -314,11 +316,10 @@ class Provider:
                 **self.wire.limit_headers(limits.left(now, model)),
             }
 
-        seconds = 0.0 if hit is None else hit.fault.seconds
         if call.stream:
-            script = stream_script(self.wire, answer, headers, latency_s, kind, seconds)
+            script = stream_script(self.wire, answer, headers, latency_s, paced_s, hit.fault if hit else None)
         else:
-            script = json_script(answer, headers, latency_s, kind, seconds)
+            script = json_script(answer, headers, latency_s, kind, 0.0 if hit is None else hit.fault.seconds)
         if kind == "held":
             self._held.add(exchange)
         self._play(exchange, call, script, ticket)

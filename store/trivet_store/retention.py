@@ -67,6 +67,7 @@ _FLOWS = "SELECT id, batch_id FROM flows WHERE batch_id IN :ids"
 _HOLD = "SELECT id FROM batches WHERE id IN :ids {FOR UPDATE SKIP LOCKED}"
 _EMPTY = of_ids(f"SELECT b.id FROM batches b WHERE b.id IN :ids AND {_OVER.format(but_for='')}", Integer)
 _OF_BATCHES = {
+    "controls": of_ids("DELETE FROM controls WHERE batch_id IN :ids", Integer),
     "flows": of_ids("DELETE FROM flows WHERE batch_id IN :ids", Integer),
     "batches": of_ids("DELETE FROM batches WHERE id IN :ids", Integer),
 }
@@ -184,9 +185,14 @@ def _jobs(store: Store, before: float, *, count_results: bool, dry_run: bool) ->
         for ids in groups(found):
             with turn(store) as connection:
                 held = [row.id for row in select_locked(connection, _ENDED_AND_SETTLED, ids=ids, before=before)]
-                pruned = {kind: delete(connection, rows_of, held) for kind, rows_of in _OF_JOBS.items()}
+                pruned = delete_jobs(connection, held)
             yield Step(0, pruned)
         yield Step(len(rows), {})
+
+
+def delete_jobs(connection: Connection, ids: list[str]) -> dict[str, int]:
+    """Delete jobs, which the caller has locked, with all their rows. Returns the number of rows by kind."""
+    return {kind: delete(connection, rows_of, ids) for kind, rows_of in _OF_JOBS.items()}
 
 
 def _batches(store: Store, before: float, *, dry_run: bool) -> Iterator[Step]:
@@ -199,8 +205,13 @@ def _batches(store: Store, before: float, *, dry_run: bool) -> Iterator[Step]:
         for ids in groups(found):
             with turn(store) as connection:
                 empty = _hold_empty(connection, ids, before)
-                pruned = {kind: delete(connection, rows_of, empty) for kind, rows_of in _OF_BATCHES.items()}
+                pruned = delete_batches(connection, empty)
             yield Step(0, pruned)
+
+
+def delete_batches(connection: Connection, ids: list[int]) -> dict[str, int]:
+    """Delete batches without jobs, which the caller has locked, with their flows. Returns the number of rows by kind."""
+    return {kind: delete(connection, rows_of, ids) for kind, rows_of in _OF_BATCHES.items()}
 
 
 def _hold_empty(connection: Connection, ids: list[int], before: float) -> list[int]:

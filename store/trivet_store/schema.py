@@ -96,6 +96,8 @@ batches = Table(
     Column("error", Text),  # why it is incomplete
     Column("taken", Integer, nullable=False, server_default=text("0")),  # requests read so far: where a resume goes on
     Column("digest", String(32), nullable=False, server_default=text("''")),  # over those requests, in order
+    Column("dedupe", Boolean, nullable=False, server_default=text("false")),  # its keys are those of their tenants
+    Column("opened", Boolean, nullable=False, server_default=text("false")),  # it was open once: its jobs may have run
     # counters: progress is read from here, never by counting rows
     Column("total", Integer, nullable=False, server_default=text("0")),
     Column("ended", Integer, nullable=False, server_default=text("0")),
@@ -105,6 +107,7 @@ batches = Table(
     Column("cancelled", Integer, nullable=False, server_default=text("0")),
     Column("cost_usd", Usd, nullable=False, server_default=text("0")),
     Column("seq", Integer, nullable=False, server_default=text("0")),  # the last number given to a job that ended
+    sqlite_autoincrement=True,  # no id is used again: whoever fills a batch that was discarded must not meet another
 )
 
 shares = Table(  # fairness: one row per (tenant or batch, latency class); `finish` is its virtual finish time
@@ -135,7 +138,7 @@ flows = Table(  # jobs of one owner that need the same of a route; what a claim 
     Column("id", Integer, primary_key=True),
     Column("signature", String(32), nullable=False, unique=True),  # hex digest over all of the below
     Column("batch_id", Integer, ForeignKey("batches.id")),
-    Column("latency", String(8), nullable=False),
+    Column("latency", String(16), nullable=False),
     Column("model", String(120), nullable=False),
     Column("residency", Text, nullable=False),  # JSON lists
     Column("compliance", Text, nullable=False),
@@ -150,9 +153,22 @@ flows = Table(  # jobs of one owner that need the same of a route; what a claim 
     Column("warming_until", Double),
     Column("labels", Text, nullable=False, server_default=text("'{}'")),  # JSON: what budgets ask for of the jobs
     Column("cache_write", String(2), nullable=False, server_default=text("''")),  # `prompt_cache.CacheWrite`
+    Column("tenant", String(200)),  # of all its jobs, where an operator controls that tenant; null: of any
 )
 _partial_index("ix_flows_active", flows.c.id, where="active")
 Index("ix_flows_batch", flows.c.batch_id)
+
+controls = Table(  # pauses and priorities that an operator set (`controls.py`)
+    "controls",
+    metadata,
+    Column("kind", String(8), primary_key=True),  # ControlKind
+    Column("value", String(200), primary_key=True),  # name of the batch, the tenant or the class
+    Column("batch_id", Integer, ForeignKey("batches.id")),
+    Column("priority", Integer, nullable=False, server_default=text("0")),
+    Column("paused_at", Double),  # null: not paused
+    Column("paused_by", Text),
+    Column("reason", Text),
+)
 
 jobs = Table(
     "jobs",
@@ -161,6 +177,7 @@ jobs = Table(
     Column("batch_id", Integer),
     Column("flow_id", Integer, nullable=False),
     Column("key", String(250)),
+    Column("key_owner", String(210)),  # "batch 7" or "tenant acme": the key is unique among its jobs; null: no key
     Column("fingerprint", String(32), nullable=False),  # of the request and all that decides its answer
     Column("state", String(10), nullable=False),  # JobState
     Column("rank", Double, nullable=False),
@@ -187,14 +204,17 @@ jobs = Table(
     Column("batch_seq", Integer),  # its sequence number among the ends of its batch, in order of commit
     Column("tenant", String(200)),
     Column("tags", Text),  # JSON object
+    Column("metadata", Text),  # JSON object, as its request has it
+    Column("batch_index", Integer),  # its position among the requests of its batch, from 0
     Column("last_outcome", String(16)),
     Column("last_error", Text),
     Column("cache_key", String(32)),  # null: called for in any case
 )
-KEY_OWNER = "coalesce(tenant, '')"
-"""The owner of a key: all jobs without a tenant have one owner."""
 _partial_index("ix_jobs_flow", jobs.c.flow_id, jobs.c.state, jobs.c.rank, where="ended_at IS NULL")
-_partial_index("ix_jobs_key", jobs.c.key, text(KEY_OWNER), unique=True, where="key IS NOT NULL")
+_partial_index("ix_jobs_key", jobs.c.key, jobs.c.key_owner, unique=True, where="key IS NOT NULL")
+_partial_index(
+    "ix_jobs_tenant", jobs.c.tenant, jobs.c.flow_id, jobs.c.rank, where="ended_at IS NULL AND tenant IS NOT NULL"
+)
 _partial_index("ix_jobs_deadline", jobs.c.deadline_at, where="ended_at IS NULL AND deadline_at IS NOT NULL")
 _partial_index("ix_jobs_delayed", jobs.c.not_before, where="state = 'delayed'")
 _partial_index("ix_jobs_outstanding", jobs.c.route, jobs.c.state, where="state IN ('dispatched', 'running')")
@@ -236,7 +256,7 @@ cache_savings = Table(  # what answers from the cache saved; stays when jobs are
     "cache_savings",
     metadata,
     Column("hour", Integer, primary_key=True, autoincrement=False),  # when it began, in seconds since the epoch
-    Column("latency", String(8), primary_key=True),
+    Column("latency", String(16), primary_key=True),
     Column("model", String(120), primary_key=True),
     Column("batch", String(200), primary_key=True, server_default=text("''")),
     Column("hits", Integer, nullable=False),
@@ -269,7 +289,7 @@ attempts = Table(  # one row, one provider call; written before the call, settle
     Column("provider", String(20), nullable=False),
     Column("model", String(120), nullable=False),
     Column("wire_model", String(300), nullable=False),
-    Column("latency", String(8), nullable=False),
+    Column("latency", String(16), nullable=False),
     Column("started_at", Double, nullable=False),
     Column("latency_s", Double),
     Column("outcome", String(16)),  # null while the call runs

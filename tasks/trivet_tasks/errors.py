@@ -3,7 +3,7 @@
     TrivetError
     ├── ConfigError            a setting is wrong; names the file (or variable) and the key
     ├── InvalidRequest         a request is wrong; names the field, and the index or line in a bulk submit
-    │   └── KeyConflict        the idempotency key is taken by a different request
+    │   └── KeyConflict        the key is taken by a different request
     ├── NotFound               no such job, batch or route
     ├── BatchIncomplete        the batch took only a part of its requests and does not run
     ├── StoreError             the database cannot be used
@@ -63,7 +63,7 @@ class InvalidRequest(TrivetError):
 
 
 class KeyConflict(InvalidRequest):
-    """The idempotency key is taken by a job with a different request. `index` is the request's place in its group."""
+    """The key is taken by a job with a different request. `index` is the request's place in its group."""
 
     def __init__(self, message: str, *, index: int, hint: str = "") -> None:
         super().__init__(message, field="key", hint=hint)
@@ -114,7 +114,16 @@ class ProbeNotMade(TrivetError):
 
 
 class ResultTimeout(TrivetError, TimeoutError):
-    """Waiting ended before the job did. The job goes on."""
+    """Waiting ended before the job did.
+
+    `reasons` says in sentences why it has not ended, empty where it moves. `held_up` is true if something is wrong, so
+    that it does not go on by itself.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", reasons: tuple[str, ...] = (), held_up: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.reasons = reasons
+        self.held_up = held_up
 
 
 def place_of(error: BaseException) -> str:

@@ -16,6 +16,8 @@ class Prefix(NamedTuple):
     """Equal for equal prefixes of equal models."""
     in_message: bool
     """True if it ends within the first message; else with the system prompt, or the tools."""
+    size: int
+    """Bytes of JSON."""
 
 
 # nobody changes one; were it frozen, making it would take 3 us more, of 50 that a job takes in all
@@ -37,12 +39,14 @@ class JobSpec:
     not_before: float | None = None
     tenant: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    metadata: str | None = field(repr=False, default=None)
+    """The request's metadata as JSON: an object that comes back with the result."""
     residency: tuple[str, ...] = ()
     """Sorted and each once, as the two below."""
     compliance: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
     """Features that the request needs of a wire beyond plain messages, by the names of `trivet_tasks.requests.features`."""
-    cache: bool = True
+    cache: bool = False
     prompt_cache: str | None = None
     """Time for which the provider's prompt cache keeps the marked parts: `5m` or `1h`."""
     prefixes: tuple[Prefix, ...] = ()

@@ -74,6 +74,8 @@ class BatchState(StrEnum):
     OPEN = "open"
     """All requests were read; its jobs run, or have ended."""
     CANCELLED = "cancelled"
+    DISCARDING = "discarding"
+    """It is being deleted with its jobs, none of which ever ran; some of them are gone."""
 
 
 class BudgetState(StrEnum):

@@ -20,7 +20,7 @@ from tests.postgres import PostgresServer
 from tests.timing import until
 
 from trivet.testing import RunningTrivet, running_trivet
-from trivet_tasks.config.settings import CONFIG_VARIABLE
+from trivet_tasks.config.finding import CONFIG_VARIABLE
 
 PROVIDERS = ("anthropic", "bedrock", "vertex")
 TERMS: Mapping[str, Any] = {"model": "claude-haiku-4-5", "max_tokens": 40}

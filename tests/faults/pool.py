@@ -24,6 +24,8 @@ PROBE_S = 0.5
 LIMITED_S = 0.5
 STEP_S = 2.0
 ATTEMPT_S = 1.5
+SILENCE_S = 1.0
+"""Time for which a streamed answer of class `deferred` may be silent."""
 
 SECTIONS: Mapping[str, Mapping[str, Any]] = {
     "health": {"probe_interval_s": PROBE_S, "limited_backoff_s": LIMITED_S, "recovery_step_s": STEP_S, "idle_probe_s": 0},
@@ -36,6 +38,10 @@ SECTIONS: Mapping[str, Mapping[str, Any]] = {
         "order": "priority", "budget_s": 8, "attempt_timeout_s": ATTEMPT_S, "backoff_base_s": 0.1, "backoff_max_s": 0.5,
     },
     "classes.async": {"order": "priority", "budget_s": 30, "attempt_timeout_s": 10},
+    "classes.deferred": {
+        "order": "priority", "budget_s": 60, "attempt_timeout_s": 30,
+        "first_token_timeout_s": SILENCE_S, "stall_timeout_s": SILENCE_S,
+    },
 }  # fmt: skip
 """Intervals short enough for a test; what is not named is as it comes."""
 
@@ -110,7 +116,7 @@ def write_config(
                 "api_key": f"file:{key.absolute()}",
                 "compliance": [names.tag, route],
                 "priority": place,
-                "stream": names.shape.stream,
+                **({"stream": True} if names.shape.stream else {}),
                 **(route_settings or {}).get(route, {}),
             }
     lines = [

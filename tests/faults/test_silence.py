@@ -3,7 +3,7 @@
 import pytest
 from tests.faults.ledger import Cost
 from tests.faults.legs import CLOCK_S, RESULT_S, Legs
-from tests.faults.pool import ATTEMPT_S
+from tests.faults.pool import ATTEMPT_S, SILENCE_S
 from tests.timing import until
 
 BUSY_S = 2.0
@@ -41,6 +41,21 @@ def test_slow_within_the_timeout_is_an_answer(legs: Legs, kind: str, stream: boo
     result = legs.run()
     legs.expect(result, (legs.first, "succeeded", Cost.BILLED))
     assert result.latency_s >= ATTEMPT_S / 4
+
+
+@pytest.mark.parametrize("kind", ["stalled_stream", "hang"])
+@pytest.mark.parametrize("first", ["anthropic", "bedrock", "vertex"])
+def test_a_long_call_that_falls_silent_is_left_within_its_limit(legs: Legs, first: str, kind: str) -> None:
+    legs.fault(legs.first, kind, times=1)
+    result = legs.run(latency="deferred")
+    stalled = kind == "stalled_stream"
+    cost = Cost.UNSETTLED if stalled else Cost.ESTIMATED
+    legs.expect(result, (legs.first, "timeout", cost), (legs.second, "succeeded", Cost.BILLED))
+    silent = legs.rows(legs.first)[0]
+    assert silent.latency_s is not None
+    assert SILENCE_S - CLOCK_S <= silent.latency_s < SILENCE_S + BUSY_S
+    assert all(call.stream for call in legs.calls())
+    until(lambda: legs.calls(legs.first)[0].client_gone, "the connection to be closed")
 
 
 def test_a_hung_route_costs_a_realtime_job_one_attempt_and_not_its_answer(legs: Legs) -> None:

@@ -17,6 +17,7 @@ from tests.fuzz.answers import check, fed
 from tests.wires import BODY, KEY, KEY_VARIABLE, MODELS, WIRES, fed_wire, settings_of
 
 from trivet_worker.adapters import build_caller
+from trivet_worker.adapters.protocol import CallLimits
 
 MAX_GROWTH_MB = 400
 
@@ -42,7 +43,7 @@ async def run(seconds: float, seed: int) -> int:
             answer = fed(wire, rng, streams=streams)
             provider.reply = answer.reply
             try:
-                result = await callers[wire, streams].call(BODY, MODELS[wire], f"attempt-{number}", 10)
+                result = await callers[wire, streams].call(BODY, MODELS[wire], f"attempt-{number}", CallLimits(10))
                 check(result, answer)
             except Exception as error:
                 print(f"seed {number}, {wire}, streams={streams}: {error!r}\n{answer.reply!r}", file=sys.stderr)  # noqa: T201

@@ -88,7 +88,7 @@ def test_a_jobs_life_has_its_attempts_and_request(world: World, admin: Admin) ->
     life = admin.jobs.life(job.id, request=True)
     assert (life.job.state, life.job.route) == (JobState.DISPATCHED, OTHER_ROUTE)
     assert [(call.route, call.outcome) for call in life.attempts] == [(ROUTE, Outcome.OVERLOADED)]
-    assert life.request == {"messages": [{"role": "user", "content": "hello"}]}
+    assert life.request == {"model": MODEL, "messages": [{"role": "user", "content": "hello"}]}
     assert repr(life) == f"JobLife({job.id!r}, 'dispatched')"  # not the prompt
     assert (life.retries, life.leader) == ((), None)
     assert life.job.created_at <= life.now

@@ -50,7 +50,7 @@ def two_prices() -> list[Candidate]:
     """A route that is cheap for input and one that is cheap for output."""
     costs = {ROUTE: (1, 20), OTHER_ROUTE: (3, 5)}
     return [
-        route(name, cost=CallCost((TokenPrices(0, LEAST * i, LEAST * o, Decimal(0)),)))
+        route(name, cost=CallCost((TokenPrices(0, LEAST * i, LEAST * o, Decimal(0), Decimal(0), Decimal(0)),)))
         for name, (i, o) in costs.items()
     ]
 

@@ -30,6 +30,7 @@ from trivet_store.reports import results
 from trivet_store.steps import End
 from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.outcomes import Outcome
+from trivet_tasks.requests.submit_params import RequestParams
 from trivet_tasks.states import JobState
 
 NAME = "contracts"
@@ -133,7 +134,20 @@ def test_parquet_holds_what_the_json_lines_hold(
     assert table.schema.equals(parquet_file.SCHEMA)
     lines = trivet("batch", "export", NAME).lines
     for line, row in zip(lines, table.to_pylist(), strict=True):
-        for column in ("id", "key", "status", "pruned", "text", "stop_reason", "route", "provider", "model", "cached"):
+        for column in (
+            "id",
+            "batch",
+            "index",
+            "key",
+            "status",
+            "pruned",
+            "text",
+            "stop_reason",
+            "route",
+            "provider",
+            "model",
+            "cached",
+        ):
             assert row[column] == line[column]
         assert row["latency_s"] == line["latency_s"]
         assert row["attempts"] == len(line["attempts"])
@@ -151,6 +165,68 @@ def test_parquet_holds_what_the_json_lines_hold(
             assert row[column].tzinfo is not None
             assert row[column].timestamp() == pytest.approx(line[column], abs=2e-6)
     assert {row["cost_usd"] for row in table.to_pylist()} > {Decimal("1234567.010000000001"), None}
+
+
+def test_results_can_be_joined_with_what_was_submitted(
+    world: World, config: Path, trivet: Callable[..., Said], tmp_path: Path
+) -> None:
+    terms: RequestParams = {"model": "claude-sonnet-5-5", "max_tokens": 10, "metadata": {"source": "test"}}
+    texts = [f"document {n} " + "x" * (400_000 if n < 4 else 0) for n in range(7)]
+    group: list[RequestParams] = [{"prompt": text, "metadata": {"row": n}} for n, text in enumerate(texts)]
+    with Client(config) as client:
+        batch = client.submit_many(group, name=NAME, **terms)
+        single = client.submit("alone", model="claude-sonnet-5-5", max_tokens=10)
+        lease = world.lease()
+        jobs = world.take(lease, world.dispatch(8))
+        world.end(lease, jobs[::-1], End(JobState.SUCCEEDED, message=json.dumps(MESSAGE).encode()))
+        found = {result.index: result for result in batch.results(with_request=True)}
+        assert set(found) == set(range(7))
+        for index, result in found.items():
+            assert index is not None
+            assert (result.batch, result.metadata) == (NAME, {"source": "test", "row": index})
+            request = {"model": terms["model"], "max_tokens": 10, "metadata": result.metadata}
+            assert result.request == {**request, "messages": [{"role": "user", "content": texts[index]}]}
+            assert "document" not in repr(result)
+            assert "source" not in repr(result)
+        alone = single.result(timeout=0, with_request=True)
+        assert (alone.batch, alone.index, alone.metadata) == (None, None, {})
+        assert alone.request is not None
+        assert single.result(timeout=0).request is next(batch.results()).request is None
+
+    lines = trivet("batch", "export", NAME, "--with-request").lines
+    assert lines == trivet("batch", "results", NAME, "--with-request").lines
+    assert [(line["index"], line["request"]) for line in lines] == [(n, one.request) for n, one in found.items()]
+    assert "request" not in trivet("batch", "results", NAME).lines[0]
+    shown = trivet("job", "show", lines[0]["id"], "--json").json
+    assert (shown["index"], shown["metadata"]) == (lines[0]["index"], lines[0]["metadata"])
+    assert f'{{"source":"test","row":{shown["index"]}}}' in trivet("job", "show", lines[0]["id"]).out
+
+    world.sql("DELETE FROM job_requests WHERE job_id = :id", id=lines[0]["id"])
+    out = tmp_path / "out.parquet"
+    assert trivet("batch", "export", NAME, "--with-request", "--out", str(out)).code == 0
+    pruned, *kept = pq.read_table(out).to_pylist()
+    assert (pruned["request"], pruned["index"], pruned["batch"]) == (None, lines[0]["index"], NAME)
+    for line, row in zip(lines[1:], kept, strict=True):
+        assert (json.loads(row["request"]), row["index"]) == (line["request"], line["index"])
+        assert json.loads(row["metadata"]) == line["metadata"]
+
+
+def test_an_export_over_an_earlier_one_has_a_retried_job_once(
+    world: World, trivet: Callable[..., Said], tmp_path: Path
+) -> None:
+    world.batch(NAME, *specs(5))
+    lease = world.lease()
+    jobs = world.take(lease, world.dispatch(5))
+    world.end(lease, jobs[:2], End(JobState.FAILED, outcome=Outcome.INVALID, error="too long"))
+    world.end(lease, jobs[2:])
+    out = tmp_path / "out.jsonl"
+    assert trivet("batch", "export", NAME, "--out", str(out)).code == 0
+    assert [line["status"] for line in rows(out)] == [*["failed"] * 2, *["succeeded"] * 3]
+    assert trivet("batch", "retry", NAME, "--json").json["retried"] == 2
+    world.end(lease, world.take(lease, world.dispatch(2)))
+    assert trivet("batch", "export", NAME, "--out", str(out)).code == 0
+    assert [line["status"] for line in rows(out)] == ["succeeded"] * 5
+    assert {line["id"] for line in rows(out)} == {job.id for job in jobs}
 
 
 def test_a_row_group_is_bounded_by_bytes_too(
@@ -346,13 +422,13 @@ def test_bulk_broken_off_while_it_takes_in_leaves_no_file_of_results(
     before = set(tmp_path.iterdir())
     with monkeypatch.context() as patch:
         patch.setattr(batches, "advance", interrupted)
-        said = trivet("bulk", str(file), "--out", str(tmp_path / "results.jsonl"))
+        said = trivet("bulk", str(file), "--name", "requests", "--out", str(tmp_path / "results.jsonl"))
     assert (said.code, said.out) == (130, "")
     assert "the same command takes in the rest" in said.err
     assert {path for path in tmp_path.iterdir() if path.suffix == ".jsonl" or ".part" in path.name} == {file}
     assert before <= set(tmp_path.iterdir())
     assert (world.progress("requests").taken, world.progress("requests").state) == (200, "loading")
-    assert trivet("bulk", str(file), "--json").json["total"] == 450
+    assert trivet("bulk", str(file), "--name", "requests", "--json").json["total"] == 450
 
 
 @pytest.mark.parametrize("piped", [True, False])
@@ -362,19 +438,23 @@ def test_bulk_takes_standard_input_and_what_gzip_compressed(
     file = tmp_path / "requests.jsonl.gz"
     file.write_bytes(gzip.compress(requests(tmp_path / "requests.jsonl", 450).read_bytes()))
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(file.read_bytes())))
-    words = ("-", "--name", "requests") if piped else (str(file),)
-    said = trivet("bulk", *words, "--json").json
-    assert (said["name"], said["total"], said["requests"]) == ("requests", 450, 450)
+    said = trivet("bulk", "-" if piped else str(file), "--json").json
+    assert (said["total"], said["requests"]) == (450, 450)
+    assert re.fullmatch(f"{'stdin' if piped else 'requests'}-[0-9a-f]{{10}}", said["name"])
 
 
-def test_bulk_of_standard_input_needs_a_name_and_its_errors_are_told_of_it(
-    trivet: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bulk_asks_for_the_cache_where_it_is_told_to(world: World, trivet: Callable[..., Said], tmp_path: Path) -> None:
+    for name, words, keys in (("plain", (), 0), ("cached", ("--cache",), 3), ("called", ("--no-cache",), 0)):
+        assert trivet("bulk", str(requests(tmp_path / f"{name}.jsonl", 3)), *words).code == 0
+        found = world.value("SELECT count(cache_key) FROM jobs WHERE key LIKE :key", key=f"{name}/%")
+        assert (name, found) == (name, keys)
+    said = trivet("bulk", str(tmp_path / "plain.jsonl"), "--with-request")
+    assert (said.code, said.err) == (2, "trivet: --with-request: goes with --out FILE.\n")
+
+
+def test_errors_in_standard_input_are_told_of_it(trivet: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b"{]\n")))
     said = trivet("bulk", "-")
-    assert said.code == 2
-    assert "--name: is missing; what is read from a pipe has no name." in said.err
-    said = trivet("bulk", "-", "--name", "broken")
     assert said.code == 2
     assert said.err.startswith("trivet: standard input, line 1: is not JSON")
 

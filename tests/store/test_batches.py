@@ -9,6 +9,7 @@ from trivet_store.cluster import leases
 from trivet_store.jobs import batches, cancelling, transitions
 from trivet_store.jobs.batches import Loading
 from trivet_store.jobs.enqueue import BatchRef
+from trivet_store.reports.batch_ends import batch_ends
 from trivet_tasks.errors import InvalidRequest, NotFound
 
 
@@ -265,3 +266,14 @@ def test_what_a_cancel_left_half_done_is_found(world: World) -> None:
         assert len(cancelling.cancel_waiting(world.store, connection, batch.id)) == 3
     with world.store.read() as connection:
         assert cancelling.cancelled_unended(connection, 10) == []
+
+
+def test_each_job_of_a_batch_is_counted_once_by_its_state(world: World) -> None:
+    lease = world.lease()
+    contracts = world.batch("contracts", *specs(5))
+    world.batch("letters", *specs(3))
+    world.end(lease, world.take(lease, world.dispatch(2)))
+    with world.store.read() as connection:
+        ends = batch_ends(connection, contracts.id, world.now())
+    assert sum(one.jobs for one in ends) == 5
+    assert all(one.jobs and one.longest_s >= 0 for one in ends)

@@ -12,7 +12,7 @@ from tests.store.budgeted import MOST, Budgeted, alike, budget, budgeted_world
 from tests.store.world import OTHER_ROUTE, ROUTE, WAIT, World, finished, go_on, spec, statements, together
 from tests.timing import moved_clock
 
-from trivet.admin.budgets import holding_job
+from trivet_routing.budget_headroom import holding_job
 from trivet_scheduler import dispatch
 from trivet_store.cluster import registry
 from trivet_store.jobs.enqueue import DirectDispatch

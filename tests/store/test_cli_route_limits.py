@@ -51,7 +51,7 @@ def test_a_limit_of_a_model(trivet: Callable[..., Said], routes: World) -> None:
     [
         (("--reset", "--requests", "5"), "--reset takes limits back"),
         (("--for", "2h"), "need a limit"),
-        (("--requests", "5", "--for", "2"), "is not a span of time"),
+        (("--requests", "5", "--for", "2"), "needs a unit: days, hours, minutes?"),
         (("--requests", "5", "--until", "2h"), "is no moment to come"),
         (("--requests", "5", "--until", "2020-01-01"), "is no moment to come"),
         (("--requests", "5", "--until", "soon"), "is not a time"),

@@ -18,10 +18,11 @@ from tests.store.world import (
 )
 
 from trivet_store.cluster import health, leases
-from trivet_store.jobs import batches, dispatching, rescuing, transitions, upkeep
+from trivet_store.jobs import batches, dispatching, rescuing, separating, transitions, upkeep
 from trivet_store.jobs.dispatching import Outstanding
 from trivet_store.jobs.enqueue import DirectDispatch
 from trivet_store.reports.attempts import used_output
+from trivet_store.reports.batch_ends import batch_ends
 from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
 
@@ -275,7 +276,7 @@ def test_the_queries_of_the_loops_are_index_scans(sqlite_world: World) -> None:
     _fill(world, 20_000)
     lease = world.lease()
     world.add(*specs(40))
-    world.batch("contracts", *specs(20))
+    contracts = world.batch("contracts", *specs(20))
     world.take(lease, world.dispatch(20))
     world.dispatch(20)
     dead = world.lease(worker="dead")
@@ -304,6 +305,9 @@ def test_the_queries_of_the_loops_are_index_scans(sqlite_world: World) -> None:
         "expire": lambda c: upkeep.expire_late(world.store, c),
         "heartbeat": lambda c: leases.renew(world.store, c, lease, 1, None, 15),
         "progress": lambda c: batches.progress(c, "contracts"),
+        "ends": lambda c: batch_ends(c, contracts.id, 4e9),
+        "recall paused": lambda c: upkeep.recall_paused(world.store, c),
+        "strays": lambda c: separating.strays(c),
     }
     scans: list[str] = []
     used: dict[str, set[str]] = {}
@@ -336,6 +340,7 @@ def test_the_queries_of_the_loops_are_index_scans(sqlite_world: World) -> None:
     assert used["under way"] == {"ix_attempts_unsettled"}
     assert used["answers"] == {"ix_attempts_started"}
     assert used["used lately"] == {"ix_attempts_started"}
+    assert used["ends"] - {"ix_flows_batch"} == {"ix_jobs_batch", "ix_jobs_flow"}
 
 
 def test_urgent_jobs_go_ahead_within_their_share(world: World) -> None:

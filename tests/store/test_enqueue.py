@@ -119,7 +119,7 @@ def test_two_race_for_a_key(postgres_world: World, words: str, commits: bool) ->
 def test_batches_that_share_keys_in_another_order_do_not_lock_each_other_out(postgres_world: World) -> None:
     world = postgres_world
     forth = [spec(f"document {n}", key=f"k{n}") for n in range(200)]
-    one, other = world.batch("one"), world.batch("other")
+    one, other = world.batch("one", dedupe=True), world.batch("other", dedupe=True)
     for _ in range(3):
         together(lambda: world.add(*forth, batch=one), lambda: world.add(*reversed(forth), batch=other))
         assert world.value("SELECT count(*) FROM jobs") == 200
@@ -257,9 +257,12 @@ def test_a_batch_is_held_until_it_is_open(world: World) -> None:
 
 def test_a_batch_counts_only_what_is_new(world: World) -> None:
     world.add(spec("known", key="known"))
-    world.batch("contracts", spec("known", key="known"), spec("new", key="new"), spec("new", key="new"))
-    progress = world.progress("contracts")
+    group = spec("known", key="known"), spec("new", key="new"), spec("new", key="new")
+    world.batch("deduped", *group, dedupe=True)
+    world.batch("contracts", *group)
+    progress = world.progress("deduped")
     assert (progress.total, progress.waiting) == (1, 1)
+    assert world.progress("contracts").total == 2
 
 
 def test_a_new_job_makes_its_flow_active_again(world: World) -> None:

@@ -127,7 +127,9 @@ def test_calls_under_way_are_those_of_workers_with_a_valid_lease(world: World) -
     gone, _ = world.running(1)
     world.sql("DELETE FROM leases WHERE id = :id", id=gone)
     with world.store.read() as connection:
-        assert health.under_way(connection) == [CallRow(running.attempt_id, lease, ROUTE, MODEL, "batch")]
+        assert health.under_way(connection) == [
+            CallRow(running.attempt_id, lease, ROUTE, MODEL, "batch", running.max_tokens, running.input_estimate)
+        ]
 
 
 def test_what_was_used_lately_is_told_once(world: World) -> None:

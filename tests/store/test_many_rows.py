@@ -112,6 +112,15 @@ def test_a_plan_made_on_empty_tables_finds_rows_by_their_ids_when_these_have_gro
     assert used >= {"jobs_pkey", "job_requests_pkey", "attempts_pkey", "ix_attempts_job", "ix_jobs_key"}
 
 
+def test_sqlite_finds_jobs_by_their_keys_without_reading_all(sqlite_world: World) -> None:
+    with statements(sqlite_world.store) as seen:
+        sqlite_world.add(spec("keyed", key="a key"))
+    (found,) = {sql for sql, _ in seen if "key_owner" in sql and "json_each" in sql}
+    with sqlite_world.store.read() as connection:
+        plan = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {found}", ("[]",))]
+    assert "SEARCH jobs USING INDEX ix_jobs_key (key=? AND key_owner=?)" in plan
+
+
 def test_a_report_may_read_whole_tables(postgres_url: str) -> None:
     store = Store(postgres_url)
     with closing(store), store.read() as connection:

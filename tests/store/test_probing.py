@@ -8,7 +8,7 @@ from tests.directories import dispatcher
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, go_on, spec, specs
 
 from trivet_store.jobs import dispatching, upkeep
-from trivet_store.jobs.enqueue import PROBE_INPUT_ESTIMATE
+from trivet_store.jobs.enqueue import PING
 from trivet_store.steps import End
 from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
@@ -26,7 +26,7 @@ def _waiting_flows(world: World) -> Sequence[dispatching.Flow]:
 def test_a_probe_is_a_tiny_job_dispatched_to_its_route(world: World) -> None:
     before = world.now()
     claimed = world.probe(within_s=15)
-    assert claimed == DispatchedJob(claimed.id, 1, PROBE_INPUT_ESTIMATE, 1)
+    assert claimed == DispatchedJob(claimed.id, 1, PING.input_estimate, 1)
     job = world.job(claimed.id)
     assert (job.state, job.route, job.claim, job.max_tokens, job.batch_id) == ("dispatched", ROUTE, 1, 1, None)
     assert job.deadline_at == job.dispatched_until

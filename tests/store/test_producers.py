@@ -18,6 +18,7 @@ from tests.store.world import World
 DEADLINE_S = 60.0
 pytestmark = pytest.mark.timeout(240)  # each starts several processes, one after the other on a busy machine
 TERMS = ("--model", "claude-sonnet-5-5", "--max-tokens", "40")
+NAMED = ("--name", "documents")
 SUBMIT = """
 import os, signal, sys
 from trivet.client.connections import Connections
@@ -165,7 +166,7 @@ def test_bulk_killed_in_the_middle_and_started_again_takes_the_rest_once(
     world: World, config: Path, producers: Producers, tmp_path: Path
 ) -> None:
     file = write_requests(tmp_path / "documents.jsonl", 10_000)
-    command = ("-m", "trivet", "--config", str(config), "bulk", str(file), *TERMS, "--json")
+    command = ("-m", "trivet", "--config", str(config), "bulk", str(file), *NAMED, *TERMS, "--json")
     killed = kill_when_taken(world, producers.start(*command), "documents", 6_000)
     assert 6_000 <= killed < 10_000, "in the middle"
     progress = world.progress("documents")
@@ -187,8 +188,9 @@ def test_a_taken_key_stops_a_batch_at_that_request_and_not_before(
 ) -> None:
     ((taken,),) = said([producers.submit(config, "another", key="doc/250", count=1)])
     world.sql("UPDATE jobs SET key = 'doc/250' WHERE id = :id", id=taken)
+    deduped = (*NAMED, "--dedupe", "tenant")
     file = write_requests(tmp_path / "documents.jsonl", 300)
-    process = producers.start("-m", "trivet", "--config", str(config), "bulk", str(file), *TERMS)
+    process = producers.start("-m", "trivet", "--config", str(config), "bulk", str(file), *deduped, *TERMS)
     _, err = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 2
     words = " ".join(err.split())

@@ -86,9 +86,6 @@ def test_many_upgrades_at_once_are_one(tmp_path: Path, postgres_server: Postgres
     postgres_server.drop_database("upgraded_at_once")
 
 
-# SQLAlchemy does not read an index over an expression back from SQLite
-@pytest.mark.filterwarnings("ignore:Skipped unsupported reflection of expression-based index ix_jobs_key")
-@pytest.mark.filterwarnings("ignore:autogenerate skipping metadata-specified expression-based index 'ix_jobs_key'")
 def test_the_migrations_make_what_the_tables_say(world: World) -> None:
     with world.store.read() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})

@@ -100,10 +100,10 @@ class World:
         with self.store.write() as connection:
             return self.insert(connection, group, batch, direct=direct)
 
-    def batch(self, name: str, *group: JobSpec, opened: bool = True) -> BatchRef:
+    def batch(self, name: str, *group: JobSpec, opened: bool = True, dedupe: bool = False) -> BatchRef:
         with self.store.write() as connection:
-            loading = batches.begin_loading(self.store, connection, name)
-        reference = BatchRef(loading.id, name)
+            loading = batches.begin_loading(self.store, connection, name, dedupe=dedupe)
+        reference = BatchRef(loading.id, name, dedupe)
         for at in range(0, len(group), BULK_ROWS):
             self.add(*group[at : at + BULK_ROWS], batch=reference)
         if opened:

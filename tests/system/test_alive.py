@@ -17,7 +17,7 @@ from tests.command_line import Said
 from tests.timing import until
 
 from trivet.testing import QUICK, RunningTrivet, running_trivet
-from trivet_tasks.config.settings import CONFIG_VARIABLE
+from trivet_tasks.config.finding import CONFIG_VARIABLE
 
 TTL_S = 4.0
 DEADLINE_S = 60.0

@@ -67,7 +67,7 @@ def test_submit_prints_the_id_and_the_job_can_be_followed(trivet: Callable[..., 
     assert "accepted at" in life.out.split("call 1")[0]
     assert f"succeeded on {result['route']}" in life.out.split("call 1")[1]
     assert "secret prompt" not in life.out
-    assert "secret prompt" in trivet("job", "show", job_id, "--body").out
+    assert "secret prompt" in trivet("job", "show", job_id, "--with-request").out
     shown = trivet("job", "show", job_id, "--json").json
     assert shown["attempts"][0]["request_id"] == result["attempts"][0]["request_id"]
     assert shown["cost_usd"] == result["cost_usd"]
@@ -153,7 +153,7 @@ def test_a_waiting_job_can_be_cancelled(trivet: Callable[..., Said]) -> None:
         (["routes", "events", "--since", "30"], "--since: '30' needs a unit"),
         (["submit", "x", "--file", "/dev/null"], "/dev/null: is not JSON"),
         (["batch", "wait", "nowhere"], "No batch is called 'nowhere'."),
-        (["batch", "wait", "nowhere", "--timeout", "3"], "--timeout: '3' is not a span of time: days, hours?"),
+        (["batch", "wait", "nowhere", "--timeout", "3"], "--timeout: '3' needs a unit: days, hours, minutes?"),
     ],
     ids=lambda value: "-".join(value)[:40].replace("/", "_") if isinstance(value, list) else "",
 )
@@ -171,13 +171,13 @@ def test_bulk_checks_the_whole_file_first(trivet: Callable[..., Said], tmp_path:
     lines = file.read_text().splitlines()
     lines[6], lines[12] = '{"prompt": ', '{"prompt": "x", "max_tokns": 3}'
     file.write_text("\n".join(lines) + "\n")
-    refused = trivet("bulk", str(file), *TERMS)
+    refused = trivet("bulk", str(file), "--name", file.stem, *TERMS)
     assert refused.code == 2
     assert "line 7: is not JSON" in refused.err
     assert "line 13: max_tokns: unknown key. Did you mean max_tokens?" in refused.err
     assert trivet("batch", "status", file.stem).code == 2, "nothing was taken"
 
-    taken = trivet("bulk", str(file), *TERMS, "--skip-bad", "--wait", "--json")
+    taken = trivet("bulk", str(file), "--name", file.stem, *TERMS, "--skip-bad", "--wait", "--json")
     assert taken.code == 0
     assert "left out: " in taken.err
     assert (taken.json["succeeded"], taken.json["left_out"]) == (18, 2)
@@ -191,7 +191,7 @@ def test_bulk_checks_the_whole_file_first(trivet: Callable[..., Said], tmp_path:
 def test_bulk_to_results_and_the_commands_about_its_batch(trivet: Callable[..., Said], tmp_path: Path) -> None:
     file = write_requests(tmp_path / f"{unique('bulk')}.jsonl", 60)
     out = tmp_path / "results.jsonl"
-    said = trivet("bulk", str(file), *TERMS, "--tag", "team=docs", "--out", str(out))
+    said = trivet("bulk", str(file), "--name", file.stem, *TERMS, "--tag", "team=docs", "--out", str(out))
     assert said.code == 0
     assert "succeeded  60" in said.out
     written = [json.loads(line) for line in out.read_text().splitlines()]
@@ -207,7 +207,7 @@ def test_bulk_to_results_and_the_commands_about_its_batch(trivet: Callable[..., 
     assert file.stem in trivet("batch", "list").out
     assert len(trivet("job", "list", "--batch", file.stem, "--limit", "50", "--json").json) == 50
 
-    again = trivet("bulk", str(file), *TERMS, "--tag", "team=docs", "--out", str(out), "--json")
+    again = trivet("bulk", str(file), "--name", file.stem, *TERMS, "--tag", "team=docs", "--out", str(out), "--json")
     assert (again.code, again.json["total"]) == (0, 60)
     assert [json.loads(line) for line in out.read_text().splitlines()] == written
 
@@ -226,7 +226,7 @@ def test_without_a_terminal_a_line_is_printed_every_few_seconds(
     for provider in ("anthropic", "bedrock", "vertex"):
         system.simulator.fault(provider, "latency", factor=20)
     file = write_requests(tmp_path / f"{unique('lines')}.jsonl", 300)
-    assert trivet("bulk", str(file), *TERMS).code == 0
+    assert trivet("bulk", str(file), "--name", file.stem, *TERMS).code == 0
     late = trivet("batch", "wait", file.stem, "--timeout", "1s")
     assert late.code == 1
     assert f"Its state: trivet batch status {file.stem}" in late.err
@@ -249,8 +249,8 @@ def test_a_line_of_anthropics_batches_runs_as_it_is(trivet: Callable[..., Said],
     file, one = tmp_path / f"{unique('anthropic')}.jsonl.gz", tmp_path / "one.json"
     file.write_bytes(gzip.compress(json.dumps(line).encode()))
     one.write_text(json.dumps(line | {"custom_id": unique("page")}))
-    assert trivet("bulk", str(file), "--wait").code == 0
-    (result,) = trivet("batch", "results", file.name.removesuffix(".jsonl.gz")).lines
+    name = trivet("bulk", str(file), "--wait", "--json").json["name"]
+    (result,) = trivet("batch", "results", name).lines
     assert (result["key"], result["model"], result["status"]) == (line["custom_id"], "claude-haiku-4-5", "succeeded")
     said = trivet("submit", "--file", str(one), "--wait", "--json").json
     assert (said["model"], said["usage"]["output_tokens"] <= 20) == ("claude-haiku-4-5", True)
@@ -262,7 +262,7 @@ def test_bulk_whose_jobs_fail_exits_with_one(
     for provider in ("anthropic", "bedrock", "vertex"):
         system.simulator.fault(provider, "context_too_long")
     file = write_requests(tmp_path / f"{unique('failing')}.jsonl", 5)
-    said = trivet("bulk", str(file), *TERMS, "--wait")
+    said = trivet("bulk", str(file), "--name", file.stem, *TERMS, "--wait")
     assert said.code == 1
     assert "failed     5" in said.out
     assert [line["error"]["outcome"] for line in trivet("batch", "results", file.stem).lines] == ["invalid"] * 5
@@ -307,7 +307,7 @@ def test_a_batch_can_be_cancelled_and_says_why_nothing_runs(
         system.simulator.fault(provider, "auth")
     file = write_requests(tmp_path / f"{unique('waiting')}.jsonl", 30)
     name = file.stem
-    assert trivet("bulk", str(file), *TERMS).code == 0
+    assert trivet("bulk", str(file), "--name", file.stem, *TERMS).code == 0
     until(lambda: trivet("batch", "status", name, "--json").json["note"] is not None)
     routes = {route["route"]: route for route in trivet("routes", "--json").json["routes"]}
     states = {model["state"] for route in routes.values() for model in route["models"]}

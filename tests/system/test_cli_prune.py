@@ -25,7 +25,8 @@ def test_pruned_jobs_say_so_and_cost_what_they_cost(trivet: Callable[..., Said],
         "".join(f"{json.dumps({'prompt': f'{n} of {name}', 'key': f'{name}/{n}', **TERMS})}\n" for n in range(3))
     )
     out = tmp_path / "results.jsonl"
-    assert trivet("bulk", str(requests), "--name", name, "--wait").code == 0
+    deduped = ("bulk", str(requests), "--dedupe", "tenant")
+    assert trivet(*deduped, "--name", name, "--wait").code == 0
     ids = [line["id"] for line in trivet("batch", "results", name).lines]
     costs = trivet("costs", "--by", "batch,route,outcome,day", "--json").json
     total, rows = costs["total"], costs["rows"]
@@ -53,14 +54,14 @@ def test_pruned_jobs_say_so_and_cost_what_they_cost(trivet: Callable[..., Said],
     assert result.code == 1
     assert result.out == ""
     assert f"job {ids[0]} succeeded; its result was pruned." in result.err
-    shown = trivet("job", "show", ids[0], "--body")
+    shown = trivet("job", "show", ids[0], "--with-request")
     assert "its result was pruned" in shown.out
     assert "Its request was pruned." in shown.out
     assert trivet("job", "show", ids[0], "--json").json["pruned"] is True
     # the same keys and the same batch again: nothing runs twice, and nothing is passed off as a result
-    again = trivet("bulk", str(requests), "--name", f"{name}-again", "--json").json
-    assert again["total"] == 0
-    written = trivet("bulk", str(requests), "--name", name, "--out", str(out))
+    again = trivet(*deduped, "--name", f"{name}-again", "--json").json
+    assert (again["total"], again["joined"]) == (0, 3)
+    written = trivet(*deduped, "--name", name, "--out", str(out))
     assert written.code == 0
     assert out.read_text() == ""
     assert "3 results were pruned" in written.err
@@ -82,7 +83,7 @@ def test_a_pruned_result_in_python(trivet: Callable[..., Said], system: RunningT
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--older-than", "30"), "--older-than: '30' is not a span of time: days, hours?"),
+        (("--older-than", "30"), "--older-than: '30' needs a unit: days, hours, minutes?"),
         (("--older-than", "soon"), "--older-than: 'soon' is not a span of time. Use 30d"),
         (
             ("--older-than", "30d", "--attempts-older-than", "7d"),

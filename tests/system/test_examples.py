@@ -3,12 +3,15 @@
 import importlib.util
 import json
 import re
+import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.builders import unique
+from tests.command_line import Said
 
 from trivet.admin import Admin
 from trivet.testing import RunningTrivet
@@ -62,3 +65,29 @@ def test_the_example_runs_a_folder_and_prints_lines_where_there_is_no_terminal(
 
     assert script.main() == 0
     assert len(out.read_text().splitlines()) == 40, "run again, it writes nothing twice"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/tutorial/first-job.md", "docs/reference/python.md"])
+def test_the_first_example_of_a_page_runs_without_a_warning(
+    page: str,
+    system: RunningTrivet,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    text = (SCRIPT.parents[1] / page).read_text()
+    example = next(code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "client.submit(" in code)
+    monkeypatch.setenv("TRIVET_CONFIG", system.settings.source)
+    exec(compile(example, page, "exec"), {})
+    out, err = capsys.readouterr()
+    assert out.strip()
+    assert (err, [one.message for one in caplog.records if one.name.startswith("trivet")]) == ("", [])
+
+
+def test_the_first_command_of_the_readme_runs_without_a_warning(
+    system: RunningTrivet, trivet: Callable[..., Said]
+) -> None:
+    text = (SCRIPT.parents[1] / "README.md").read_text()
+    (command,) = re.findall(r"`trivet (submit .*? --wait)`", text)
+    said = trivet(*shlex.split(command))
+    assert (said.code, said.err) == (0, "")

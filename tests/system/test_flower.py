@@ -174,9 +174,9 @@ def test_what_waits_in_sql_is_on_the_broker_page_before_any_worker_lives(running
     assert "No realtime worker is alive" in page
     assert "No scheduler is alive" not in page
     table = rows(page)
-    assert ["batch", "300", "0", "0", "0", "300"] in [row[:6] for row in table]
-    assert ["contracts &lt;b&gt;2026&lt;/b&gt;", "300", "0", "0", "0", "300"] in [row[:6] for row in table]
-    assert ["without a batch", "1", "0", "0", "0", "1"] in [row[:6] for row in table]
+    assert ["batch", "300", "0", "0", "0", "0", "300"] in [row[:7] for row in table]
+    assert ["contracts &lt;b&gt;2026&lt;/b&gt;", "300", "0", "0", "0", "0", "300"] in [row[:7] for row in table]
+    assert ["without a batch", "1", "0", "0", "0", "0", "1"] in [row[:7] for row in table]
     queues = {row[0]: row[1:] for row in table if row and row[0] in QUEUES}
     assert set(queues) == QUEUES
     assert all(row == ["0", "0", "0", "—", row[4], "none"] for row in queues.values())

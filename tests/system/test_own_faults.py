@@ -19,7 +19,7 @@ from tests.timing import until
 from trivet.testing import QUICK, RunningTrivet, running_trivet
 from trivet_store.cluster import leases
 from trivet_store.database.engine import Store
-from trivet_tasks.config.settings import CONFIG_VARIABLE
+from trivet_tasks.config.finding import CONFIG_VARIABLE
 
 MODEL = "claude-haiku-4-5"
 ROUTES = {"anthropic", "bedrock-us-east-1", "vertex-global"}

@@ -1,9 +1,11 @@
 """Failed jobs run again, a life is told in order, cancels take effect at once and book what they cost."""
 
 import asyncio
+import json
 import time
 from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -62,6 +64,29 @@ def test_a_batch_whose_jobs_failed_is_mended_by_two_commands(
     said = trivet("batch", "retry", name)
     assert (said.code, said.out) == (0, f"{name}: no job failed; nothing runs again.\n")
     assert trivet("batch", "retry", name, "--json").json["retried"] == 0
+
+
+def test_bulk_out_has_each_job_once_after_a_retry(
+    system: RunningTrivet, trivet: Callable[..., Said], tmp_path: Path
+) -> None:
+    name, file, out = unique("out"), tmp_path / "requests.jsonl", tmp_path / "results.jsonl"
+    asked = [{"prompt": f"Document {n}", "metadata": {"row": n}} for n in range(6)]
+    file.write_text("".join(f"{json.dumps(line)}\n" for line in asked))
+    words = ["bulk", str(file), "--name", name, "--model", TERMS["model"], "--max-tokens", "40", "--with-request"]
+    refuse_all(system)
+    assert trivet(*words, "--out", str(out)).code == 1
+    failed = [json.loads(line) for line in out.read_bytes().splitlines()]
+    assert [line["status"] for line in failed] == ["failed"] * 6
+    system.simulator.clear()
+    assert trivet("batch", "retry", name, "--json").json["retried"] == 6
+    assert trivet(*words, "--out", str(out)).code == 0
+    lines = [json.loads(line) for line in out.read_bytes().splitlines()]
+    assert [line["status"] for line in lines] == ["succeeded"] * 6
+    assert {line["id"] for line in lines} == {line["id"] for line in failed}
+    for line in lines:
+        assert line["metadata"] == asked[line["index"]]["metadata"] == line["request"]["metadata"]
+        assert line["request"]["messages"][0]["content"] == asked[line["index"]]["prompt"]
+    assert {path.name for path in tmp_path.iterdir()} == {file.name, out.name}
 
 
 def test_a_life_is_told_in_order_over_a_retry(system: RunningTrivet, trivet: Callable[..., Said]) -> None:

@@ -26,7 +26,8 @@ from trivet_simulator.calls import Call
 from trivet_store import events
 from trivet_store.cluster import leases, registry
 from trivet_store.database.engine import Store
-from trivet_tasks.config.settings import CONFIG_VARIABLE, Settings, load_settings
+from trivet_tasks.config.finding import CONFIG_VARIABLE
+from trivet_tasks.config.settings import Settings, load_settings
 
 ROUTES = {"anthropic": "anthropic", "bedrock": "bedrock-us-east-1", "vertex": "vertex-global"}
 WORKERS = tuple(f"worker-{number}-bulk" for number in range(1, 5))

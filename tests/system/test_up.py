@@ -103,13 +103,22 @@ def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
 def test_jobs_run_and_ctrl_c_leaves_nothing_behind(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with running(folder, "--workers", "2") as up:
         monkeypatch.chdir(folder)
-        with Client() as client:  # no configuration: the same store and broker by the defaults
+        with Client() as client:  # finds what runs here
             for latency in ("realtime", "batch"):
                 result = client.submit("Hello.", model=MODEL, max_tokens=20, latency=latency, cache=False).result(
                     timeout=30
                 )
                 assert result.status == "succeeded", result.error
                 assert result.text
+        below = folder / "documents"
+        below.mkdir()
+        checked = run_trivet("config", "check", cwd=below)
+        assert f"of the `trivet up` that runs in {folder}" in checked.out
+        volume = ("--tokens-per-day", "1M", "--input-share", "0.5", "--model", MODEL)
+        planned = run_trivet("plan", *volume, "--json", cwd=below)
+        assert {one["name"] for one in planned.json["scenarios"]} >= set(up.said["routes"])
+        assert "Traceback" not in run_trivet("routes", "--json", cwd=below).err
+        assert list(below.iterdir()) == []
         second = run_trivet("up", "--simulate")
         assert second.code == 2
         assert f"already running in {folder}" in second.err

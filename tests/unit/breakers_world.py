@@ -94,9 +94,10 @@ class Breaker:
         *,
         probe: str = "",
         timeout_s: float = TIMEOUT_S,
+        latency: Latency = Latency.BATCH,
     ) -> PermitGrant:
         asked = self.permits(permits, tokens_in, tokens_out) if isinstance(permits, int) else permits
-        grant = self.limits.take(self.route, self.model, self.quota, asked, timeout_s, probe)
+        grant = self.limits.take(self.route, self.model, latency, self.quota, asked, timeout_s, probe)
         self.held += grant.permits
         return grant
 
@@ -118,6 +119,7 @@ class Breaker:
         cause: str = "",
         job: str = "",
         lasted_s: float = 0.0,
+        late: bool = False,
         latency: Latency = Latency.BATCH,
     ) -> list[Change]:
         nothing = (0, 0) if signal is HealthSignal.UNUSED else None
@@ -132,6 +134,7 @@ class Breaker:
                 stated,
                 job,
                 lasted_s,
+                late,
             )
             for one in held
         ]

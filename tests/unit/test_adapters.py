@@ -26,7 +26,7 @@ from trivet_worker.adapters.answers import Broken, Whole, read_message
 from trivet_worker.adapters.assembly import Assembly, BrokenStream
 from trivet_worker.adapters.bedrock import SigV4
 from trivet_worker.adapters.credentials import SingleFlight, process_credentials, process_token
-from trivet_worker.adapters.protocol import Answer, Caller, Failure
+from trivet_worker.adapters.protocol import Answer, Caller, CallLimits, Failure
 
 O = Outcome  # noqa: E741  one letter, because the table below is read as a table
 # fault of the simulator: what is to come of it on each wire, and of an `unusable` whether it is the whole route
@@ -131,7 +131,9 @@ def call_once(
     settings: RouteSettings, body: bytes = BODY, *, model: str = "", timeout_s: float = 30
 ) -> Answer | Failure:
     named = model or MODELS[settings.provider]
-    answer: Answer | Failure = with_caller(settings, lambda caller: caller.call(body, named, "attempt-1", timeout_s))
+    answer: Answer | Failure = with_caller(
+        settings, lambda caller: caller.call(body, named, "attempt-1", CallLimits(timeout_s))
+    )
     return answer
 
 
@@ -207,11 +209,11 @@ def test_a_call_sent_as_the_sdk_sent_the_one_before_fails_in_the_same_words(
 ) -> None:
     async def work(caller: Caller) -> tuple[Answer | Failure, Answer | Failure]:
         simulator.control.fault(wire, kind)
-        by_the_sdk = await caller.call(BODY, MODELS[wire], "attempt-1", 30)
+        by_the_sdk = await caller.call(BODY, MODELS[wire], "attempt-1", CallLimits(30))
         simulator.control.clear()
-        answered(await caller.call(BODY, MODELS[wire], "attempt-2", 30))
+        answered(await caller.call(BODY, MODELS[wire], "attempt-2", CallLimits(30)))
         simulator.control.fault(wire, kind)
-        return by_the_sdk, await caller.call(BODY, MODELS[wire], "attempt-3", 30)
+        return by_the_sdk, await caller.call(BODY, MODELS[wire], "attempt-3", CallLimits(30))
 
     first, later = map(failed, with_caller(route(simulator, wire, stream=stream), work))
     assert (later.outcome, later.scope, later.status) == (first.outcome, first.scope, first.status)
@@ -287,12 +289,12 @@ def test_a_cancelled_call_is_dropped_and_the_caller_lives_on(simulator: Simulato
     simulator.control.fault(wire, "hang", times=1)
 
     async def work(caller: Caller) -> Answer | Failure:
-        task = asyncio.ensure_future(caller.call(BODY, MODELS[wire], "attempt-1", 60))
+        task = asyncio.ensure_future(caller.call(BODY, MODELS[wire], "attempt-1", CallLimits(60)))
         await asyncio.to_thread(simulator.control.wait_for_calls, 1, of="started")
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        return await caller.call(BODY, MODELS[wire], "attempt-2", 30)
+        return await caller.call(BODY, MODELS[wire], "attempt-2", CallLimits(30))
 
     answered(with_caller(route(simulator, wire), work))
     simulator.control.wait_for_calls(2, of="finished")
@@ -384,7 +386,7 @@ def test_many_calls_at_once_share_one_caller(simulator: SimulatorProcess) -> Non
     simulator.control.latency("anthropic", median_s=0.2)
 
     async def work(caller: Caller) -> list[Answer | Failure]:
-        calls = (caller.call(BODY, MODELS["anthropic"], f"attempt-{n}", 30) for n in range(150))
+        calls = (caller.call(BODY, MODELS["anthropic"], f"attempt-{n}", CallLimits(30)) for n in range(150))
         return await asyncio.gather(*calls)
 
     for answer in with_caller(route(simulator, "anthropic", max_concurrency=150), work):
@@ -432,9 +434,9 @@ def test_a_key_file_is_read_again_when_it_changes(simulator: SimulatorProcess, w
     file.write_text("first-key\n")
 
     async def work(caller: Caller) -> None:
-        answered(await caller.call(BODY, MODELS[wire], "attempt-1", 30))
+        answered(await caller.call(BODY, MODELS[wire], "attempt-1", CallLimits(30)))
         file.write_text("second-one\n")
-        answered(await caller.call(BODY, MODELS[wire], "attempt-2", 30))
+        answered(await caller.call(BODY, MODELS[wire], "attempt-2", CallLimits(30)))
 
     settings = {"provider": wire, "region": "us-east1", "project": "p", "api_key": f"file:{file}"}
     sent = [headers["authorization"] for _, headers, _ in listened(settings, work).requests]
@@ -466,7 +468,7 @@ def test_later_calls_go_out_as_the_sdk_s_own(
 
     async def each(caller: Caller) -> None:
         for number, body in enumerate(bodies):
-            await caller.call(body, MODELS[wire], f"attempt-{number}", 30)
+            await caller.call(body, MODELS[wire], f"attempt-{number}", CallLimits(30))
 
     settings = {"provider": wire, "region": "us-east-1", "project": "p", "stream": stream}
     settings |= {} if signed else {"api_key": "env:TRIVET_TEST_KEY"}
@@ -474,7 +476,7 @@ def test_later_calls_go_out_as_the_sdk_s_own(
     for number, body in enumerate(bodies):
 
         async def by_itself(caller: Caller, body: bytes = body, number: int = number) -> None:
-            await caller.call(body, MODELS[wire], f"attempt-{number}", 30)
+            await caller.call(body, MODELS[wire], f"attempt-{number}", CallLimits(30))
 
         [(path, headers, sent)] = listened(settings, by_itself).requests  # a first call: the SDK's own
         assert later[number][0] == path
@@ -497,7 +499,7 @@ def test_the_first_party_wire_takes_version_and_betas_as_headers(simulator: Simu
     body = orjson.dumps({**REQUEST, "anthropic_beta": ["a-1", "b-2"], "new_key": {"x": 1}})
 
     async def work(caller: Caller) -> None:
-        answered(await caller.call(body, "claude-x", "attempt-1", 30))
+        answered(await caller.call(body, "claude-x", "attempt-1", CallLimits(30)))
 
     settings = {"provider": "anthropic", "api_key": "env:TRIVET_TEST_KEY"}
     [(_, headers, sent)] = listened(settings, work).requests
@@ -520,7 +522,7 @@ def test_credentials_that_are_repeated_to_several_calls_are_struck_out_of_each(
     simulator.control.fault("bedrock", "raw", status=403, body=json.dumps(error))
 
     async def work(caller: Caller) -> None:
-        calls = (caller.call(BODY, MODELS["bedrock"], f"a-{n}", 30) for n in range(20))
+        calls = (caller.call(BODY, MODELS["bedrock"], f"a-{n}", CallLimits(30)) for n in range(20))
         failures = [failed(answer) for answer in await asyncio.gather(*calls)]
         assert {(one.outcome, one.scope, one.message) for one in failures} == {
             (O.UNUSABLE, Scope.ROUTE, "bad [secret]")
@@ -535,7 +537,7 @@ def test_signatures_are_right_and_sign_the_body(simulator: SimulatorProcess, mon
     monkeypatch.setenv("AWS_SESSION_TOKEN", "a-token")
 
     async def work(caller: Caller) -> None:
-        answered(await caller.call(BODY, "arn:aws:bedrock:x:1:inference-profile/y:0", "attempt-1", 30))
+        answered(await caller.call(BODY, "arn:aws:bedrock:x:1:inference-profile/y:0", "attempt-1", CallLimits(30)))
 
     [(path, headers, body)] = listened({"provider": "bedrock", "region": "eu-west-1"}, work).requests
     assert headers["authorization"] == _aws_signature(path, headers, body, "AKIDEXAMPLE", "a-secret", "eu-west-1")
@@ -576,7 +578,9 @@ def test_a_hundred_first_calls_fetch_aws_credentials_once(
     monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", simulator.endpoints.credentials_url)
 
     async def work(caller: Caller) -> None:
-        for answer in await asyncio.gather(*(caller.call(BODY, MODELS["bedrock"], f"a-{n}", 30) for n in range(100))):
+        for answer in await asyncio.gather(
+            *(caller.call(BODY, MODELS["bedrock"], f"a-{n}", CallLimits(30)) for n in range(100))
+        ):
             answered(answer)
 
     with_caller(route(simulator, "bedrock", api_key=None), work)
@@ -590,8 +594,8 @@ def test_credentials_that_aws_refused_are_looked_up_anew(
     simulator.control.fault("bedrock", "auth", times=1)
 
     async def work(caller: Caller) -> None:
-        failed(await caller.call(BODY, MODELS["bedrock"], "attempt-1", 30))
-        answered(await caller.call(BODY, MODELS["bedrock"], "attempt-2", 30))
+        failed(await caller.call(BODY, MODELS["bedrock"], "attempt-1", CallLimits(30)))
+        answered(await caller.call(BODY, MODELS["bedrock"], "attempt-2", CallLimits(30)))
 
     with_caller(route(simulator, "bedrock", api_key=None), work)
     assert simulator.control.counts()["credentials"] == {"aws_credentials": 2}
@@ -615,7 +619,9 @@ def service_account(simulator: SimulatorProcess, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.usefixtures("service_account")
 def test_a_hundred_first_calls_fetch_one_google_token_and_its_project(simulator: SimulatorProcess) -> None:
     async def work(caller: Caller) -> None:
-        for answer in await asyncio.gather(*(caller.call(BODY, MODELS["vertex"], f"a-{n}", 30) for n in range(100))):
+        for answer in await asyncio.gather(
+            *(caller.call(BODY, MODELS["vertex"], f"a-{n}", CallLimits(30)) for n in range(100))
+        ):
             answered(answer)
 
     with_caller(route(simulator, "vertex", api_key=None, project=None), work)
@@ -631,7 +637,7 @@ def test_a_call_waits_for_a_new_google_token_when_the_old_one_is_over(
         old = await token.current()
         with monkeypatch.context() as patch:
             patch.setattr(wire_credentials, "USELESS_BEFORE_S", math.inf)
-            answered(await caller.call(BODY, MODELS["vertex"], "attempt-1", 30))
+            answered(await caller.call(BODY, MODELS["vertex"], "attempt-1", CallLimits(30)))
         assert await token.current() != old
 
     with_caller(route(simulator, "vertex", api_key=None), work)

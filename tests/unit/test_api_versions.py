@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from tests.wires import REQUEST, listened
 
 from trivet_tasks.config.route_settings import RouteSettings
-from trivet_worker.adapters.protocol import Answer, Caller, CallPurpose
+from trivet_worker.adapters.protocol import Answer, Caller, CallLimits, CallPurpose
 
 pytestmark = pytest.mark.usefixtures("no_credentials")
 HAIKU, OPUS = "claude-haiku-4-5", "claude-opus-4-6"
@@ -26,7 +26,9 @@ def versions_of(
 
     async def each(caller: Caller) -> None:
         for number, model in enumerate(models):
-            answer = await caller.call(orjson.dumps(body), f"wire.{model}", f"attempt-{number}", 30, CallPurpose(model))
+            answer = await caller.call(
+                orjson.dumps(body), f"wire.{model}", f"attempt-{number}", CallLimits(30), CallPurpose(model)
+            )
             assert isinstance(answer, Answer), answer
 
     return [
@@ -62,7 +64,9 @@ def test_two_models_of_one_wire_id_keep_their_versions_apart(provider: str) -> N
 
     async def each(caller: Caller) -> None:
         for number, model in enumerate((OPUS, HAIKU, OPUS, HAIKU)):
-            await caller.call(orjson.dumps(REQUEST), "one-profile", f"attempt-{number}", 30, CallPurpose(model))
+            await caller.call(
+                orjson.dumps(REQUEST), "one-profile", f"attempt-{number}", CallLimits(30), CallPurpose(model)
+            )
 
     requests = listened(route, each).requests
     named = [

@@ -14,7 +14,7 @@ from trivet_tasks.config.addresses import api_address
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.outcomes import Outcome, Scope
 from trivet_worker.adapters import build_caller
-from trivet_worker.adapters.protocol import NO_PURPOSE, Answer, Caller, CallPurpose, Failure
+from trivet_worker.adapters.protocol import NO_PURPOSE, Answer, Caller, CallLimits, CallPurpose, Failure
 
 ENDPOINTS = ("messages", "mantle", "platform")
 MODELS = {
@@ -53,7 +53,7 @@ def sent_by(route: dict[str, Any], *calls: tuple[Any, CallPurpose]) -> list[tupl
     async def each(caller: Caller) -> None:
         for number, (body, purpose) in enumerate(calls):
             model = MODELS.get(route.get("endpoint", ""), "a-model")
-            answer = await caller.call(orjson.dumps(body), model, f"attempt-{number}", 30, purpose)
+            answer = await caller.call(orjson.dumps(body), model, f"attempt-{number}", CallLimits(30), purpose)
             assert isinstance(answer, Answer), answer
 
     return listened(route, each).requests
@@ -61,7 +61,9 @@ def sent_by(route: dict[str, Any], *calls: tuple[Any, CallPurpose]) -> list[tupl
 
 def call_once(simulator: SimulatorProcess, endpoint: str, body: Any = REQUEST, **more: Any) -> Answer | Failure:
     made = RouteSettings(**settings(endpoint, base_url=simulator.endpoints.providers[endpoint], **more))
-    return with_caller(made, lambda caller: caller.call(orjson.dumps(body), MODELS[endpoint], "attempt-1", 30))
+    return with_caller(
+        made, lambda caller: caller.call(orjson.dumps(body), MODELS[endpoint], "attempt-1", CallLimits(30))
+    )
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
@@ -256,7 +258,9 @@ def test_the_address_comes_from_provider_region_and_endpoint(
         raise httpx2.ConnectError("nothing is sent")
 
     monkeypatch.setattr(httpx2.AsyncClient, "send", send)
-    asyncio.run(build_caller(made).call(BODY, MODELS.get(route.get("endpoint", ""), "a-model"), "attempt-1", 30))
+    asyncio.run(
+        build_caller(made).call(BODY, MODELS.get(route.get("endpoint", ""), "a-model"), "attempt-1", CallLimits(30))
+    )
     assert [url.startswith(f"{address}/") for url in sent] == [True], sent
 
 

@@ -12,10 +12,12 @@ from trivet_tasks.requests.reading import parse_request
 
 REQUEST: dict[str, Any] = {"model": "claude-haiku-4-5", "prompt": "What is a trivet?", "max_tokens": 100}
 
+ON = Settings(cache=CacheSettings(enabled=True))
+
 
 def key(settings: Settings | None = None, **more: Any) -> str | None:
     request = {name: value for name, value in {**REQUEST, **more}.items() if value is not ...}
-    return parse_request(request, settings=settings or Settings(), now=0.0).cache_key
+    return parse_request(request, settings=settings or ON, now=0.0).cache_key
 
 
 def test_equal_requests_have_one_key_whatever_the_order_of_their_fields() -> None:
@@ -25,7 +27,7 @@ def test_equal_requests_have_one_key_whatever_the_order_of_their_fields() -> Non
     assert one is not None
     assert key(system="Be brief.", metadata={"user_id": "u"}, prompt=..., messages=[turned]) == one
     backwards = {name: REQUEST[name] for name in reversed(REQUEST)}
-    assert parse_request(backwards, settings=Settings(), now=0.0).cache_key == key()
+    assert parse_request(backwards, settings=ON, now=0.0).cache_key == key()
 
 
 def test_what_does_not_decide_the_answer_is_not_in_it() -> None:
@@ -57,17 +59,27 @@ def test_a_place_and_a_regime_of_one_name_are_two_things() -> None:
 def test_tenants_share_only_where_told_to() -> None:
     assert len({key(tenant="a"), key(tenant="b"), key()}) == 3
     assert key(tenant="a") == key(tenant="a")
-    shared = Settings(cache=CacheSettings(shared=True))
+    shared = Settings(cache=CacheSettings(enabled=True, shared=True))
     assert key(shared, tenant="a") == key(shared, tenant="b") == key(shared)
 
 
-def test_there_is_none_where_it_is_off() -> None:
+def test_there_is_none_unless_the_settings_or_the_request_turn_it_on() -> None:
+    assert key(Settings()) is None
+    assert key(Settings(), cache=None) is None
+    assert key(Settings(), cache=True) == key()
     assert key(cache=False) is None
-    assert key(Settings(cache=CacheSettings(enabled=False))) is None
+
+
+def test_a_class_that_keeps_no_answers_has_none_and_a_request_that_asks_is_warned() -> None:
     classes = dict(Settings().classes)
     classes[Latency.ASYNC] = classes[Latency.ASYNC].model_copy(update={"cache_ttl_s": 0})
-    assert key(Settings(classes=classes), latency="async") is None
-    assert key(Settings(classes=classes)) is not None
+    off = ON.model_copy(update={"classes": classes})
+    assert key(off, latency="async") is None
+    assert key(off) is not None
+    request = {**REQUEST, "latency": "async"}
+    assert parse_request(request, settings=off, now=0.0).warnings == ()
+    (warning,) = parse_request({**request, "cache": True}, settings=off, now=0.0).warnings
+    assert warning == "cache: has no effect, because [classes.async] cache_ttl_s is 0."
 
 
 def test_it_travels_with_the_job() -> None:

@@ -79,9 +79,22 @@ def test_a_cache_that_fails_says_so_once_a_minute(
             raise redis.ResponseError("ERR something")
 
     directory = RouteDirectory(world.store, Limits(client, Settings().health))
-    cached = Cached(worker_context(world.store, client, directory), Broken(client, Settings()))
+    seal = AnswerSeal(b"k" * 64, time.time)
+    cached = Cached(worker_context(world.store, client, directory), Broken(client, Settings(), seal))
     world.add(spec(cache_key=KEY))
     chunk = Chunk(ROUTE, "bedrock", Latency.BATCH, MODEL, tuple(world.dispatch()))
     for _ in range(5):
         assert cached.serve(chunk) == list(chunk.jobs)
     assert [record.getMessage() for record in caplog.records] == ["the response cache is not used: ResponseError"]
+
+
+def test_a_worker_without_a_key_calls_for_requests_that_ask_for_the_cache_and_says_so(
+    world: World, client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.add(spec(cache_key=KEY), spec())
+    jobs = world.dispatch(2)
+    for _ in range(2):
+        assert serve(world, client, ResponseCache(client, Settings()), Drops(), *jobs) == [job.id for job in jobs]
+    assert {record.getMessage() for record in caplog.records} == {
+        "answers are not cached, though requests ask for it: [security] key is not set"
+    }

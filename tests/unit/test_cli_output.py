@@ -247,20 +247,63 @@ def test_a_results_file_holds_each_result_once_over_any_number_of_runs(tmp_path:
     assert path.read_bytes() == whole + result_line(result(3))
 
 
-def test_a_job_that_ran_again_gets_a_further_line(tmp_path: Path) -> None:
+def test_of_a_job_that_ran_again_the_last_line_counts(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    job = replace(result(1), request={"messages": []}, index=7, batch="b", metadata={"row": 1})
+    ends = [replace(job, status="failed"), replace(job, latency_s=9.25)]
+    with ResultsFile(path, with_request=True) as file:
+        for one in (result(0), ends[0], result(2)):
+            file.write(one)
+    path.chmod(0o640)
+
+    def broken_off() -> None:
+        with ResultsFile(path, with_request=True) as file:
+            for one in (result(0), ends[1], result(2)):
+                file.write(one)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        broken_off()
+    part = tmp_path / "results.jsonl.part"
+    assert list(tmp_path.iterdir()) == [part]
+    assert part.read_bytes().count(b"\n") == 4, "both ends, until it is complete"
+    with ResultsFile(path, with_request=True) as file:
+        file.write(ends[1])
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.stat().st_mode & 0o777 == 0o640
+    lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+    assert [int(line["id"], 16) for line in lines] == [0, 2, 1]
+    last = lines[-1]
+    assert (last["status"], last["request"], last["index"], last["batch"]) == ("succeeded", {"messages": []}, 7, "b")
+    assert (last["metadata"], lines[0]["request"]) == ({"row": 1}, None)
+    before = path.read_bytes()
+    with pytest.raises(InvalidRequest, match="was written with --with-request"):
+        ResultsFile(path)
+    assert (path.read_bytes(), list(tmp_path.iterdir())) == (before, [path])
+
+
+def test_a_whole_file_with_two_lines_of_a_job_loses_the_first(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    first, last = result_line(result(1, status="failed")), result_line(replace(result(1), latency_s=9.0))
+    path.write_bytes(first + result_line(result(0)) + last)
+    with ResultsFile(path):
+        pass
+    assert path.read_bytes() == result_line(result(0)) + last
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_job_that_runs_again_and_again_has_one_line(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     ends = [
         result(1, status="failed"),
         replace(result(1, status="failed"), latency_s=9.25),
         replace(result(1), latency_s=12.125),
     ]
-    for count in (1, 2, 3, 3):  # as it stands at each run
+    for end in (*ends, ends[-1]):  # as it is at each run
         with ResultsFile(path) as file:
-            for one in [result(0), *ends[:count]]:
+            for one in (result(0), end):
                 file.write(one)
-    statuses = [(json.loads(line)["id"], json.loads(line)["status"]) for line in path.read_bytes().splitlines()]
-    assert [status for _, status in statuses] == ["succeeded", "failed", "failed", "succeeded"]
-    assert len({job_id for job_id, _ in statuses}) == 2
+        assert path.read_bytes() == result_line(result(0)) + result_line(end)
 
 
 @pytest.mark.parametrize("content", [b"hello\n", b'{"prompt":"x"}\n', b'{"id":"zz"}\n', b"a note without a line end"])

@@ -325,3 +325,69 @@ def test_a_plan_takes_standard_input_gzip_and_lines_of_anthropics_batches(
     assert by_file["scenarios"] == by_pipe["scenarios"]
     assert by_file["scenarios"][0]["calls"] == "9"
     assert any(said.startswith("standard input runs once a day: 9 requests.") for said in by_pipe["assumptions"])
+
+
+# --- advice, and the loss of routes
+
+
+def shared(folder: Path) -> Path:
+    rules = "Every letter is answered on the day it came. " * 500
+    rows = [
+        {
+            "prompt": f"Letter {n % 30}",
+            "system": rules,
+            "model": "claude-sonnet-4-6",
+            "max_tokens": 100,
+            "tenant": "ann",
+        }
+        for n in range(40)
+    ]
+    return write(folder / "letters.jsonl", *rows, *[{**rows[0], "residency": "us", "latency": "async"}] * 3)
+
+
+def test_advice_is_told_with_amounts_and_changes(plan: Plan, folder: Path) -> None:
+    file = str(shared(folder))
+    found = reckoned(plan, file, "--mix", "aws-us=1")["advice"]
+    assert found["scenario"] == "aws-us"
+    items = {one["kind"]: one for one in found["items"]}
+    assert {"repeated requests", "prompt cache", "model"} <= items.keys()
+    cached = items["prompt cache"]
+    assert Decimal(cached["month_usd"]) == 30 * Decimal(cached["day_usd"])
+    assert "43 requests of a run share a prefix" in cached["finding"]
+    text = plan(file, "--mix", "aws-us=1").out
+    for said in ("Advice, USD a day on aws-us", "--prompt-cache 5m of `trivet bulk`", "Each is reckoned alone"):
+        assert said in text, said
+
+
+def test_without_each_route_a_row_says_time_limit_cost_and_who_waits(plan: Plan, folder: Path) -> None:
+    file = str(shared(folder))
+    whole, direct, aws = reckoned(plan, file, "--without-each")["without"]
+    assert (whole["name"], direct["name"], aws["lost"]) == (None, "direct", ["aws-us"])
+    assert (whole["waiting_calls"], direct["waiting_calls"], aws["waiting_calls"]) == ("0", "0", "3")
+    assert aws["time"]["route"] == "direct"
+    (waiting,) = aws["waiting"]
+    assert (waiting["residency"], waiting["by_class"], waiting["by_tenant"]) == (["us"], {"async": "3"}, {"ann": "3"})
+    assert waiting["reasons"] == {"direct": "lacks residency us"}
+    assert reckoned(plan, file)["without"] == []
+    text = plan(file, "--without-each").out
+    assert "Without aws-us, no route takes 3 calls of claude-sonnet-4-6 with residency us. By class: async 3." in text
+    assert "By tenant: ann 3." in text
+
+
+@pytest.mark.parametrize("columns", [80, 100, 120])
+def test_advice_and_losses_fit_the_terminal(folder: Path, columns: int) -> None:
+    done = run_trivet("plan", str(shared(folder)), "--without-each", env={"COLUMNS": str(columns)})
+    assert (done.code, done.err) == (0, "")
+    assert max(map(len, done.out.splitlines())) <= columns
+    heading = next(line for line in done.out.splitlines() if line.startswith("WITHOUT"))
+    assert heading.split()[:2] == ["WITHOUT", "TIME"]
+    assert heading.split()[-3:] == ["DAY", "CHANGE", "WAITING"]
+
+
+def test_a_volume_has_advice_and_losses_too(plan: Plan) -> None:
+    found = reckoned(plan, *CALLS, "--without-each")
+    assert {one["kind"] for one in found["advice"]["items"]} == {"model"}
+    assert [one["name"] for one in found["without"]] == [None, "direct", "aws-us"]
+    unknown = reckoned(plan, *VOLUME, "--mix", "direct=1", "--without-each")["without"][1]
+    assert (unknown["waiting_calls"], unknown["waiting"][0]["calls"]) == (None, None)
+    assert "no route is left" in plan(*VOLUME, "--mix", "direct=1", "--without-each").out

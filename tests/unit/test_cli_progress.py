@@ -30,3 +30,11 @@ def test_a_waiting_command_reports_what_holds_its_jobs_up_and_why(
         "".join(said) == "Held up: No route is healthy.\n  No scheduler is alive.\n  a: open (unusable: invalid key)\n"
     )
     assert teller.held
+
+
+def test_a_pause_is_reported_once_and_its_end_too(capsys: pytest.CaptureFixture[str]) -> None:
+    teller = progress.Teller()
+    paused = Blocked(("The batch contracts is paused (`trivet batch resume contracts`).",), paused=True)
+    for found in (paused, paused, Blocked(), Blocked()):
+        teller.tell(found)
+    assert capsys.readouterr().err == f"{paused.notes[0]}\nIt was resumed.\n"

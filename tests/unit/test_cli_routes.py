@@ -7,11 +7,11 @@ import pytest
 from tests.builders import MODEL, breaker, pace, recovering, route
 from tests.unit.cluster_statuses import BUSY, HAIKU, LIMITED, NOW, model, picture, plain, status
 
-from trivet.admin.blocked import BlockedKind, BlockedReason, blocked_reason_of, merged
-from trivet.admin.impairments import Impairment, ImpairmentKind
 from trivet.admin.route_probe import what_next
 from trivet.cli.routes_remarks import remarks, summary
 from trivet.cli.routes_view import as_object, routes_table, short
+from trivet.client.blocked import BlockedKind, BlockedReason, blocked_reason_of, merged
+from trivet.client.impairments import Impairment, ImpairmentKind
 from trivet.times import ago
 from trivet_routing.limits import FORGOTTEN
 from trivet_routing.permits import BreakerView

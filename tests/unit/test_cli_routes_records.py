@@ -95,8 +95,8 @@ def test_a_probe_is_nobodys_job_and_its_cost_is_known(store: Store) -> None:
 def row(state: str, message: str) -> JobRow:
     return JobRow(
         id="j", key=None, state=JobState(state), latency="realtime", model=MODEL, batch=None, created_at=AT, deadline_at=None,
-        not_before=None, ended_at=AT + 3, batch_seq=None, round=0, last_outcome=None, last_error=None, tenant=None,
-        tags={}, message=None, stop_reason=None, error_outcome=Outcome.OVERLOADED, error_message=message, route=None,
+        not_before=None, ended_at=AT + 3, batch_seq=None, index=None, round=0, last_outcome=None, last_error=None, tenant=None,
+        tags={}, metadata={}, message=None, stop_reason=None, error_outcome=Outcome.OVERLOADED, error_message=message, route=None,
         cost_usd=None, latency_s=3.0, cached=False, probe=False, crashes=0, isolated_crashes=0,
     )  # fmt: skip
 

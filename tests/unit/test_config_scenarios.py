@@ -16,7 +16,8 @@ from trivet.config.template import NAMES, scenario_file
 from trivet_routing.permits import BreakerView
 from trivet_routing.route_choice import Candidate, Requirements, Why, choose
 from trivet_tasks.catalog import MODELS
-from trivet_tasks.config.settings import CONFIG_NAME, Settings, load_settings
+from trivet_tasks.config.finding import CONFIG_NAME
+from trivet_tasks.config.settings import Settings, load_settings
 from trivet_tasks.latency import DEFAULTS, Latency
 from trivet_tasks.outcomes import Usage
 from trivet_tasks.prices.cost_model import TYPICAL, CostModel
@@ -29,8 +30,10 @@ STARTUP = "startup"
 BY_PRIORITY = dict.fromkeys(Latency, "priority")
 ORDERS = {
     "aws-native": BY_PRIORITY,
+    "eu": BY_PRIORITY,
     "multi-cloud": {
         Latency.REALTIME: "latency",
+        Latency.INTERACTIVE: "latency",
         Latency.BATCH: "weight",
         Latency.ASYNC: "weight",
         Latency.DEFERRED: "cost",
@@ -172,6 +175,8 @@ def test_each_route_serves_the_main_models_and_says_which_it_does_not_serve(scen
     [
         ("aws-native", "bedrock-us-east-1", "us."),
         ("aws-native", "bedrock-eu-west-1", "eu."),
+        ("eu", "bedrock-eu-central-1", "eu."),
+        ("eu", "bedrock-eu-west-1", "eu."),
         ("multi-cloud", "bedrock-us-east-1", "us."),
         ("startup", "bedrock-us-east-1", "global."),
         ("sydney", "bedrock-ap-southeast-2", "au."),
@@ -192,6 +197,7 @@ def test_bedrock_uses_the_profile_that_stays_where_residency_is_declared(
     ("scenario", "firsts"),
     [
         ("aws-native", ["bedrock-us-east-1", "bedrock-eu-west-1", "anthropic"]),
+        ("eu", ["bedrock-eu-central-1", "vertex-eu", "bedrock-eu-west-1"]),
         ("startup", ["anthropic", "bedrock-us-east-1", "vertex-us-central1"]),
         ("sydney", ["bedrock-ap-southeast-2", "vertex-australia-southeast1", "anthropic"]),
     ],
@@ -244,6 +250,16 @@ def test_a_job_with_residency_never_goes_elsewhere(
             assert {refusal.route for refusal in choice.refusals if refusal.why is Why.NEVER} == others
 
 
+def test_nothing_of_the_european_set_up_computes_elsewhere(tmp_path: Path) -> None:
+    routes = settings_of("eu", tmp_path).routes
+    assert {route.provider for route in routes.values()} == {"bedrock", "vertex"}
+    for route in routes.values():
+        assert route.residency == ("eu",)
+        for model in MODELS:
+            wire = name_on_wire(route, model.id)
+            assert wire is None or route.provider == "vertex" or wire.startswith("eu.")
+
+
 # --- prices
 
 
@@ -269,6 +285,7 @@ def test_the_list_prices_that_startup_tells_are_those_of_the_price_book() -> Non
     ("scenario", "premiums"),
     [
         ("aws-native", {"bedrock-us-east-1": "1.1", "bedrock-eu-west-1": "1.1", "anthropic": "1"}),
+        ("eu", {"bedrock-eu-central-1": "1.1", "vertex-eu": "1.1", "bedrock-eu-west-1": "1.1"}),
         ("multi-cloud", {"bedrock-us-east-1": "1.1", "vertex-us-central1": "1.1", "anthropic": "1"}),
         ("startup", {"anthropic": "1", "bedrock-us-east-1": "1", "vertex-us-central1": "1.1"}),
         ("sydney", {"bedrock-ap-southeast-2": "1.1", "vertex-australia-southeast1": "1.1", "anthropic": "1"}),
@@ -277,11 +294,10 @@ def test_the_list_prices_that_startup_tells_are_those_of_the_price_book() -> Non
 def test_prices_against_list_price_are_those_that_the_files_tell(
     scenario: str, premiums: dict[str, str], tmp_path: Path
 ) -> None:
-    settings = settings_of(scenario, tmp_path)
+    settings, listed = settings_of(scenario, tmp_path), settings_of(STARTUP, tmp_path)
     for model in MAIN_MODELS:
         costs = {route.name: route.cost.of(TYPICAL) for route in candidates(settings, model) if route.cost}
-        base = costs["anthropic"]
-        assert base
+        base = next(r.cost.of(TYPICAL) for r in candidates(listed, model) if r.name == "anthropic" and r.cost)
         assert {name: cost / base for name, cost in costs.items() if cost} == {
             name: Decimal(premium) for name, premium in premiums.items()
         }

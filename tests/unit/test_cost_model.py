@@ -28,6 +28,7 @@ COSTS = CostModel()
 BY_COST = DEFAULTS[Latency.BATCH]
 INPUT_HEAVY = Mix(20_000, 100)
 OUTPUT_HEAVY = Mix(200, 4_000)
+NO_CACHE = (Decimal(0),) * 3
 
 
 def usd(per_million: str) -> Decimal:
@@ -35,7 +36,7 @@ def usd(per_million: str) -> Decimal:
 
 
 def price(incoming: str, outgoing: str, **hidden: Decimal) -> CallCost:
-    return CallCost((TokenPrices(0, usd(incoming), usd(outgoing), Decimal(0)),), **hidden)
+    return CallCost((TokenPrices(0, usd(incoming), usd(outgoing), *NO_CACHE),), **hidden)
 
 
 def order(mix: Mix, *routes: Candidate) -> list[str]:
@@ -77,7 +78,7 @@ def test_a_discount_is_on_the_provider_s_price_alone() -> None:
 
 
 def test_long_prompts_have_the_price_of_their_tier() -> None:
-    tiers = (TokenPrices(100, usd("6"), usd("20"), Decimal(0)), TokenPrices(0, usd("3"), usd("15"), Decimal(0)))
+    tiers = (TokenPrices(100, usd("6"), usd("20"), *NO_CACHE), TokenPrices(0, usd("3"), usd("15"), *NO_CACHE))
     assert CallCost(tiers).of(Mix(100, 10)) == usd("450")
     assert CallCost(tiers).of(Mix(101, 10)) == usd("806")
 

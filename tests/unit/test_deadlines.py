@@ -3,19 +3,25 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.builders import MODEL
 
+from trivet_tasks.call_times import call_time
+from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import DEFAULTS, Latency
 from trivet_worker.run.calls import FALLBACK_RESERVE_S, attempt_timeout_s, is_full_time
 
 NOW = 1_000.0
+SHORT = DispatchedJob("j", 1, input_estimate=100, max_tokens=50)
 
 
 def timeout(
     latency: Latency, *, spent: float = 0.0, left: float | None = None, reserve: float = 0.0, **terms: object
 ) -> float:
+    of_class = DEFAULTS[latency].model_copy(update=terms)
     return attempt_timeout_s(
         latency,
-        DEFAULTS[latency].model_copy(update=terms),
+        of_class,
+        call_time({latency: of_class}, latency, MODEL, SHORT),
         spent_s=spent,
         deadline_at=None if left is None else NOW + left,
         now=NOW,
@@ -37,8 +43,8 @@ def test_a_class_has_its_timeout_as_far_as_budget_and_deadline_go(latency: Laten
 
 def test_a_class_without_a_timeout_leaves_time_for_another_route() -> None:
     assert timeout(Latency.BATCH, attempt_timeout_s=None) == 15
-    assert timeout(Latency.BATCH, attempt_timeout_s=None, budget_s=8) == 4
-    assert timeout(Latency.BATCH, attempt_timeout_s=None, budget_s=8, spent=6) == 2
+    assert timeout(Latency.BATCH, attempt_timeout_s=None, budget_s=40) == 20
+    assert timeout(Latency.BATCH, attempt_timeout_s=None, budget_s=40, spent=38) == 2
 
 
 def test_realtime_keeps_a_reserve_for_one_fallback() -> None:
@@ -63,8 +69,9 @@ def test_realtime_with_a_timeout_of_its_own_keeps_to_it() -> None:
     [(Latency.REALTIME, 0.75), (Latency.BATCH, 7.5), (Latency.ASYNC, 60), (Latency.DEFERRED, 300)],
 )
 def test_a_call_cut_short_says_nothing_of_its_route(latency: Latency, half: float) -> None:
-    assert is_full_time(half, DEFAULTS[latency])
-    assert not is_full_time(half - 0.01, DEFAULTS[latency])
+    allowed = call_time(DEFAULTS, latency, MODEL, SHORT)
+    assert is_full_time(half, allowed)
+    assert not is_full_time(half - 0.01, allowed)
 
 
 @given(

@@ -18,9 +18,12 @@ from trivet_routing.liveness.process_impairments import ProcessImpairments
 from trivet_routing.permits import BreakerView
 from trivet_routing.retry_policy import longest_backoff_s
 from trivet_routing.route_choice import Candidate
+from trivet_routing.route_directory import USUAL_SHARE
 from trivet_scheduler.dispatch import LOOK_FURTHER
 from trivet_store.database.engine import Store
+from trivet_store.reports.attempts import UsedOutput
 from trivet_store.steps import ClaimedJob, End, GoOn, Next, Wait
+from trivet_tasks.call_times import call_time
 from trivet_tasks.catalog import known as catalogued
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.latency import DEFAULTS, Latency
@@ -47,12 +50,14 @@ def decisions(*candidates: Candidate) -> Decisions:
     return deciding_over(FixedDirectory(candidates))
 
 
-def deciding_over(routes: FixedDirectory, origin: str = "", *, impaired: bool = False) -> Decisions:
+def deciding_over(
+    routes: FixedDirectory, origin: str = "", *, impaired: bool = False, settings: Settings = SETTINGS
+) -> Decisions:
     """Decisions of a worker that is the only one, as the leases of the directory have it, unless it has another origin."""
     impairments = RouteImpairments(logging.getLogger("test"))
     if impaired:
         impairments.begin(HERE, "network", "It gets no call out.")
-    return Decisions(routes, SETTINGS, PROCESS_IMPAIRMENTS, Witness(routes, origin, impairments))
+    return Decisions(routes, settings, PROCESS_IMPAIRMENTS, Witness(routes, origin, impairments))
 
 
 def here(**terms: Any) -> Candidate:
@@ -183,24 +188,76 @@ def test_a_timeout_is_held_against_the_route_only_where_the_answer_could_have_co
     of_answer_s: float, timeout_s: float, signal: HealthSignal
 ) -> None:
     assert TERMS.attempt_timeout_s == 15
-    release = release_of(CallResult(asked(tokens_in(of_answer_s), timeout_s), LATE, timeout_s), SETTINGS)
+    release = release_of(CallResult(asked(tokens_in(of_answer_s), timeout_s), LATE, timeout_s))
     assert release.signal is signal
-    assert release.took_s == (TERMS.budget_s if signal is HealthSignal.FAILED else 0.0), "a short one is no sample"
+    assert (release.took_s, release.late) == ((30.0, True) if signal is HealthSignal.FAILED else (0.0, False)), (
+        "a short one is no sample"
+    )
     assert (release.used_input, release.used_output) == (release.permit.input_tokens, release.permit.output_tokens)
 
 
+CAPPED = Settings.model_validate({"classes": {"batch": {"attempt_timeout_s": 15}}})
+
+
+def after_timeout(
+    store: Store,
+    of_answer_s: float,
+    used_share: float = USUAL_SHARE,
+    settings: Settings = CAPPED,
+    took_s: float = 15.0,
+    **job: Any,
+) -> Next | None:
+    """Return the next step of a job after its call ran out of time; another route is free."""
+    routes = FixedDirectory([here(), route(ELSEWHERE)], store=store)
+    routes.lengths.learn([UsedOutput(1, MODEL, "batch", 1_000, round(1e6 * used_share), 1_000_000)])
+    one = asked(tokens_in(of_answer_s), 15.0, **job)
+    allowed = call_time(settings.classes, Latency.BATCH, MODEL, one.job)
+    (step,) = deciding_over(routes, settings=settings).next_steps(
+        [CallResult(replace(one, allowed=allowed), LATE, took_s)]
+    )
+    return step
+
+
+def test_a_job_that_cannot_be_answered_within_the_cap_ends_after_its_first_call(store: Store) -> None:
+    step = after_timeout(store, 40.0)
+    assert isinstance(step, End)
+    assert (step.state, step.outcome) == (JobState.FAILED, Outcome.TIMEOUT)
+    assert step.error is not None
+    assert "class batch ends after 15 s; use latency async, or at most " in step.error
+    assert step.error.endswith("; it is not tried again)")
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"settings": SETTINGS},
+        {"of_answer_s": 14.0},
+        {"used_share": 0.1},
+        {"took_s": 9.0},
+    ],
+    ids=["no cap", "it fits", "answers of its kind are short", "it stalled"],
+)
+def test_a_timeout_that_was_not_to_be_foreseen_sends_the_job_on(store: Store, how: dict[str, Any]) -> None:
+    step = after_timeout(store, **{"of_answer_s": 40.0, **how})
+    assert isinstance(step, GoOn)
+    assert step.route == ELSEWHERE
+
+
+def test_a_round_lasts_for_two_calls_of_the_time_that_the_job_needs(store: Store) -> None:
+    second = after_timeout(store, 40.0, settings=SETTINGS, spent_s=31.0)
+    assert isinstance(second, GoOn), "the class alone allows 30 s"
+
+
 def test_a_call_that_was_cut_short_by_the_deadline_says_nothing_of_its_route() -> None:
-    release = release_of(CallResult(asked(1, 2.0, full_time=False), LATE, 2.0), SETTINGS)
+    release = release_of(CallResult(asked(1, 2.0, full_time=False), LATE, 2.0))
     assert (release.signal, release.took_s) == (HealthSignal.NEUTRAL, 0.0)
 
 
 @pytest.mark.parametrize("outcome", [Outcome.INVALID, Outcome.AMBIGUOUS])
 def test_a_route_that_refuses_the_plainest_request_is_unusable_for_the_model(outcome: Outcome) -> None:
     refused = Failure(outcome, "400")
-    assert (
-        release_of(CallResult(asked(1, 5.0, probe=True), refused, 0.1), SETTINGS).signal is HealthSignal.UNUSABLE_MODEL
-    )
-    assert release_of(CallResult(asked(1, 5.0), refused, 0.1), SETTINGS).signal is HealthSignal.NEUTRAL
+    assert release_of(CallResult(asked(1, 5.0, probe=True), refused, 0.1)).signal is HealthSignal.UNUSABLE_MODEL
+    assert release_of(CallResult(asked(1, 5.0), refused, 0.1)).signal is HealthSignal.NEUTRAL
 
 
 @pytest.mark.parametrize(
@@ -215,7 +272,7 @@ def test_a_route_that_refuses_the_plainest_request_is_unusable_for_the_model(out
     ],
 )
 def test_a_probe_is_judged_but_no_sample_of_how_fast_jobs_are(result: Answer | Failure, signal: HealthSignal) -> None:
-    release = release_of(CallResult(asked(1, 5.0, probe=True), result, 5.0), SETTINGS)
+    release = release_of(CallResult(asked(1, 5.0, probe=True), result, 5.0))
     assert (release.signal, release.took_s) == (signal, 0.0)
 
 
@@ -229,7 +286,7 @@ def test_a_hedge_that_came_too_late_gives_its_permit_back_unused() -> None:
     late = CallResult(
         call(1), Failure(Outcome.CANCELLED, "another call had answered"), 0.0, called=False, decides=False
     )
-    release = release_of(late, SETTINGS)
+    release = release_of(late)
     assert (release.signal, release.used_input, release.used_output) == (HealthSignal.UNUSED, 0, 0)
 
 
@@ -357,13 +414,13 @@ def test_each_job_behind_the_blocked_ones_is_given_out_once(place: Place) -> Non
 
 def test_a_fault_of_trivets_own_says_nothing_of_the_route() -> None:
     failure = Failure(Outcome.SERVER_ERROR, "a fault of Trivet's own: KeyError", own_fault=True)
-    release = release_of(CallResult(call(1), failure, 1.0), SETTINGS)
+    release = release_of(CallResult(call(1), failure, 1.0))
     assert release.signal is HealthSignal.NEUTRAL
     assert release.used_output == call(1).job.permit.output_tokens
 
 
 def test_an_answer_without_usage_takes_what_is_likely_from_the_limits() -> None:
-    release = release_of(CallResult(call(1), Answer(b"{}", "end_turn", None, None), 1.0), SETTINGS)
+    release = release_of(CallResult(call(1), Answer(b"{}", "end_turn", None, None), 1.0))
     assert (release.signal, release.used_input) == (HealthSignal.GOOD, call(1).job.input_estimate)
 
 

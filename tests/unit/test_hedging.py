@@ -17,6 +17,7 @@ from trivet_routing.permits import Quota
 from trivet_routing.route_directory import RouteDirectory
 from trivet_store.cluster import registry
 from trivet_store.database.engine import Store
+from trivet_tasks.call_times import CallTime
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import StoreUnavailable
@@ -46,7 +47,7 @@ class Script(FakeCaller):
         self._ends: dict[str, asyncio.Future[Answer | Failure]] = {}
 
     async def call(
-        self, body: object, model: str, attempt_id: str, timeout_s: float, purpose: object = None
+        self, body: object, model: str, attempt_id: str, limits: object, purpose: object = None
     ) -> Answer | Failure:
         end: asyncio.Future[Answer | Failure] = asyncio.get_running_loop().create_future()
         self._ends[attempt_id] = end
@@ -285,7 +286,7 @@ class Hedge:
         (job,) = self.sql.take(lease, self.sql.dispatch(1, FIRST), route=FIRST)
         first = replace(
             call(1), job=job._replace(round=job.round._replace(tried=tried)), route=SETTINGS.routes[FIRST], timeout_s=60.0,
-            born_at=time.monotonic() - ago_s,
+            allowed=CallTime(30, 60), born_at=time.monotonic() - ago_s,
         )  # fmt: skip
         first.wait_group.add(1)
         return first
@@ -341,7 +342,7 @@ def test_a_hedge_has_a_route_a_permit_and_a_row_of_its_own(hedge: Hedge) -> None
     assert second.hedge_after_s is None, "one hedge is enough"
     assert 0 < second.timeout_s <= 40, "it ends when the first call does"
     back = CallResult(second, Failure(Outcome.CANCELLED, "lost"), 0.1, decides=False)
-    hedge.world.limits.release(SECOND, MODEL, Latency.REALTIME, second.quota, [release_of(back, SETTINGS)])
+    hedge.world.limits.release(SECOND, MODEL, Latency.REALTIME, second.quota, [release_of(back)])
     assert hedge.in_flight() == 0, "what its result gives back is the permit it took"
 
 
@@ -356,7 +357,7 @@ def test_a_hedge_that_had_little_time_says_nothing_of_its_route(
     (second,) = hedge.joined
     assert second.full_time is full
     late = CallResult(second, Failure(Outcome.TIMEOUT, "no answer"), second.timeout_s)
-    release = release_of(late, SETTINGS)
+    release = release_of(late)
     assert (release.signal, release.took_s) == (signal, 60.0 if full else 0.0)
 
 

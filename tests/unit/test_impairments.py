@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from trivet.admin.impairments import Impairment, ImpairmentKind, Processes, impairments
+from trivet.client.impairments import Impairment, ImpairmentKind, Processes, impairments
 from trivet_routing.liveness.process_impairments import IS_STOPPING, Announced
 from trivet_store.cluster.leases import SCHEDULER, Lease, Silent
 
@@ -41,7 +41,7 @@ def test_nothing_is_wrong_with_a_scheduler_and_a_worker_for_each_lane() -> None:
 def test_no_scheduler_is_wrong_whoever_else_lives() -> None:
     (one,) = found(schedulers=())
     assert (one.kind, one.concerns(["realtime"]), one.concerns(["bulk"])) == (ImpairmentKind.SCHEDULER, True, True)
-    assert one.text.endswith("Start one: trivet scheduler")
+    assert one.text.endswith("Start one: trivet scheduler, or all of it: trivet up")
     assert kinds(found([], ())) == [("scheduler", "scheduler"), ("lane", "realtime"), ("lane", "bulk")]
 
 

@@ -16,9 +16,10 @@ ELSEWHERE = ["redis://:pass@redis.internal:6379/0", "rediss://10.0.0.7", "redis:
 SENTINELS = "sentinel://{}:26379;sentinel://127.0.0.1:26380/0?master_name=m"
 
 
-def settings(folder: Path, url: str = "", more: str = "") -> Settings:
+def settings(folder: Path, url: str = "", more: str = "", *, cache: bool = True) -> Settings:
     path = folder / "trivet.toml"
-    path.write_text(f'[redis]\nurl = "{url}"\n{more}', encoding="utf-8")
+    text = f'[redis]\nurl = "{url}"\n[cache]\nenabled = {str(cache).lower()}\n{more}'
+    path.write_text(text, encoding="utf-8")
     return load_settings(path)
 
 
@@ -26,6 +27,7 @@ def settings(folder: Path, url: str = "", more: str = "") -> Settings:
 def test_on_one_machine_it_is_made_once_and_only_its_user_reads_it(tmp_path: Path, url: str) -> None:
     found = settings(tmp_path, url)
     key = read_key(found)
+    assert key is not None
     path = tmp_path / ".trivet" / FILE_NAME
     assert len(key) == 64
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -45,8 +47,15 @@ def test_where_redis_is_elsewhere_it_must_be_named(tmp_path: Path, url: str) -> 
     assert not (tmp_path / ".trivet").exists()
 
 
-def test_without_a_cache_nothing_is_signed(tmp_path: Path) -> None:
-    check_key(settings(tmp_path, ELSEWHERE[0], "[cache]\nenabled = false\n"))
+def test_with_the_cache_off_a_key_is_made_where_it_can_be_and_never_demanded(tmp_path: Path) -> None:
+    elsewhere = settings(tmp_path, ELSEWHERE[0], cache=False)
+    check_key(elsewhere)
+    assert read_key(elsewhere) is None
+    here = settings(tmp_path, cache=False)
+    assert len(read_key(here) or b"") == 64, "a request may ask for the cache"
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / ".trivet").write_text("a file, no folder", encoding="ascii")
+    assert read_key(settings(tmp_path / "other", cache=False)) is None
 
 
 def test_it_is_read_from_a_file_beside_the_configuration_or_from_a_variable(
@@ -98,7 +107,7 @@ def test_where_none_can_be_written_it_is_said_with_a_way_out(tmp_path: Path) -> 
 def test_many_that_need_it_at_once_have_the_same(tmp_path: Path) -> None:
     found = settings(tmp_path)
     start = threading.Barrier(8)
-    keys: list[bytes] = []
+    keys: list[bytes | None] = []
     made: list[bool] = []
 
     def need() -> None:

@@ -63,9 +63,9 @@ def test_rows_come_in_their_order(file: Path) -> None:
 
 def test_each_job_is_handed_on_once_as_it_is_checked(file: Path) -> None:
     write(file, row(key="a"), row("Other"), row(key="a"), b"{}\n", row(key="b"), row(key="b"))
-    given: list[str | None] = []
-    found = check(file, skip_bad=True, each=lambda job: given.append(job.key))
-    assert given == ["a", None, "b"]
+    given: list[tuple[str | None, int]] = []
+    found = check(file, skip_bad=True, each=lambda job, line: given.append((job.key, line)))
+    assert given == [("a", 1), (None, 2), ("b", 5)]
     assert (found.rows, found.repeated, found.bad) == (5, 2, 1)
 
 
@@ -173,11 +173,21 @@ def test_a_key_with_two_requests(file: Path) -> None:
     assert [job.key for job in read_file(found, SETTINGS, DEFAULTS)] == ["a", "b"]
 
 
-def test_a_key_belongs_to_its_tenant(file: Path) -> None:
+def test_a_key_names_a_line_of_the_file_and_with_dedupe_belongs_to_its_tenant(file: Path) -> None:
     write(file, row("one", key="a", tenant="x"), row("two", key="a", tenant="y"), row("three", key="a"))
-    assert (check(file).rows, check(file).repeated) == (3, 0)
-    write(file, row("one", key="a", tenant="x"), row("two", key="a", tenant="x"))
     assert "line 2: key: an earlier line has the same key" in str(refused(file))
+    found = check(file, dedupe=True)
+    assert (found.rows, found.repeated, len(list(read_file(found, SETTINGS, DEFAULTS)))) == (3, 0, 3)
+    write(file, row("one", key="a", tenant="x"), row("two", key="a", tenant="x"))
+    assert "line 2: key: an earlier line has the same key" in str(refused(file, dedupe=True))
+
+
+def test_the_digest_is_of_the_text_whatever_the_file_is_called(tmp_path: Path) -> None:
+    lines = [row(f"Text {number}") for number in range(50)]
+    plain = check(write(tmp_path / "a.jsonl", *lines)).digest
+    assert check(write(tmp_path / "b.jsonl.gz", gzip.compress(b"".join(lines)))).digest == plain
+    assert check(write(tmp_path / "c.jsonl", *lines, b'{"prompt": "one more"}')).digest != plain
+    assert check(write(tmp_path / "d.jsonl", *lines[::-1])).digest != plain
 
 
 def test_a_repeated_row_is_counted_and_left_in(file: Path) -> None:
@@ -333,7 +343,7 @@ def test_what_gzip_compressed_is_read_whatever_it_is_called(tmp_path: Path, endi
     assert all(0 < share <= 1 for share in shares)
 
 
-@pytest.mark.parametrize("content", [gzip.compress(row() * 900)[:-20], b"\x1f\x8bnot really"])
+@pytest.mark.parametrize("content", [gzip.compress(row() * 900)[:-20], b"\x1f\x8bnot really"], ids=["cut", "no gzip"])
 def test_a_damaged_gzip_file_is_told(file: Path, content: bytes) -> None:
     error = refused(write(file, content))
     assert error.message == f"{file}: is compressed with gzip, and cut off or damaged."

@@ -12,6 +12,7 @@ DAY = 86_400
     ("latency", "budget", "timeout", "rounds", "pauses", "deadline", "order"),
     [
         ("realtime", 3, None, 1, None, 3, "latency"),
+        ("interactive", 300, 30, 2, (0.1, 1), 300, "latency"),
         ("batch", 30, 15, 8, (1, 60), None, "cost"),
         ("async", 300, 120, 8, (2, 300), DAY, "cost"),
         ("deferred", 1_200, 600, 8, (10, 900), DAY, "cost"),
@@ -31,6 +32,7 @@ def test_each_class_has_its_terms_and_a_lane() -> None:
     assert set(DEFAULTS) == set(Latency)
     assert {latency: latency.lane for latency in Latency} == {
         Latency.REALTIME: "realtime",
+        Latency.INTERACTIVE: "realtime",
         Latency.BATCH: "bulk",
         Latency.ASYNC: "bulk",
         Latency.DEFERRED: "bulk",
@@ -42,9 +44,9 @@ def test_one_silent_route_leaves_time_for_another() -> None:
         assert (terms.attempt_timeout_s or 0) <= terms.budget_s / 2
 
 
-def test_quicker_classes_get_the_larger_share_and_realtime_goes_alone() -> None:
+def test_quicker_classes_get_the_larger_share_and_those_of_the_realtime_lane_go_alone() -> None:
     assert sorted(Latency, key=lambda latency: -DEFAULTS[latency].share) == list(Latency)
-    assert DEFAULTS[Latency.REALTIME].chunk_jobs == 1
+    assert DEFAULTS[Latency.REALTIME].chunk_jobs == DEFAULTS[Latency.INTERACTIVE].chunk_jobs == 1
 
 
 @pytest.mark.parametrize(

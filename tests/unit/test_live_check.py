@@ -189,7 +189,8 @@ def test_wrong_usage_exits_with_2(account: Account, arguments: tuple[str, ...], 
     assert said in done.err
 
 
-def test_without_a_route_there_is_nothing_to_check() -> None:
+def test_without_a_route_there_is_nothing_to_check(folder: Path) -> None:
+    (folder / "trivet.toml").touch()
     done = trivet("routes", "check")
     assert done.code == 2
     assert "no route is configured" in done.err

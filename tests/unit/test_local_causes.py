@@ -17,7 +17,7 @@ from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.outcomes import Outcome
 from trivet_worker.adapters import build_caller, http
 from trivet_worker.adapters.credentials import process_token
-from trivet_worker.adapters.protocol import Answer, Caller, Credentials, Failure, LocalCause
+from trivet_worker.adapters.protocol import Answer, Caller, CallLimits, Credentials, Failure, LocalCause
 
 BODY = b'{"max_tokens": 10, "messages": [{"role": "user", "content": "Hello."}]}'
 MODEL = "claude-haiku-4-5"
@@ -39,7 +39,7 @@ def route(base_url: str = "", **more: Any) -> RouteSettings:
 
 
 def call(settings: RouteSettings, timeout_s: float = 20.0) -> Failure:
-    failure = with_caller(settings, lambda caller: caller.call(BODY, MODEL, "attempt-1", timeout_s))
+    failure = with_caller(settings, lambda caller: caller.call(BODY, MODEL, "attempt-1", CallLimits(timeout_s)))
     assert isinstance(failure, Failure), failure
     assert KEY not in failure.message
     return failure
@@ -111,7 +111,7 @@ def test_a_certificate_of_nobody(tmp_path: Path) -> None:
         server = await asyncio.start_server(Listener(b"").serve, "127.0.0.1", 0, ssl=context)
         settings = route(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}")
         async with server:
-            return await worked(settings, lambda caller: caller.call(BODY, MODEL, "attempt-1", 20.0))
+            return await worked(settings, lambda caller: caller.call(BODY, MODEL, "attempt-1", CallLimits(20.0)))
 
     failure = asyncio.run(run())
     assert isinstance(failure, Failure)
@@ -140,7 +140,7 @@ def test_a_short_call_into_nothing_is_no_timeout_of_the_provider(swallowing_port
 def test_a_short_call_that_the_provider_leaves_hanging_is_one(simulator: SimulatorProcess) -> None:
     async def twice(caller: Caller) -> list[Outcome]:
         simulator.control.fault("anthropic", "hang")
-        calls = [await caller.call(BODY, MODEL, f"attempt-{number}", 0.6) for number in range(2)]
+        calls = [await caller.call(BODY, MODEL, f"attempt-{number}", CallLimits(0.6)) for number in range(2)]
         return [call.outcome for call in calls if isinstance(call, Failure) and call.local_cause is None]
 
     assert with_caller(route(simulator.endpoints.anthropic), twice) == [Outcome.TIMEOUT] * 2
@@ -177,10 +177,10 @@ def test_the_way_is_not_tested_on_a_connection_that_was_kept() -> None:
         listener = Listener(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(answer), answer))
         server = await asyncio.start_server(listener.serve, "127.0.0.1", 0)
         caller = build_caller(route(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", stream=False))
-        first = await caller.call(BODY, MODEL, "attempt-1", 20.0)
+        first = await caller.call(BODY, MODEL, "attempt-1", CallLimits(20.0))
         server.close()  # it takes no further connections; the first one stays
         reached = await caller.reach(10.0)
-        second = await caller.call(BODY, MODEL, "attempt-2", 20.0)
+        second = await caller.call(BODY, MODEL, "attempt-2", CallLimits(20.0))
         await caller.close()
         return first, reached, second
 
@@ -293,7 +293,7 @@ def test_a_key_is_known_to_be_another_than_the_refused_one(simulator: SimulatorP
 
     async def run(caller: Caller) -> list[bool]:
         seen = [(await caller.credentials()).renewed]
-        await caller.call(BODY, MODEL, "attempt-1", 20.0)
+        await caller.call(BODY, MODEL, "attempt-1", CallLimits(20.0))
         seen.append((await caller.credentials()).renewed)
         key.write_text("two")
         seen.append((await caller.credentials()).renewed)

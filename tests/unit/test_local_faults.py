@@ -14,7 +14,7 @@ from tests.timing import MovedClock, moved_clock
 from trivet_routing.permits import Change
 from trivet_store.cluster.leases import Lease
 from trivet_tasks.config.route_settings import RouteSettings
-from trivet_tasks.config.settings import HealthSettings, Settings
+from trivet_tasks.config.settings import HealthSettings
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.outcomes import HealthSignal, Outcome, Scope
 from trivet_tasks.states import RouteState
@@ -164,7 +164,7 @@ def test_what_a_failure_says_of_the_route_depends_on_whether_others_serve_it(
 def signal_with(workers: FixedDirectory, result: Answer | Failure) -> HealthSignal:
     one = call_result(result)
     local = Witness(workers, HERE, RouteImpairments(logging.getLogger("test"))).local(one)
-    return release_of(one, Settings(), local=local).signal
+    return release_of(one, local=local).signal
 
 
 def test_a_job_goes_back_to_its_route_only_where_another_worker_of_its_lane_takes_it() -> None:

@@ -27,7 +27,7 @@ from tests.wires import (
 
 from trivet_tasks.outcomes import Outcome, Usage
 from trivet_worker.adapters.headers import MAX_WAIT_S
-from trivet_worker.adapters.protocol import Answer, Failure
+from trivet_worker.adapters.protocol import Answer, CallLimits, Failure
 
 pytestmark = pytest.mark.usefixtures("no_credentials")
 
@@ -291,7 +291,7 @@ def test_the_connection_of_a_call_that_is_aborted_is_dropped() -> None:
             head = response(b"", content_length=str(10**9))
             provider.reply = [head, *([bytes(2**20)] * 300)]
             settings = settings_of("anthropic", provider.url, stream=False)
-            result = await worked(settings, lambda caller: caller.call(BODY, MODELS["anthropic"], "a", 30))
+            result = await worked(settings, lambda caller: caller.call(BODY, MODELS["anthropic"], "a", CallLimits(30)))
             return result, provider.sent
 
     result, sent = asyncio.run(run())

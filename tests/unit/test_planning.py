@@ -19,12 +19,12 @@ from trivet_tasks.prices.price_book import Tariff, TokenPrices
 
 D = Decimal
 MODEL = "claude-sonnet-4-6"  # 55 output tokens a second by the table of models
-PLAIN = Tariff((TokenPrices(-1, D("0.000003"), D("0.000015"), D("0.0000003")),))
-DEARER = Tariff((TokenPrices(-1, D("0.0000033"), D("0.0000165"), D("0.00000033")),))
+PLAIN = Tariff((TokenPrices(-1, D("0.000003"), D("0.000015"), D("0.0000003"), D("0.00000375"), D("0.000006")),))
+DEARER = Tariff((TokenPrices(-1, D("0.0000033"), D("0.0000165"), D("0.00000033"), D("0.000004125"), D("0.0000066")),))
 BY_LENGTH = Tariff(
     (
-        TokenPrices(100_000, D("0.0000005"), D("0.0000025"), D("0.00000005")),
-        TokenPrices(-1, D("0.0000001"), D("0.0000005"), D("0.00000001")),
+        TokenPrices(100_000, D("0.0000005"), D("0.0000025"), D("0.00000005"), D("0.000000625"), D("0.000001")),
+        TokenPrices(-1, D("0.0000001"), D("0.0000005"), D("0.00000001"), D("0.000000125"), D("0.0000002")),
     )
 )
 NO_PRICE = Tariff((), "no list has one")

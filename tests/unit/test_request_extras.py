@@ -18,7 +18,7 @@ from trivet_tasks.latency import Latency
 from trivet_tasks.requests.features import CLOUDS, lacks, takes_beta
 from trivet_tasks.requests.reading import parse_request
 from trivet_tasks.requests.request_body import BATCH_ONLY
-from trivet_worker.adapters.protocol import Caller
+from trivet_worker.adapters.protocol import Caller, CallLimits
 
 NOW = 1_764_460_800.0  # 2025-11-30
 pytestmark = pytest.mark.usefixtures("no_credentials")
@@ -269,7 +269,7 @@ def sent(wire: str, *jobs: JobSpec) -> list[tuple[dict[str, str], Any]]:
 
     async def each(caller: Caller) -> None:
         for number, job in enumerate(jobs):
-            await caller.call(job.body, "claude-x", f"attempt-{number}", 30)
+            await caller.call(job.body, "claude-x", f"attempt-{number}", CallLimits(30))
 
     settings = {"provider": wire, "region": "us-east-1", "project": "p", "api_key": f"env:{KEY_VARIABLE}"}
     return [(headers, orjson.loads(body)) for _, headers, body in listened(settings, each).requests]

@@ -26,7 +26,7 @@ from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import DEFAULTS, Latency
 from trivet_tasks.requests.reading import OWN_FIELDS, RequestReader, parse_request, parse_requests
-from trivet_tasks.requests.request_body import BETA_FIELDS, BODY_FIELDS, REFUSED_FIELDS
+from trivet_tasks.requests.request_body import BETA_FIELDS, BODY_FIELDS, REFUSED_FIELDS, as_submitted
 
 NOW = 1_800_000_000.0
 SETTINGS = Settings()
@@ -55,7 +55,7 @@ class TestTaken:
         assert json.loads(job.body) == {"max_tokens": 100, "messages": [{"role": "user", "content": "Hello"}]}
         assert (job.key, job.deadline_at, job.not_before, job.tenant) == (None, None, None, None)
         assert (job.tags, job.residency, job.compliance, job.features) == ({}, (), (), ())
-        assert job.cache is True
+        assert (job.cache, job.cache_key) == (False, None)
         assert job.warnings == ()
         assert job.input_estimate >= 1
 
@@ -63,10 +63,10 @@ class TestTaken:
         job = parse(
             request(
                 key="doc 17", latency="deferred", deadline=60, tags={"team": "legal", "empty": ""}, residency="eu",
-                compliance=["soc2", "hipaa", "soc2"], tenant="acme", not_before=10, cache=False,
+                compliance=["soc2", "hipaa", "soc2"], tenant="acme", not_before=10, cache=True,
             )
         )  # fmt: skip
-        assert (job.key, job.latency, job.tenant, job.cache) == ("doc 17", Latency.DEFERRED, "acme", False)
+        assert (job.key, job.latency, job.tenant, job.cache) == ("doc 17", Latency.DEFERRED, "acme", True)
         assert (job.deadline_at, job.not_before) == (NOW + 60, NOW + 10)
         assert (job.residency, job.compliance) == (("eu",), ("hipaa", "soc2"))
         assert job.tags == {"team": "legal", "empty": ""}
@@ -122,6 +122,45 @@ class TestTaken:
         job = parse({"model": "claude-haiku-4-5", "latency": "async", **body})
         assert json.loads(job.body) == body
 
+    def test_metadata_stays_here_but_for_the_user_that_the_provider_is_told(self) -> None:
+        metadata = {"row": 7, "path": ["ü", None, 1.5], "nested": {"b": 1, "a": 2}}
+        job = parse(request(metadata=metadata))
+        assert json.loads(job.metadata or "") == metadata
+        assert list(json.loads(job.metadata or "")["nested"]) == ["b", "a"], "in the order it was given"
+        assert (job.body, job.fingerprint) == (parse(request()).body, parse(request()).fingerprint)
+        told = parse(request(metadata={"user_id": "u-1", "row": 7}))
+        assert json.loads(told.body)["metadata"] == {"user_id": "u-1"}
+        assert told.fingerprint == parse(request(metadata={"user_id": "u-1"})).fingerprint != job.fingerprint
+        assert "path" not in repr(job)
+        assert (parse(request()).metadata, parse(request(metadata={})).metadata) == (None, "{}")
+
+    @pytest.mark.parametrize(
+        ("metadata", "words"),
+        [
+            ([1], "metadata: must be an object, is a list."),
+            ({"user_id": 7}, "metadata.user_id: must be a string, is 7."),
+            ({"a": [{"b": object()}]}, "metadata.a[0].b: "),
+            ({"a": math.nan}, "metadata.a: must be a finite number, is nan."),
+            ({7: "x"}, "metadata: holds a key that is not a string: 7."),
+            ({"a": "x" * 17_000}, "metadata: may have at most 16,384 bytes as JSON, has 17,008."),
+        ],
+    )
+    def test_metadata_that_is_no_json_or_too_large_is_refused(self, metadata: Any, words: str) -> None:
+        assert words in str(refused(request(metadata=metadata)))
+
+    def test_a_request_comes_back_as_it_was_submitted(self) -> None:
+        given = request(
+            betas=["context-1m-2025-08-07"],
+            metadata={"user_id": "u", "row": 7},
+            extra_headers={"x-note": "n"},
+            extra_body={"new_field": {"a": 1}},
+        )
+        settings = SETTINGS.model_copy(update={"routes": {"a": RouteSettings(provider="anthropic")}})
+        job = parse(given, settings=settings)
+        back = as_submitted(json.loads(job.body), job.model, json.loads(job.metadata or "{}"))
+        assert set(back) == {*given, "messages"} - {"prompt"}
+        assert parse(back, settings=settings) == job
+
     def test_a_paused_turn_may_be_sent_back_to_a_model_without_prefill(self) -> None:
         paused = {"role": "assistant", "content": [{"type": "server_tool_use", "id": "s", "name": "web_search"}]}
         assert parse(request(messages=[{"role": "user", "content": "Hi"}, paused]))
@@ -142,6 +181,10 @@ class TestDefaults:
     def test_tags_are_merged(self) -> None:
         job = parse(request(tags={"a": "mine"}), defaults={"tags": {"a": "theirs", "run": "7"}})
         assert job.tags == {"a": "mine", "run": "7"}
+
+    def test_metadata_is_merged(self) -> None:
+        job = parse(request(metadata={"row": 7}), defaults={"metadata": {"row": 0, "user_id": "u"}})
+        assert json.loads(job.metadata or "") == {"row": 7, "user_id": "u"}
 
     def test_a_prompt_replaces_default_messages_and_the_other_way(self) -> None:
         ours = {"model": "claude-sonnet-5-5", "max_tokens": 100}
@@ -319,7 +362,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     (request(model="gpt-4"), "model", "no such model: gpt-4"),
     (request(latency="realtme"), "latency", "Did you mean realtime?"),
     (request(latency="Batch"), "latency", "Did you mean batch?"),
-    (request(latency=3), "latency", "realtime, batch, async or deferred"),
+    (request(latency=3), "latency", "realtime, interactive, batch, async or deferred"),
     (request(max_tokens=None), "max_tokens", "is missing"),
     (request(max_tokens=0), "max_tokens", "is 0"),
     (request(max_tokens=-5), "max_tokens", "is -5"),
@@ -505,18 +548,15 @@ class TestEstimate:
 
 class TestWarnings:
     def test_names_a_class_that_fits(self) -> None:
-        (warning,) = parse(request(max_tokens=4_000)).warnings
-        assert "batch ends after 15 s" in warning
-        assert "latency async allows 120 s" in warning
-
-    def test_nothing_fits(self) -> None:
-        (warning,) = parse(request(max_tokens=128_000, latency="deferred")).warnings
-        assert "no latency class allows that" in warning
-
-    def test_realtime_goes_by_its_budget(self) -> None:
         assert parse(request(max_tokens=100, latency="realtime")).warnings == ()
         (warning,) = parse(request(max_tokens=400, latency="realtime")).warnings
-        assert "realtime ends after 3 s; latency batch allows 15 s" in warning
+        assert "realtime ends after 3 s; use latency interactive, or at most " in warning
+        (warning,) = parse(request(max_tokens=60_000, latency="realtime")).warnings
+        assert "; use latency batch, or at most " in warning
+
+    @pytest.mark.parametrize("latency", ["batch", "async", "deferred"])
+    def test_a_class_without_a_cap_takes_any_length(self, latency: str) -> None:
+        assert parse(request(max_tokens=128_000, latency=latency)).warnings == ()
 
     def test_a_beta_field_without_its_beta(self) -> None:
         edits: dict[str, Any] = {"context_management": {"edits": []}}

@@ -61,7 +61,15 @@ def after(
     claims: int = 1,
 ) -> Next:
     return next_step(
-        job_round, failed, choice, terms, now=now, deadline_at=deadline_at, claims=claims, taken_within_s=15
+        job_round,
+        failed,
+        choice,
+        terms,
+        budget_s=terms.budget_s,
+        now=now,
+        deadline_at=deadline_at,
+        claims=claims,
+        taken_within_s=15,
     )
 
 

@@ -206,19 +206,17 @@ def test_an_open_route_is_never_chosen_whatever_its_wait(order: Order, state: st
 
 # slow for a class
 
-BUDGET_S = DEFAULTS[Latency.BATCH].budget_s
-
 
 @pytest.mark.parametrize(
     ("seen", "last"),
     [
-        (pace(1, BUDGET_S, calls=SLOW_CALLS), True),
-        (pace(1, BUDGET_S - 0.1), False),
-        (pace(1, 9 * BUDGET_S, calls=SLOW_CALLS - 1), False),
-        (pace(1, 9 * BUDGET_S, age_s=SLOW_FOR_S), True),
-        (pace(1, 9 * BUDGET_S, age_s=SLOW_FOR_S + 1), False),
+        (pace(1, calls=SLOW_CALLS, late=1), True),
+        (pace(1, 900, late=5), False),
+        (pace(1, calls=SLOW_CALLS - 1, late=4), False),
+        (pace(1, late=6, age_s=SLOW_FOR_S), True),
+        (pace(1, late=99, age_s=SLOW_FOR_S + 1), False),
     ],
-    ids=["slow", "within its budget", "seen too seldom", "still known", "long ago: tried again"],
+    ids=["slow", "long answers in time", "seen too seldom", "still known", "long ago: tried again"],
 )
 @pytest.mark.parametrize("order", ["latency", "cost", "priority", "weight"])
 def test_a_route_too_slow_for_the_class_comes_last(seen: Pace, last: bool, order: Order) -> None:
@@ -233,16 +231,16 @@ def test_a_route_too_slow_for_the_class_comes_last(seen: Pace, last: bool, order
 
 
 def test_a_slow_route_is_slow_for_its_class_only() -> None:
-    at = breaker(paces={Latency.REALTIME: pace(2, 4), Latency.BATCH: pace(2, 4)})
+    at = breaker(paces={Latency.REALTIME: pace(2, late=9), Latency.BATCH: pace(2, 40)})
     routes = [route("slow", cost="0.1", at=at), route("b")]
     assert names(choose(REALTIME, routes, by("cost", Latency.REALTIME))) == ["b", "slow"]
     assert names(choose(NEEDS, routes, by("cost"))) == ["slow", "b"]
-    unseen = breaker(paces={Latency.DEFERRED: pace(40, 400)})
+    unseen = breaker(paces={Latency.DEFERRED: pace(40, late=9)})
     assert names(choose(NEEDS, [route("slow", cost="0.1", at=unseen), route("b")], by("cost"))) == ["slow", "b"]
 
 
 def test_a_slow_route_takes_work_when_there_is_no_other() -> None:
-    at = breaker(paces={Latency.BATCH: pace(20, 40)})
+    at = breaker(paces={Latency.BATCH: pace(20, late=9)})
     choice = choose(NEEDS, [route("slow", at=at), route("b", drained=True)], by("cost"))
     assert names(choice) == ["slow"]
     assert choice.best(load_of) is not None

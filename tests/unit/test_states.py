@@ -148,10 +148,8 @@ def test_the_scripts_name_each_reason_for_which_there_is_no_permit() -> None:
     assert {*said, *re.findall(r"'(\w+)'", limits)} | SHUT_STATES == set(Denial)
 
 
-def test_the_scripts_know_each_health_signal_and_class() -> None:
+def test_the_scripts_know_each_health_signal() -> None:
     assert words(r"signal == '(\w+)'", "release") - {"unconfirmed"} == set(HealthSignal)
-    (classes,) = re.findall(r"ipairs\(\{ ('realtime'[^}]*)\}", lua("release"))
-    assert re.findall(r"'(\w+)'", classes) == list(Latency)
 
 
 # Python

@@ -8,6 +8,7 @@ MAY = {
     "api/trivet/cli/batch.py": "shows how long ago",
     "api/trivet/config/effective.py": "shows which window holds, without a database",
     "api/trivet/cli/plan.py": "plans without a database",
+    "api/trivet/cli/rehearse.py": "plans without a database",
     "api/trivet/plan/planner.py": "plans without a database",
     "api/trivet/cli/routes.py": "shows how long ago",
     "api/trivet/cli/watching.py": "shows the time",

@@ -13,26 +13,30 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trivet.admin.admin import Admin
-    from trivet.admin.blocked import Blocked, BlockedKind, BlockedReason
     from trivet.admin.budgets import BudgetList, Budgets, BudgetStatus, RaisedBudget
     from trivet.admin.cache import Cache, CacheState, ClearedAnswers
     from trivet.admin.cluster_status import ClusterStatus, ModelStatus, RouteStatus
-    from trivet.admin.costs import CostOverview, CostReport, Costs, Repricing
+    from trivet.admin.controls import ControlChange, Controls
+    from trivet.admin.costs import AnswerLength, CostOverview, CostReport, Costs, Repricing
     from trivet.admin.health import Backlog, Events, FoldedEvent, Health, folded
-    from trivet.admin.impairments import Impairment, ImpairmentKind, idle_words
     from trivet.admin.installation import Configuration, Database, DatabaseState, Pruning, SchemaUpgrade, SchemaVersion
     from trivet.admin.jobs import AttemptBook, Attempts, Batches, BatchStatus, JobLife, Jobs
+    from trivet.admin.route_measure import RouteMeasurement, Spread
     from trivet.admin.route_probe import ProbeResult
     from trivet.admin.routes import DrainedRoute, RemovedRoute, RestoredRoute, RouteLimits, Routes
+    from trivet.client.blocked import Blocked, BlockedKind, BlockedReason, pause_notes
+    from trivet.client.impairments import Impairment, ImpairmentKind, idle_words
     from trivet_routing.liveness.process_impairments import Announced
     from trivet_routing.permits import BreakerView, Pace, RouteUse
     from trivet_routing.response_cache import CacheStats
     from trivet_store.cluster.leases import Lease
     from trivet_store.cluster.registry import Applied, Redefinition
+    from trivet_store.controls import Control, ControlKind
     from trivet_store.events import Drop, Dropped, Event
     from trivet_store.jobs.batches import Progress
     from trivet_store.reports.attempts import AttemptFate, JobCount, RouteAttempts
     from trivet_store.reports.backlog import BatchBacklog, ClassBacklog, RouteBacklog
+    from trivet_store.reports.batch_ends import BatchEnds
     from trivet_store.reports.cost_savings import AnswerSaving, CacheSaving
     from trivet_store.reports.costs import CostRow, Span, Unpriced
     from trivet_store.reports.results import AttemptRow, JobRow, RetryRow
@@ -41,13 +45,14 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "trivet.admin.admin": ("Admin",),
-    "trivet.admin.blocked": ("Blocked", "BlockedKind", "BlockedReason"),
+    "trivet.client.blocked": ("Blocked", "BlockedKind", "BlockedReason", "pause_notes"),
     "trivet.admin.budgets": ("BudgetList", "BudgetStatus", "Budgets", "RaisedBudget"),
     "trivet.admin.cache": ("Cache", "CacheState", "ClearedAnswers"),
     "trivet.admin.cluster_status": ("ClusterStatus", "ModelStatus", "RouteStatus"),
-    "trivet.admin.costs": ("CostOverview", "CostReport", "Costs", "Repricing"),
+    "trivet.admin.controls": ("ControlChange", "Controls"),
+    "trivet.admin.costs": ("AnswerLength", "CostOverview", "CostReport", "Costs", "Repricing"),
     "trivet.admin.health": ("Backlog", "Events", "FoldedEvent", "Health", "folded"),
-    "trivet.admin.impairments": ("Impairment", "ImpairmentKind", "idle_words"),
+    "trivet.client.impairments": ("Impairment", "ImpairmentKind", "idle_words"),
     "trivet.admin.installation": (
         "Configuration",
         "Database",
@@ -57,6 +62,7 @@ _MODULES = {
         "SchemaVersion",
     ),
     "trivet.admin.jobs": ("AttemptBook", "Attempts", "BatchStatus", "Batches", "JobLife", "Jobs"),
+    "trivet.admin.route_measure": ("RouteMeasurement", "Spread"),
     "trivet.admin.route_probe": ("ProbeResult",),
     "trivet.admin.routes": ("DrainedRoute", "RemovedRoute", "RestoredRoute", "RouteLimits", "Routes"),
     "trivet_routing.liveness.process_impairments": ("Announced",),
@@ -65,9 +71,11 @@ _MODULES = {
     "trivet_store.cluster.leases": ("Lease",),
     "trivet_store.cluster.registry": ("Applied", "Redefinition"),
     "trivet_store.jobs.batches": ("Progress",),
+    "trivet_store.controls": ("Control", "ControlKind"),
     "trivet_store.events": ("Drop", "Dropped", "Event"),
     "trivet_store.reports.attempts": ("AttemptFate", "JobCount", "RouteAttempts"),
     "trivet_store.reports.backlog": ("BatchBacklog", "ClassBacklog", "RouteBacklog"),
+    "trivet_store.reports.batch_ends": ("BatchEnds",),
     "trivet_store.reports.cost_savings": ("AnswerSaving", "CacheSaving"),
     "trivet_store.reports.costs": ("CostRow", "Span", "Unpriced"),
     "trivet_store.reports.results": ("AttemptRow", "JobRow", "RetryRow"),
@@ -79,6 +87,7 @@ _MODULE_OF = {name: module for module, names in _MODULES.items() for name in nam
 __all__ = [
     "Admin",
     "Announced",
+    "AnswerLength",
     "AnswerSaving",
     "Applied",
     "AttemptBook",
@@ -87,6 +96,7 @@ __all__ = [
     "Attempts",
     "Backlog",
     "BatchBacklog",
+    "BatchEnds",
     "BatchStatus",
     "Batches",
     "Blocked",
@@ -104,6 +114,10 @@ __all__ = [
     "ClearedAnswers",
     "ClusterStatus",
     "Configuration",
+    "Control",
+    "ControlChange",
+    "ControlKind",
+    "Controls",
     "CostOverview",
     "CostReport",
     "CostRow",
@@ -138,6 +152,7 @@ __all__ = [
     "RouteAttempts",
     "RouteBacklog",
     "RouteLimits",
+    "RouteMeasurement",
     "RouteStatus",
     "RouteUse",
     "Routes",
@@ -145,10 +160,12 @@ __all__ = [
     "SchemaVersion",
     "Span",
     "SpendRate",
+    "Spread",
     "Tally",
     "Unpriced",
     "folded",
     "idle_words",
+    "pause_notes",
 ]
 
 

@@ -8,6 +8,7 @@ from trivet.client.connections import Connected
 if TYPE_CHECKING:
     from trivet.admin.budgets import Budgets
     from trivet.admin.cache import Cache
+    from trivet.admin.controls import Controls
     from trivet.admin.costs import Costs
     from trivet.admin.health import Events, Health
     from trivet.admin.installation import Configuration, Database
@@ -23,11 +24,12 @@ class Admin(Connected):
                 print(budget.name, budget.left_usd)
 
     Args:
-        config: the configuration file; else `TRIVET_CONFIG`, `trivet.toml` here, or the defaults.
+        config: the configuration file; else `TRIVET_CONFIG`, or the nearest `trivet.toml` or running `trivet up`, in this
+            folder or above; else `TRIVET_*` variables.
         settings: settings made elsewhere, instead of a file.
 
     Raises:
-        ConfigError: the configuration is wrong. The database is opened when first used.
+        ConfigError: the configuration is wrong, or there is none. The database is opened when first used.
         StoreUnavailable, SchemaMismatch: by every method that needs the database, if it cannot be used.
     """
 
@@ -58,6 +60,13 @@ class Admin(Connected):
         from trivet.admin.cache import Cache
 
         return Cache(self._connections)
+
+    @cached_property
+    def controls(self) -> "Controls":
+        """Controls: pausing, resuming and prioritizing batches, tenants and latency classes."""
+        from trivet.admin.controls import Controls
+
+        return Controls(self._connections)
 
     @cached_property
     def costs(self) -> "Costs":

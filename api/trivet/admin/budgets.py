@@ -1,16 +1,16 @@
 """Budgets: their status, which of them holds a job, and raising the limit of the current window."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import NamedTuple
 
-from trivet.admin.group import Group, current_operator
+from trivet.admin.group import Group
+from trivet.client.connections import current_operator
 from trivet_routing import budget_headroom
 from trivet_routing.budget_headroom import Balance
 from trivet_store.cluster.registry import RegisteredRoute, registered
-from trivet_store.database.engine import Connection, Store
-from trivet_store.jobs.dispatching import Flow, Head, next_of_batch, waiting_job
+from trivet_store.database.engine import Connection
 from trivet_store.ledger import budgets
 from trivet_store.ledger.budgets import raise_limit
 from trivet_tasks.errors import InvalidRequest
@@ -126,32 +126,6 @@ def statuses(
             if balance.name in holding:
                 held[balance.name] += jobs.jobs
     return tuple(_status(balance, held.get(balance.name, 0)) for balance in found.balances)
-
-
-def holding_job(store: Store, connection: Connection, costs: CostModel, job_id: str) -> str | None:
-    """Return which budget holds a waiting job on every route, for a person; None when none does."""
-    return _holding(store, connection, costs, lambda: waiting_job(connection, job_id))
-
-
-def holding_batch(store: Store, connection: Connection, costs: CostModel, name: str) -> str | None:
-    """Return which budget holds the job of a batch that is next in line; None when none does."""
-    return _holding(store, connection, costs, lambda: next_of_batch(connection, name))
-
-
-def _holding(
-    store: Store, connection: Connection, costs: CostModel, read: Callable[[], tuple[Flow, Head] | None]
-) -> str | None:
-    routes = registered(store, connection)
-    found = budget_headroom.read(connection, store.now(connection), routes, costs)
-    job = read() if found is not None else None
-    if found is None or job is None:
-        return None
-    flow, head = job
-    balances = [found.holding(flow, route, head) for route in routes]
-    if not balances or not all(balances):
-        return None
-    said = balances[0].used_up() if balances[0] else ""
-    return f"{said[0].upper()}{said[1:]}."
 
 
 def _status(balance: Balance, held: int) -> BudgetStatus:

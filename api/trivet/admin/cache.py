@@ -14,7 +14,7 @@ class CacheState(NamedTuple):
     """The response cache at one moment."""
 
     enabled: bool
-    """True if the settings of this process have it on."""
+    """True if requests use it unless they say otherwise, by the settings of this process."""
     stats: CacheStats
     answered_jobs: int
     """Jobs that were answered without a call, since the installation began."""

@@ -8,15 +8,15 @@ from decimal import Decimal
 
 import redis
 
-from trivet.admin.blocked import BlockedReason, blocked_reasons
 from trivet.admin.budgets import statuses
 from trivet.admin.cluster_status import ClusterStatus, ModelStatus, RouteStatus
-from trivet.admin.impairments import Processes, full_disk, impairments, lacking_lanes, read_processes
+from trivet.client.blocked import BlockedReason, blocked_reasons
 from trivet.client.connections import Connections
+from trivet.client.impairments import Processes, full_disk, impairments, lacking_lanes, read_processes
 from trivet_routing.liveness.process_impairments import Announced, announced
 from trivet_routing.permits import BreakerView, Quota, RouteUse
 from trivet_routing.route_directory import RouteSnapshot
-from trivet_store import events
+from trivet_store import controls, events
 from trivet_store.cluster import health
 from trivet_store.cluster.health import HealthRow, LimitRow
 from trivet_store.events import Event
@@ -162,6 +162,7 @@ def read_cluster(connections: Connections) -> ClusterStatus:
         rate = spend_rate(connection, now)
         processes = read_processes(store, connection, settings.leases.ttl_s)
         drops = tuple(events.drops(connection))
+        set_by_hand = tuple(controls.every(connection))
         noted = _Noted(
             {(row.route, row.model): row for row in health.noted(connection)},
             {(row.route, row.models): row for row in health.closed(connection, now)},
@@ -189,6 +190,7 @@ def read_cluster(connections: Connections) -> ClusterStatus:
         silent=processes.silent,
         impairments=impairments(processes, drained, settings.worker.lanes, now, said=shared.announced, server=server),
         dropped=drops,
+        controls=set_by_hand,
     )
 
 

@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from trivet.admin.blocked import BlockedReason
 from trivet.admin.budgets import BudgetStatus
-from trivet.admin.impairments import Impairment, ImpairmentKind, Processes
+from trivet.client.blocked import BlockedReason
+from trivet.client.impairments import Impairment, ImpairmentKind, Processes
 from trivet_routing.limits import FORGOTTEN
 from trivet_routing.liveness.process_impairments import IS_STOPPING, Announced
 from trivet_routing.permits import Pace, Quota
 from trivet_store.cluster.leases import Lease, Silent
+from trivet_store.controls import Control
 from trivet_store.events import Dropped
 from trivet_store.ledger.spending import NOTHING, Spent
 from trivet_store.reports.backlog import ClassBacklog, RouteBacklog
@@ -142,6 +143,8 @@ class ClusterStatus:
     """Impairments of processes and servers."""
     dropped: tuple[Dropped, ...] = ()
     """Counters of messages and answers that were not acted on, since the installation began."""
+    controls: tuple[Control, ...] = ()
+    """Pauses and priorities that operators set."""
 
     @property
     def impairment(self) -> str | None:

@@ -7,8 +7,10 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
 
 from trivet.admin.group import Group
+from trivet_routing.route_directory import ENOUGH_CALLS
 from trivet_store.database.engine import Connection
 from trivet_store.database.postgres import plan_freely
+from trivet_store.reports.attempts import UsedOutput, used_output
 from trivet_store.reports.cost_savings import ANSWERED_BY, AnswerSaving, CacheSaving, answer_savings, cache_savings
 from trivet_store.reports.costs import CostRow, Span, Unpriced, summed, unpriced
 from trivet_store.reports.spend_rate import SpendRate, spend_rate
@@ -16,6 +18,26 @@ from trivet_tasks.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from trivet_store.repricing import Tally
+
+
+LATEST_CALLS = 2_000
+"""Calls whose answers tell the usual length."""
+LATEST_WITHIN_S = 30 * 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerLength:
+    """Lengths of a model's latest answers, in tokens."""
+
+    calls: int
+    used: int
+    allowed: int
+    """Sum of their `max_tokens`."""
+
+    @property
+    def share(self) -> Decimal:
+        """The part of `max_tokens` that they used, 0 to 1."""
+        return min(Decimal(1), Decimal(self.used) / self.allowed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +135,27 @@ class Costs(Group):
             plan_freely(connection)
             span = Span(since, store.now(connection) if until is None else until)
             return _report(connection, by, span, [name for name in by if name in ANSWERED_BY])
+
+    def answer_lengths(self) -> dict[str, AnswerLength]:
+        """Return the lengths of the latest answers by model: of the newest 2,000 calls of the last 30 days.
+
+        Models with too few answers are left out.
+
+            admin.costs.answer_lengths()["claude-sonnet-5-5"].share
+        """
+        store = self._connections.store
+        with store.read() as connection:
+            rows = used_output(connection, store.now(connection) - LATEST_WITHIN_S, LATEST_CALLS)
+        by_model: dict[str, list[UsedOutput]] = defaultdict(list)
+        for row in rows:
+            by_model[row.model].append(row)
+        summed_up = {
+            model: AnswerLength(
+                sum(one.calls for one in of), sum(one.used for one in of), sum(one.allowed for one in of)
+            )
+            for model, of in by_model.items()
+        }
+        return {model: one for model, one in summed_up.items() if one.calls >= ENOUGH_CALLS}
 
     def rate(self) -> SpendRate:
         """Return the present spending in USD per hour, by route and in all.

@@ -1,7 +1,5 @@
-"""The parts that all groups of operations share: their connections, finding a route, the operator's name."""
+"""The parts that all groups of operations share: their connections, finding a route."""
 
-import getpass
-import socket
 from difflib import get_close_matches
 
 from trivet.client.connections import Connections
@@ -31,12 +29,3 @@ def known_route(connections: Connections, name: str) -> RegisteredRoute:
         hint = f"Did you mean {near[0]}?" if near else "`trivet routes` lists them."
         raise NotFound(f"No route is called {name!r}.", hint=hint)
     return known[name]
-
-
-def current_operator() -> str:
-    """Return the user and machine that this process runs as: `anna@build-7`."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        user = "somebody"
-    return f"{user}@{socket.gethostname()}"

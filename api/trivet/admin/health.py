@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 
 from trivet.admin.budgets import BudgetStatus, statuses
 from trivet.admin.group import Group, known_route
-from trivet.admin.impairments import Impairment, read_impairments
 from trivet.client.connections import Connections
+from trivet.client.impairments import Impairment, read_impairments
 from trivet_routing.liveness.process_impairments import Announced, announced
 from trivet_store import events
 from trivet_store.cluster import health, leases, registry

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from typing import NamedTuple
 
-from trivet.admin.group import Group, current_operator
+from trivet.admin.group import Group
+from trivet.client.connections import current_operator
 from trivet.times import ago
 from trivet_store import retention
 from trivet_store.cluster import registry

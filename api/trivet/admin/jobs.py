@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from trivet.admin.blocked import Blocked, blocked_batch, blocked_job, blocked_waiting_job
 from trivet.admin.group import Group
+from trivet.client.blocked import Blocked, blocked_batch, blocked_job
 from trivet.client.connections import Connections
-from trivet.client.jobs import find_by_id, find_by_key, find_newest, find_newest_batches
+from trivet.client.jobs import find_by_id, find_by_key, find_line, find_newest, find_newest_batches
 from trivet_store.jobs import batches, coalescing
 from trivet_store.jobs.batches import Progress
 from trivet_store.reports import backlog, results
@@ -22,7 +22,9 @@ from trivet_store.reports.attempts import (
     attempt_fates,
     job_count,
 )
+from trivet_store.reports.batch_ends import BatchEnds, batch_ends
 from trivet_store.reports.results import AttemptRow, JobRow, RetryRow
+from trivet_tasks.requests.request_body import as_submitted
 from trivet_tasks.states import JobState
 
 
@@ -37,9 +39,9 @@ class JobLife(NamedTuple):
     leader: str | None
     """The id of the job with an equal request whose answer it waits for; None unless it is `coalesced`."""
     blocked: Blocked
-    """The reason why no route takes it now, while it waits."""
+    """The reason why it does not move; empty where it does."""
     request: dict[str, Any] | None
-    """The body of the Messages API, if it was asked for and is still kept."""
+    """The request as `submit` takes it, if it was asked for and is still kept."""
     now: float
     """Time of this reading: seconds since the epoch, by the database's clock."""
 
@@ -68,17 +70,21 @@ class Jobs(Group):
         """
         return tuple(find_newest(self._connections, state=state, batch=batch, limit=limit))
 
-    def by_key(self, key: str, *, tenant: str | None = None) -> JobRow:
-        """Return the job of a tenant's idempotency key.
+    def by_key(self, key: str, *, tenant: str | None = None, batch: str | None = None) -> JobRow:
+        """Return the job of a tenant's idempotency key, or of a request's in a batch.
 
             admin.jobs.by_key("invoice-4711", tenant="acme").id
+            admin.jobs.by_key("page/7", batch="contracts").id
 
         Args:
-            tenant: as in the request; None: the job was submitted without one.
+            tenant: as in the request; None: the job was submitted without one, or, with `batch`, of any tenant.
+            batch: the name of the request's batch; None: a single job, or one of a batch with `dedupe`.
 
         Raises:
             NotFound: there is no such job.
         """
+        if batch is not None:
+            return find_line(self._connections, batch, key, tenant)
         return find_by_key(self._connections, key, tenant)
 
     def life(self, job_id: str, *, request: bool = False) -> JobLife:
@@ -98,11 +104,11 @@ class Jobs(Group):
         with store.read() as connection:
             attempts = results.attempts_of(connection, [job.id])[job.id]
             retries = results.retries_of(connection, job.id)
-            body = results.request_body(connection, job.id) if request else None
+            body = results.request_bodies(connection, [job.id]).get(job.id) if request else None
             leader = coalescing.leader_of(connection, job.id) if job.state == JobState.COALESCED else None
             now = store.now(connection)
-        blocked = blocked_waiting_job(self._connections, job)
-        read = None if body is None else orjson.loads(body)
+        blocked = blocked_job(self._connections, job)
+        read = None if body is None else as_submitted(orjson.loads(body), job.model, job.metadata)
         job = replace(job, estimated_usd=results.estimated(attempts))
         return JobLife(job, tuple(attempts), tuple(retries), leader, blocked, read, now)
 
@@ -124,7 +130,7 @@ class BatchStatus(NamedTuple):
     jobs_per_s: float | None
     """Jobs that ended per second in the last minute; None when hardly any did."""
     left_s: float | None
-    """Seconds until its last job ends, at this speed; None when it is done, a budget holds it, or the speed is not known."""
+    """Seconds until its last job ends, at this speed; None when it is done, paused or held by a budget, or the speed is not known."""
     blocked: Blocked
 
 
@@ -166,7 +172,7 @@ class Batches(Group):
             progress = batches.progress(connection, name)
             speed = backlog.recent_speed(connection, name, store.now(connection))
         blocked = blocked_batch(self._connections, progress)
-        known = speed and not progress.done and not blocked.budget
+        known = speed and not progress.done and not blocked.budget and not blocked.paused
         left_s = (progress.total - progress.ended) / speed if speed and known else None
         return BatchStatus(progress, speed, left_s, blocked)
 
@@ -180,6 +186,18 @@ class Batches(Group):
             NotFound: there is no such batch.
         """
         return blocked_batch(self._connections, self.progress(name))
+
+    def ends(self, name: str) -> tuple[BatchEnds, ...]:
+        """Return the jobs of a batch counted by latency class, state and reason. Reads the whole batch.
+
+            [(one.jobs, one.message) for one in admin.batches.ends("contracts") if one.state == "failed"]
+
+        Raises:
+            NotFound: there is no such batch.
+        """
+        store = self._connections.store
+        with store.read() as connection:
+            return tuple(batch_ends(connection, batches.id_of(connection, name), store.now(connection)))
 
 
 class AttemptBook(NamedTuple):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from trivet_routing.limits import FORGOTTEN, STEP_CALLS, keys_of
 from trivet_routing.permits import BreakerView, Quota
 from trivet_store.jobs.cancelling import cancel_job
+from trivet_store.jobs.enqueue import PING, ProbeRequest
 from trivet_store.reports import results
 from trivet_tasks.config.settings import HealthSettings
 from trivet_tasks.errors import InvalidRequest, ProbeNotMade, ResultTimeout
@@ -46,6 +47,7 @@ class ProbeResult:
     drained: bool
     next: str
     """The next step, in words."""
+    output_tokens: int | None = None
 
     @property
     def good(self) -> bool:
@@ -53,11 +55,14 @@ class ProbeResult:
         return self.outcome == Outcome.SUCCEEDED
 
 
-def probe_now(connections: "Connections", route: "RegisteredRoute", model: str | None) -> ProbeResult:
+def probe_now(
+    connections: "Connections", route: "RegisteredRoute", model: str | None, request: ProbeRequest = PING
+) -> ProbeResult:
     """Make one probe and wait for its end, on a drained, open or healthy route.
 
     Args:
         model: None: one in use that the route serves.
+        request: the request to send.
 
     Raises:
         InvalidRequest: the route does not serve the model.
@@ -65,10 +70,12 @@ def probe_now(connections: "Connections", route: "RegisteredRoute", model: str |
         StoreUnavailable, BrokerUnavailable.
     """
     with connections.requires_redis():
-        return _probe(connections, route, model)
+        return _probe(connections, route, model, request)
 
 
-def _probe(connections: "Connections", route: "RegisteredRoute", model: str | None) -> ProbeResult:
+def _probe(
+    connections: "Connections", route: "RegisteredRoute", model: str | None, request: ProbeRequest
+) -> ProbeResult:
     prober = connections.prober
     chosen = model or prober.model_of(route)
     if chosen is None or name_on_wire(route.settings, chosen) is None:
@@ -80,7 +87,7 @@ def _probe(connections: "Connections", route: "RegisteredRoute", model: str | No
     if not connections.directory.known(fresh=True).lanes(route.name):
         raise ProbeNotMade(f"No living worker serves {route.name}.", hint="A probe is made by a worker; start one.")
     _check_open_to_calls(connections, route, chosen)
-    job_id = prober.probe(route, chosen, at_once=True)
+    job_id = prober.probe(route, chosen, at_once=True, request=request)
     if job_id is None:
         raise ProbeNotMade(f"A probe of {route.name} is under way already.", hint="Ask again in a few seconds.")
     row, call = _await(connections, job_id)
@@ -101,6 +108,7 @@ def _probe(connections: "Connections", route: "RegisteredRoute", model: str | No
         attempt_id=call.id,
         state=breaker.state,
         drained=route.drained,
+        output_tokens=call.output_tokens,
         next=what_next(breaker, _goods(connections, route, chosen), connections.settings.health, drained=route.drained),
     )
 

@@ -1,15 +1,17 @@
 """Routes: their status; draining, restoring, probing, limiting and removing them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from typing import NamedTuple
 
 import redis
 
 from trivet.admin.cluster_reading import read_cluster
 from trivet.admin.cluster_status import ClusterStatus
-from trivet.admin.group import Group, current_operator, known_route
+from trivet.admin.group import Group, known_route
+from trivet.admin.route_measure import RouteMeasurement, measure
 from trivet.admin.route_probe import ProbeResult, probe_now
-from trivet.client.connections import Connections
+from trivet.client.connections import Connections, current_operator
 from trivet.times import moment
 from trivet_routing.permits import BreakerView, RouteUse
 from trivet_store import events
@@ -240,6 +242,37 @@ class Routes(Group):
             BrokerUnavailable: the shared state or the broker does not answer.
         """
         return probe_now(self._connections, known_route(self._connections, name), model)
+
+    def measure(
+        self,
+        names: Sequence[str] = (),
+        *,
+        model: str | None = None,
+        calls: int = 20,
+        max_usd: Decimal = Decimal("0.05"),
+        on_call: Callable[[], None] = lambda: None,
+    ) -> tuple[RouteMeasurement, ...]:
+        """Measure routes with real calls: time to the first token, and tokens per second. All at once, each call by call.
+
+        Workers make the calls, under the routes' limits. They are booked as probes and count for health as probes do.
+
+            for measured in admin.routes.measure(["anthropic"], calls=10):
+                print(measured.route, measured.first_token_s.p50, measured.tokens_per_s.p50)
+
+        Args:
+            names: none: every route that is in service.
+            model: None: one in use that the route serves.
+            calls: calls per route, from 2 on: one token and a longer answer in turn.
+            max_usd: limit over all routes. A call that might exceed it is not made.
+            on_call: called after each call, from several threads.
+
+        Raises:
+            NotFound: there is no such route.
+            InvalidRequest: fewer than 2 calls, no money, or a route that does not serve the model.
+            BrokerUnavailable: the shared state or the broker does not answer.
+        """
+        named = [known_route(self._connections, name) for name in dict.fromkeys(names)]
+        return measure(self._connections, named, model=model, calls=calls, max_usd=max_usd, on_call=on_call)
 
     def remove(self, name: str, *, by: str | None = None) -> RemovedRoute:
         """Remove a route that no living worker serves and no job needs. Its calls and costs stay.

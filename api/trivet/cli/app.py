@@ -14,6 +14,7 @@ from trivet.cli import (
     local,
     options,
     plan,
+    rehearse,
     routes,
     services,
     storage,
@@ -44,7 +45,9 @@ def _print_version(asked: bool) -> None:
 def root(
     config: Annotated[
         Path | None,
-        typer.Option("--config", "-c", help="The configuration file, instead of TRIVET_CONFIG or ./trivet.toml."),
+        typer.Option(
+            "--config", "-c", help="The configuration file, instead of TRIVET_CONFIG or the nearest trivet.toml."
+        ),
     ] = None,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
@@ -77,5 +80,6 @@ app.add_typer(storage.cache, name="cache")
 app.command()(budgets.budgets)
 app.add_typer(budgets.group, name="budget")
 app.command()(plan.plan)
+app.command()(rehearse.rehearse)
 app.add_typer(config.group, name="config")
 app.add_typer(storage.db, name="db")

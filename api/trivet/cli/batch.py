@@ -1,4 +1,4 @@
-"""`trivet batch`: progress and results of batches, cancelling them, and running failures again."""
+"""`trivet batch`: progress and results of batches, cancelling and discarding them, and running failures again."""
 
 import sys
 import time
@@ -8,13 +8,14 @@ from dataclasses import asdict
 from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from trivet.cli import options, output
+from trivet.cli import control, options, output
 from trivet.cli.extras import need
-from trivet.cli.options import Json, stem_of
+from trivet.cli.options import Json, WithRequest, stem_of
 from trivet.cli.output import (
     FAILED,
     HELD_UP,
@@ -25,7 +26,7 @@ from trivet.cli.output import (
     print_table,
     reporting_status,
 )
-from trivet.cli.progress import bar, telling
+from trivet.cli.progress import bar, spinner, telling
 from trivet.cli.waiting import wait_for
 from trivet.times import moment, seconds
 from trivet_tasks.errors import BatchIncomplete, InvalidRequest, ResultTimeout
@@ -40,7 +41,9 @@ STATES = tuple(state for state in JobState if state in END_STATES)
 ADVANCE_EVERY = 200
 """Results between two steps of the bar."""
 
-group = typer.Typer(no_args_is_help=True, help="Batches: progress, results, export, cancelling, retrying.")
+group = typer.Typer(
+    no_args_is_help=True, help="Batches: progress, results, export, pausing, cancelling, retrying, discarding."
+)
 
 
 class Form(StrEnum):
@@ -106,7 +109,6 @@ def status(name: Name, as_json: Json = False) -> None:
         print_line(reason, style="dim", indent=2)
     if progress.state == BatchState.INCOMPLETE:
         print_line(f"incomplete: {progress.error}", style="yellow")
-        print_line(f"Submit it again to add the rest, or run it as it is: trivet batch accept {name}", style="yellow")
     for said in _how_to_retry(progress):
         print_line(said, style="yellow")
     if held.wrong:
@@ -119,6 +121,7 @@ def results(
     now: Annotated[
         bool, typer.Option("--now", help="Print the results so far, instead of waiting for the last.")
     ] = False,
+    with_request: WithRequest = False,
 ) -> None:
     """Print the results as JSON Lines. They come in the order the jobs end; failures are lines too."""
     from trivet.cli.results import result_line
@@ -131,8 +134,8 @@ def results(
             _check_complete(progress)
         try:
             with nullcontext() if now else telling(client.settings, lambda admin: admin.batches.blocked(name)):
-                for result in batch.results(timeout=0 if now else None):
-                    sys.stdout.buffer.write(result_line(result))
+                for result in batch.results(timeout=0 if now else None, with_request=with_request):
+                    sys.stdout.buffer.write(result_line(result, with_request=with_request))
                     pruned += result.pruned
         except ResultTimeout:
             pass
@@ -159,10 +162,8 @@ def wait(
         try:
             progress = wait_for(client, batch, timeout=limit_s)
         except ResultTimeout as error:
-            print_error(f"trivet: {error.message} Its state: trivet batch status {name}")
-            with options.admin() as admin:
-                held = admin.batches.blocked(name).wrong
-            raise typer.Exit(HELD_UP if held else FAILED) from None
+            print_error(f"trivet: {error}\nIts state: trivet batch status {quote(name)}")
+            raise typer.Exit(HELD_UP if error.held_up else FAILED) from None
     if as_json:
         output.print_json(as_object(progress))
     else:
@@ -208,7 +209,7 @@ def retry(
         which = "failed or expired" if failed and expired else "expired" if expired else "failed"
         print_line(f"{name}: no job {which}; nothing runs again.")
     else:
-        held = "" if progress.state == BatchState.OPEN else f" It does not run yet: trivet batch status {name}"
+        held = "" if progress.state == BatchState.OPEN else f" It does not run yet: trivet batch status {quote(name)}"
         print_line(f"{name}: {_jobs(again)} {'runs' if again == 1 else 'run'} again.{held}")
 
 
@@ -231,6 +232,30 @@ def accept(name: Name, as_json: Json = False) -> None:
         print_line(f"{name}: runs with the {progress.total:,} jobs it has.")
 
 
+group.command()(control.pause)
+group.command()(control.resume)
+group.command(context_settings=control.NEGATIVE_NUMBERS)(control.priority)
+
+
+@group.command()
+def discard(name: Name, as_json: Json = False) -> None:
+    """Delete an unfinished batch with its jobs, none of which ran. Safe to interrupt: run it again.
+
+    Its name is free then. A batch that was complete once is refused, and one whose jobs others may have joined
+    (`--dedupe tenant`); `trivet batch cancel` ends their jobs.
+    """
+    with options.client() as client, spinner(f"Discarding {name}"):
+        try:
+            jobs = client.batch(name).discard()
+        except KeyboardInterrupt:
+            print_error(f"Interrupted. A part of {name} may be deleted: the same command deletes the rest.")
+            raise
+    if as_json:
+        output.print_json({"name": name, "jobs": jobs})
+    else:
+        print_line(f"{name}: discarded with {_jobs(jobs)}, none of which ran.")
+
+
 @group.command()
 def export(
     name: Name,
@@ -246,6 +271,7 @@ def export(
     state: Annotated[
         list[str] | None, typer.Option(help=f"Only results of this state: {', '.join(STATES)}; may be repeated.")
     ] = None,
+    with_request: WithRequest = False,
 ) -> None:
     """Write the results so far, in the order in which jobs ended. Exits with 1 when some jobs have not ended."""
     from trivet.cli.results import sink
@@ -260,10 +286,10 @@ def export(
         progress = batch.progress()
         try:
             with (
-                sink(out, parquet=chosen is Form.PARQUET) as write,
+                sink(out, parquet=chosen is Form.PARQUET, with_request=with_request) as write,
                 _bar(name, progress, states, shown=out is not None) as advance,
             ):
-                for result in batch.ended(states):
+                for result in batch.ended(states, with_request=with_request):
                     write(result)
                     count += 1
                     pruned += result.pruned
@@ -284,7 +310,7 @@ def export(
 
 def as_object(progress: "Progress") -> dict[str, Any]:
     """Return a batch's progress as JSON has it."""
-    return {**asdict(progress), "ended": progress.ended, "done": progress.done}
+    return {**asdict(progress), "ended": progress.ended, "joined": progress.joined, "done": progress.done}
 
 
 def print_progress(
@@ -305,10 +331,24 @@ def print_progress(
         count = getattr(progress, state)
         if count or state not in (JobState.EXPIRED, JobState.CANCELLED):
             facts.append((state, f"{count:,}"))
+    if progress.priority:
+        facts.append(("priority", f"{progress.priority:+d}"))
     facts.append(("cost", output.usd_and_estimate(progress.cost_usd, progress.estimated_usd)))
     if speed and not progress.done:
         facts.append(("speed", f"{speed:,.1f} jobs/s" + (f", about {seconds(left)} left" if left else "")))
     print_facts(facts)
+    print_joined(progress)
+
+
+def print_joined(progress: "Progress") -> None:
+    """Print how many requests of a batch have no job of their own, if any."""
+    if not progress.joined:
+        return
+    requests = f"{progress.joined:,} request{'' if progress.joined == 1 else 's'}"
+    if progress.dedupe:
+        print_line(f"{requests} joined earlier jobs with the same keys, whose results are not in this batch.")
+    else:
+        print_line(f"{requests} joined earlier ones with the same keys: one job each.")
 
 
 def _checked_states(given: list[str] | None) -> tuple[JobState, ...]:
@@ -321,12 +361,15 @@ def _checked_states(given: list[str] | None) -> tuple[JobState, ...]:
 
 
 def _check_complete(progress: "Progress") -> None:
-    """Raise BatchIncomplete if nothing of the batch runs because only a part of it was taken in."""
+    """Raise BatchIncomplete, or InvalidRequest, if nothing of the batch runs: a part is missing, or it is discarded."""
+    if progress.state == BatchState.DISCARDING:
+        hint = f"`trivet batch discard {quote(progress.name)}` goes on with it."
+        raise InvalidRequest(f"The batch {progress.name!r} is being discarded.", field="name", hint=hint)
     if progress.state in (BatchState.INCOMPLETE, BatchState.LOADING):
         raise BatchIncomplete(
             f"The batch {progress.name!r} has taken in only a part of its requests and does not run.",
             name=progress.name, taken=progress.taken,
-            hint=f"Submit it again, or run it as it is: trivet batch accept {progress.name}.",
+            hint=f"Submit it again, or run it as it is: trivet batch accept {quote(progress.name)}.",
         )  # fmt: skip
 
 
@@ -384,7 +427,7 @@ def _how_to_retry(progress: "Progress") -> list[str]:
         return []
     return [
         f"{_jobs(count)} {state}: trivet job list --batch {progress.name} --state {state} says why, "
-        f"trivet batch retry {progress.name} --{state} runs {'it' if count == 1 else 'them'} again"
+        f"trivet batch retry {quote(progress.name)} --{state} runs {'it' if count == 1 else 'them'} again"
         for state, count in ((JobState.FAILED, progress.failed), (JobState.EXPIRED, progress.expired))
         if count
     ]
@@ -396,5 +439,7 @@ def _jobs(count: int) -> str:
 
 def _state(progress: "Progress") -> str:
     if progress.state == BatchState.OPEN:
+        if progress.paused and not progress.done:
+            return "paused"
         return "done" if progress.done else "running" if progress.running or progress.ended else "waiting"
     return progress.state

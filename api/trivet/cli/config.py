@@ -13,12 +13,13 @@ from trivet.cli.output import FAILED, Column, print_error, print_facts, print_li
 from trivet_tasks.config.addresses import effective_host
 from trivet_tasks.config.environment import ignored
 from trivet_tasks.config.environment_faults import proxy_of
+from trivet_tasks.config.finding import CONFIG_NAME, DATA_DIR
 from trivet_tasks.config.installation_key import FILE_NAME as KEY_FILE
-from trivet_tasks.config.installation_key import check_key, make_key_file, read_key
+from trivet_tasks.config.installation_key import check_key, is_made_here, make_key_file, read_key
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.secret_refs import MalformedSecret, SecretRef
 from trivet_tasks.config.server_urls import masked
-from trivet_tasks.config.settings import CONFIG_NAME, DATA_DIR, Settings
+from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -39,11 +40,12 @@ def check() -> None:
     """
     from trivet_tasks.config.environment_faults import refuse
 
-    with options.admin() as admin:
+    with options.admin(required=False) as admin:
         settings, state = admin.settings, _database_state(admin)
     print_facts(
         [
             ("configuration", settings.source),
+            ("found", settings.found or "no: there is no trivet.toml here or in a folder above"),
             ("database", f"{masked(settings.store_url)}{state}"),
             ("broker", "embedded, started by `trivet up`" if settings.embedded else masked(settings.broker_url)),
             ("shared state", masked(settings.redis_url)),
@@ -86,9 +88,9 @@ def show(as_json: Json = False) -> None:
     """Print every setting as it is in effect. Secrets are shown as references, passwords as stars."""
     from trivet.config.effective import effective, effective_toml
 
-    settings = options.settings()
+    settings = options.settings(required=False)
     if as_json:
-        output.print_json({"source": settings.source, **effective(settings)})
+        output.print_json({"source": settings.source, "found": settings.found or None, **effective(settings)})
     else:
         print_whole(effective_toml(settings))
 
@@ -99,7 +101,7 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Replace the file when there is one.")] = False,
     scenario: Annotated[
         str | None,
-        typer.Option(help="Write a reference set-up: aws-native, multi-cloud, startup or sydney.", metavar="NAME"),
+        typer.Option(help="Write a reference set-up: aws-native, eu, multi-cloud, startup or sydney.", metavar="NAME"),
     ] = None,
 ) -> None:
     """Write a commented configuration. It proposes routes for the credentials found in the environment.
@@ -230,6 +232,8 @@ def _security_key(settings: Settings) -> str:
     if settings.security.key is not None:
         return _key(settings.security.key)
     path = settings.data_dir / KEY_FILE
+    if not is_made_here(settings):
+        return "none; workers cache no answers"
     return str(path) if path.exists() else "made when first needed"
 
 

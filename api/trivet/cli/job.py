@@ -4,10 +4,11 @@ from dataclasses import asdict
 from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated, Any
 
+import orjson
 import typer
 
 from trivet.cli import options, output
-from trivet.cli.options import Json
+from trivet.cli.options import Json, WithRequest
 from trivet.cli.output import FAILED, HELD_UP, Column, print_error, print_facts, print_line, print_table
 from trivet.cli.progress import telling
 from trivet.times import moment, seconds
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
     from trivet.client.jobs import Job
 
 Id = Annotated[str | None, typer.Argument(help="The job's id.", show_default=False)]
-Key = Annotated[str | None, typer.Option(help="The job's idempotency key, instead of its id.")]
+Key = Annotated[str | None, typer.Option(help="The job's key, instead of its id.")]
 Tenant = Annotated[str | None, typer.Option(help="Tenant of the key. Default: a job without a tenant.")]
+InBatch = Annotated[str | None, typer.Option("--batch", help="Batch of the key. Default: a single job.")]
 
 CALLS = {AttemptPurpose.JOB: "call", AttemptPurpose.PROBE: "probe", AttemptPurpose.HEDGE: "hedge"}
 """Name of a call, by its purpose."""
@@ -72,17 +74,16 @@ def show(
     job_id: Id = None,
     key: Key = None,
     tenant: Tenant = None,
-    body: Annotated[bool, typer.Option("--body", help="Show the request too, prompt and all.")] = False,
+    batch: InBatch = None,
+    with_request: WithRequest = False,
     as_json: Json = False,
 ) -> None:
     """Show a job's whole life in order. That is when it was accepted, every call with its outcome and cost, its end,
     and each time it ran again."""
-    import orjson
-
     with options.admin() as admin:
-        life = admin.jobs.life(_id(admin, job_id, key, tenant), request=body)
+        life = admin.jobs.life(_id(admin, job_id, key, tenant, batch), request=with_request)
     if as_json:
-        more: dict[str, Any] = {"request": life.request} if body else {}
+        more: dict[str, Any] = {"request": life.request} if with_request else {}
         if life.leader:
             more["leader"] = life.leader
         told = {"attempts": [asdict(one) for one in life.attempts], "retries": [asdict(one) for one in life.retries]}
@@ -91,9 +92,9 @@ def show(
     _print_life(life)
     for note in life.blocked.notes:
         print_line(note, style="yellow", indent=AFTER + 2)
-    if body and life.request is None:
+    if with_request and life.request is None:
         print_line("Its request was pruned.", style="yellow")
-    elif body:
+    elif with_request:
         print("\n" + output.shown_json(orjson.dumps(life.request, option=orjson.OPT_INDENT_2).decode()))  # noqa: T201
 
 
@@ -102,6 +103,7 @@ def result(
     job_id: Id = None,
     key: Key = None,
     tenant: Tenant = None,
+    batch: InBatch = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end of the job.")] = False,
     timeout: Annotated[float | None, typer.Option(min=0, help="Wait at most this many seconds.")] = None,
     as_json: Json = False,
@@ -110,21 +112,25 @@ def result(
     from trivet.cli.results import print_result
 
     with options.client() as client:
-        job = _job(client, job_id, key, tenant)
-        with telling(client.settings, lambda admin: admin.jobs.blocked(job.id)) as teller:
+        job = _job(client, job_id, key, tenant, batch)
+        with telling(client.settings, lambda admin: admin.jobs.blocked(job.id)):
             try:
                 found = job.result(timeout if wait or timeout is not None else 0)
-            except ResultTimeout:
+            except ResultTimeout as error:
                 print_error(f"trivet: job {job.id} is {job.state} and has no result yet. --wait waits for it.")
-                raise typer.Exit(HELD_UP if teller.held else FAILED) from None
+                for reason in error.reasons:
+                    print_error(reason, style="yellow")
+                raise typer.Exit(HELD_UP if error.held_up else FAILED) from None
     print_result(found, as_json=as_json)
 
 
 @group.command()
-def cancel(job_id: Id = None, key: Key = None, tenant: Tenant = None, as_json: Json = False) -> None:
+def cancel(
+    job_id: Id = None, key: Key = None, tenant: Tenant = None, batch: InBatch = None, as_json: Json = False
+) -> None:
     """Stop a job. It ends at once if it waits, within about two seconds if it runs."""
     with options.client() as client:
-        job = _job(client, job_id, key, tenant)
+        job = _job(client, job_id, key, tenant, batch)
         done = job.cancel()
         state = job.state
     if as_json:
@@ -140,10 +146,12 @@ def cancel(job_id: Id = None, key: Key = None, tenant: Tenant = None, as_json: J
 
 
 @group.command()
-def retry(job_id: Id = None, key: Key = None, tenant: Tenant = None, as_json: Json = False) -> None:
+def retry(
+    job_id: Id = None, key: Key = None, tenant: Tenant = None, batch: InBatch = None, as_json: Json = False
+) -> None:
     """Run a failed or expired job again. It is the same job, with every earlier attempt on record."""
     with options.client() as client:
-        job = _job(client, job_id, key, tenant)
+        job = _job(client, job_id, key, tenant, batch)
         again = job.retry()
         state = job.state
     if as_json:
@@ -154,21 +162,24 @@ def retry(job_id: Id = None, key: Key = None, tenant: Tenant = None, as_json: Js
         )
 
 
-def _job(client: "Client", job_id: str | None, key: str | None, tenant: str | None) -> "Job":
-    _check_named_once(job_id, key, tenant)
-    return client.job_by_key(key, tenant=tenant) if key is not None else client.job(job_id or "")
+def _job(client: "Client", job_id: str | None, key: str | None, tenant: str | None, batch: str | None) -> "Job":
+    _check_named_once(job_id, key, tenant, batch)
+    if key is None:
+        return client.job(job_id or "")
+    return client.batch(batch).job(key, tenant=tenant) if batch else client.job_by_key(key, tenant=tenant)
 
 
-def _id(admin: "Admin", job_id: str | None, key: str | None, tenant: str | None) -> str:
-    _check_named_once(job_id, key, tenant)
-    return admin.jobs.by_key(key, tenant=tenant).id if key is not None else job_id or ""
+def _id(admin: "Admin", job_id: str | None, key: str | None, tenant: str | None, batch: str | None) -> str:
+    _check_named_once(job_id, key, tenant, batch)
+    return admin.jobs.by_key(key, tenant=tenant, batch=batch).id if key is not None else job_id or ""
 
 
-def _check_named_once(job_id: str | None, key: str | None, tenant: str | None) -> None:
+def _check_named_once(job_id: str | None, key: str | None, tenant: str | None, batch: str | None) -> None:
     if (job_id is None) == (key is None):
         raise InvalidRequest("Name one job: its id, or its key with --key.", field="id")
-    if tenant is not None and key is None:
-        raise InvalidRequest("--tenant goes with --key; an id needs none.", field="tenant")
+    for name, given in (("tenant", tenant), ("batch", batch)):
+        if given is not None and key is None:
+            raise InvalidRequest(f"--{name} goes with --key; an id needs none.", field=name)
 
 
 def _as_object(job: "JobRow") -> dict[str, Any]:
@@ -184,7 +195,8 @@ def _print_life(life: "JobLife") -> None:
     job, now = life.job, life.now
     facts = [
         ("job", job.id), ("purpose", "a probe of Trivet's own, nobody's job" if job.probe else None),
-        ("state", job.state), ("class", job.latency), ("model", job.model), ("batch", job.batch), ("key", job.key), ("tenant", job.tenant), ("tags", ", ".join(f"{k}={v}" for k, v in job.tags.items())),
+        ("state", job.state), ("class", job.latency), ("model", job.model), ("batch", job.batch), ("index", None if job.index is None else str(job.index)), ("key", job.key), ("tenant", job.tenant), ("tags", ", ".join(f"{k}={v}" for k, v in job.tags.items())),
+        ("metadata", orjson.dumps(job.metadata).decode() if job.metadata else None),
         ("deadline", moment(job.deadline_at)), ("cost", _cost(job)),
         ("saved", output.usd(job.saved_usd) if job.cached and job.saved_usd is not None else None),
         ("crashes", _deaths(job)),

@@ -13,8 +13,9 @@ from trivet.cli import options, output
 from trivet.cli.extras import need
 from trivet.cli.output import FAILED, print_error, print_whole
 from trivet_tasks.config.environment_faults import refuse
+from trivet_tasks.config.finding import find_configuration
 from trivet_tasks.config.server_urls import masked
-from trivet_tasks.config.settings import config_path
+from trivet_tasks.config.settings import read_settings
 from trivet_tasks.errors import ConfigError, ProcessFailed
 from trivet_tasks.processes.startup import announce_ready, set_title
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 _FLOWER_PORT = 5555
 _READY_S = 90.0
-_TRY = 'trivet submit "Say hello." --model claude-sonnet-5-5 --latency realtime --wait'
+_TRY = 'trivet submit "Say hello." --model claude-sonnet-5-5 --latency interactive --wait'
 
 
 def demo(
@@ -85,7 +86,8 @@ def up(
     On SIGHUP scheduler and workers read the configuration again. In the foreground of a terminal SIGHUP stops it instead.
     """
     set_title("up")
-    settings = options.settings()
+    # simulated routes are not mixed with those of a project above this folder, nor this Trivet with one that runs
+    settings = read_settings(find_configuration(options.config_option(), running=False, parents=not simulate))
     if not settings.routes and not simulate:
         raise ConfigError(
             f"{settings.source}: no route is configured, so there is nowhere to send a job.",
@@ -106,7 +108,7 @@ def up(
 
     local = LocalTrivet(
         settings,
-        config_path=config_path(options.config_option()),
+        config_path=settings.path,
         workers=workers,
         simulation=_simulation(replies) if simulate else None,
         flower_port=flower_port if flower else None,
@@ -201,4 +203,4 @@ def _show(local: "LocalTrivet", *, as_json: bool, flower_port: int | None) -> No
     print_whole("Trivet is up. Ctrl-C stops it.")
     for name, value in rows:
         print_whole(f"  {name:<14} {value}")
-    print_whole(f"In a second terminal, in {local.data_dir.parent}:\n  {_TRY}\n  trivet routes")
+    print_whole(f"In a second terminal, in {local.data_dir.parent} or below:\n  {_TRY}\n  trivet routes")

@@ -35,6 +35,18 @@ JsonExact = Annotated[bool, typer.Option("--json", help="Print JSON; amounts are
 Since = Annotated[str, typer.Option(help="7d, 24h, 30m, or a moment in ISO 8601 (UTC where it names no zone).")]
 Until = Annotated[str | None, typer.Option(help="The end, as for --since; that moment is not in it.")]
 
+Cache = Annotated[
+    bool | None,
+    typer.Option(
+        "--cache/--no-cache",
+        help="Whether an earlier answer to an equal request may be used. Default: [cache] enabled.",
+        show_default=False,
+    ),
+]
+WithRequest = Annotated[
+    bool, typer.Option("--with-request", help="With the request, prompt and all; null once it was pruned.")
+]
+
 _config: Path | None = None
 
 
@@ -51,9 +63,9 @@ def config_option() -> Path | None:
     return _config
 
 
-def settings() -> Settings:
-    """Return the settings of this run. ConfigError when they are wrong."""
-    return load_settings(_config)
+def settings(*, required: bool = True) -> Settings:
+    """Return the settings of this run. ConfigError when they are wrong, or required and not there."""
+    return load_settings(_config, required=required)
 
 
 def client() -> "Client":
@@ -63,11 +75,11 @@ def client() -> "Client":
     return Client(settings=settings())
 
 
-def admin() -> "Admin":
-    """Return an operations API with the settings of this run."""
+def admin(*, required: bool = True) -> "Admin":
+    """Return an operations API with the settings of this run (`settings`)."""
     from trivet.admin import Admin
 
-    return Admin(settings=settings())
+    return Admin(settings=settings(required=required))
 
 
 def named_routes(settings: Settings, names: Iterable[str]) -> list[str]:
@@ -103,8 +115,8 @@ def age_s(option: str, given: str) -> float:
     """
     seconds = span_s(given)
     if seconds is None or given.strip()[-1].isdigit():
-        unit = "" if seconds is None else ": days, hours?"
-        raise wrong(option, f"{given!r} is not a span of time{unit}.", "Use 30d, 12h, 90m or 4w.")
+        fault = "is not a span of time." if seconds is None else "needs a unit: days, hours, minutes?"
+        raise wrong(option, f"{given!r} {fault}", "Use 30d, 12h, 90m or 90s.")
     return seconds
 
 

@@ -17,6 +17,8 @@ GROUP_BYTES = 16_000_000
 SCHEMA = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
+        ("batch", pa.string()),
+        ("index", pa.int64()),  # position in the batch
         ("key", pa.string()),
         pa.field("status", pa.string(), nullable=False),
         pa.field("pruned", pa.bool_(), nullable=False),
@@ -40,44 +42,53 @@ SCHEMA = pa.schema(
         pa.field("created_at", pa.timestamp("us", tz="UTC"), nullable=False),
         pa.field("ended_at", pa.timestamp("us", tz="UTC"), nullable=False),
         pa.field("tags", pa.string(), nullable=False),  # a JSON object
+        pa.field("metadata", pa.string(), nullable=False),  # likewise
         ("message", pa.string()),  # JSON, as the provider sent it
     ]
 )
-_FEW_VALUES = ["status", "error_outcome", "stop_reason", "route", "provider", "model", "tags"]
-_WITHOUT_STATISTICS = {"error_message", "text", "tags", "message"}
+_FEW_VALUES = ["batch", "status", "error_outcome", "stop_reason", "route", "provider", "model", "tags"]
+_WITHOUT_STATISTICS = {"error_message", "text", "tags", "metadata", "message", "request"}
 
 
 class ParquetFile:
     """Writes results in row groups. Made by `parquet_file`."""
 
-    def __init__(self, writer: pq.ParquetWriter) -> None:
+    def __init__(self, writer: pq.ParquetWriter, schema: pa.Schema) -> None:
         self._writer = writer
+        self._schema = schema
         self._rows: list[dict[str, Any]] = []
         self._bytes = 0
 
     def write(self, result: Result) -> None:
         """Add a row."""
         row = _row(result)
+        if "request" in self._schema.names:
+            row["request"] = None if result.request is None else orjson.dumps(result.request).decode()
         self._rows.append(row)
-        self._bytes += len(row["message"] or "") + len(row["text"] or "") + len(row["error_message"] or "")
+        self._bytes += sum(len(row.get(name) or "") for name in ("message", "text", "error_message", "request"))
         if len(self._rows) >= GROUP_ROWS or self._bytes >= GROUP_BYTES:
             self.end_group()
 
     def end_group(self) -> None:
         """Write what is held as a row group."""
         if self._rows:
-            self._writer.write_table(pa.Table.from_pylist(self._rows, SCHEMA), row_group_size=len(self._rows))
+            self._writer.write_table(pa.Table.from_pylist(self._rows, self._schema), row_group_size=len(self._rows))
         self._rows, self._bytes = [], 0
 
 
 @contextmanager
-def parquet_file(file: BinaryIO) -> Iterator[ParquetFile]:
-    """Write a Parquet file into this one; it is readable once the block has ended, as its directory comes last."""
-    statistics = [name for name in SCHEMA.names if name not in _WITHOUT_STATISTICS]
+def parquet_file(file: BinaryIO, *, with_request: bool = False) -> Iterator[ParquetFile]:
+    """Write a Parquet file into this one; it is readable once the block has ended, as its directory comes last.
+
+    Args:
+        with_request: a column has the requests.
+    """
+    schema = SCHEMA.append(pa.field("request", pa.string())) if with_request else SCHEMA
+    statistics = [name for name in schema.names if name not in _WITHOUT_STATISTICS]
     with pq.ParquetWriter(
-        file, SCHEMA, compression="zstd", use_dictionary=_FEW_VALUES, write_statistics=statistics
+        file, schema, compression="zstd", use_dictionary=_FEW_VALUES, write_statistics=statistics
     ) as writer:
-        written = ParquetFile(writer)
+        written = ParquetFile(writer, schema)
         yield written
         written.end_group()
 
@@ -86,6 +97,8 @@ def _row(result: Result) -> dict[str, Any]:
     usage = result.usage if result.succeeded else {}
     return {
         "id": result.id,
+        "batch": result.batch,
+        "index": result.index,
         "key": result.key,
         "status": result.status,
         "pruned": result.pruned,
@@ -108,5 +121,6 @@ def _row(result: Result) -> dict[str, Any]:
         "created_at": round(result.created_at * 1e6),
         "ended_at": round(result.ended_at * 1e6),
         "tags": orjson.dumps(result.tags).decode(),
+        "metadata": orjson.dumps(result.metadata).decode(),
         "message": None if result.raw is None else result.raw.decode(),
     }

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from trivet.plan.planner import Plan, Planner, Work
     from trivet.plan.terms import Charge
 
-OF_FILES = ("output_tokens", "output_share_of_max", "max_tokens", "runs_per_day", "skip_bad")
+OUTPUTS = ("output_tokens", "output_share_of_max", "output_observed")
+OF_FILES = (*OUTPUTS, "max_tokens", "runs_per_day", "skip_bad")
 OF_VOLUMES = ("tokens_per_day", "input_share", "tokens_per_call", "bytes_per_token")
 _CHARGE = re.compile(
     r"(?:(?P<route>[^:=]+):)?(?P<name>[^:=]+)=\s*\$?(?P<usd>\d*\.?\d+)\s*/\s*"
@@ -63,6 +64,10 @@ def plan(
     output_share_of_max: Annotated[
         str | None, typer.Option(help="The same as a part of each request's max_tokens, e.g. 0.3.")
     ] = None,
+    output_observed: Annotated[
+        bool,
+        typer.Option("--output-observed", help="The same as the latest answers of the model had. Reads the database."),
+    ] = False,
     cache_read_share: Annotated[
         str, typer.Option(help="The part of input tokens read from the provider's prompt cache.")
     ] = "0",
@@ -75,12 +80,17 @@ def plan(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave bad lines out instead of refusing the file.")
     ] = False,
+    without_each: Annotated[
+        bool,
+        typer.Option("--without-each", help="Show the same work without each route, each provider and each region."),
+    ] = False,
     as_json: JsonExact = False,
 ) -> None:
-    """Estimate the cost and the duration of a workload. Gives the cost of a day and a month by scenario, and the
-    duration of a day's work within the limits.
+    """Estimate the cost and the duration of a workload. Gives the cost of a day and a month by scenario, the duration of
+    a day's work within the limits, and advice on how to pay less.
 
-    It sends nothing and needs no database: routes, limits and hidden costs are those of the configuration.
+    It sends nothing and needs no database but for --output-observed: routes, limits and hidden costs are those of the
+    configuration.
     """
     from trivet.cli import plan_view
     from trivet.plan.planner import Planner
@@ -88,17 +98,19 @@ def plan(
     given = {
         "tokens_per_day": tokens_per_day, "input_share": input_share, "tokens_per_call": tokens_per_call,
         "model": model, "max_tokens": max_tokens, "output_tokens": output_tokens, "skip_bad": skip_bad or None,
-        "output_share_of_max": output_share_of_max, "bytes_per_token": bytes_per_token, "runs_per_day": runs_per_day,
+        "output_share_of_max": output_share_of_max, "output_observed": output_observed or None, "bytes_per_token": bytes_per_token, "runs_per_day": runs_per_day,
     }  # fmt: skip
     _check_source(file, {name for name, value in given.items() if value is not None})
-    settings = options.settings()
+    settings = options.settings(required=False)
     planner = Planner(settings)
     charges = [read_charge(one, settings.routes) for one in cost or ()]
     days = count("--days-per-month", days_per_month)
     cached = share("--cache-read-share", cache_read_share)
     scenarios = planner.scenarios([read_mix(one) for one in mix or ()])
     work = _volume(planner, given) if file is None else _file(planner, file, given)
-    found = planner.plan(scenarios, work, charges=charges, days_per_month=days, cache_read_share=cached)
+    found = planner.plan(
+        scenarios, work, charges=charges, days_per_month=days, cache_read_share=cached, without_each=without_each
+    )
     _check_possible(found, must=bool(mix))
     if as_json:
         output.print_json(plan_view.as_object(found))
@@ -174,8 +186,9 @@ def _check_source(file: Path | None, named: set[str]) -> None:
                     field=name,
                     hint=f"A volume needs it, e.g. {_option(name)} {example}.",
                 )
-    if {"output_tokens", "output_share_of_max"} <= named:
-        raise InvalidRequest("Give --output-tokens or --output-share-of-max, not both.", field="output_tokens")
+    expected = [name for name in OUTPUTS if name in named]
+    if len(expected) > 1:
+        raise InvalidRequest(f"Give {' or '.join(map(_option, expected))}, not both.", field=expected[0])
 
 
 def _option(name: str) -> str:
@@ -204,6 +217,7 @@ def _file(planner: "Planner", file: Path, given: Mapping[str, Any]) -> "Work":
     expected = None if given["output_tokens"] is None else int(count("--output-tokens", given["output_tokens"]))
     of_max = given["output_share_of_max"]
     part = None if of_max is None else share("--output-share-of-max", of_max)
+    observed = _observed() if given["output_observed"] else None
     runs = count("--runs-per-day", given["runs_per_day"] or "1")
     defaults = {name: given[name] for name in ("model", "max_tokens") if given[name] is not None}
     skip_bad = bool(given["skip_bad"])
@@ -214,8 +228,21 @@ def _file(planner: "Planner", file: Path, given: Mapping[str, Any]) -> "Work":
             ),
             runs_per_day=runs,
             output_tokens=expected,
-            output_share_of_max=part,
+            output_share_of_max=observed or part,
         )
+
+
+def _observed() -> dict[str, Decimal]:
+    """Return the part of `max_tokens` that the latest answers used, by model."""
+    with options.admin() as admin:
+        found = admin.costs.answer_lengths()
+    if not found:
+        raise wrong(
+            "--output-observed",
+            "the database has too few answers of the last 30 days.",
+            "Give --output-tokens or --output-share-of-max.",
+        )
+    return {model: length.share.quantize(Decimal("0.0001")) for model, length in found.items()}
 
 
 def _check_possible(found: "Plan", *, must: bool) -> None:

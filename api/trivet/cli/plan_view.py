@@ -1,19 +1,20 @@
 """A plan as tables and as JSON: costs and durations of scenarios, prices, hidden costs, assumptions."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.text import Text
 
 from trivet.cli.output import Column, print_line, print_table, print_whole, room, said_lines, table_lines
+from trivet.cli.plan_advice import advice_object, loss_object, print_advice, print_losses
+from trivet.cli.plan_cells import binding_of, bound_object, dollars, span_of
 from trivet.plan.outlook import Obstacle, Outlook
 from trivet.plan.terms import Charged, Per, digits
-from trivet.times import seconds
 from trivet_tasks.config.budgets import DAY_S
 
 if TYPE_CHECKING:
-    from trivet.plan.outlook import Bound, Part
+    from trivet.plan.outlook import Part
     from trivet.plan.planner import Plan, PlannedScenario
 
 SPARED = {"DAY MAX": 2, "INPUT": 1, "OUTPUT": 1}
@@ -54,6 +55,8 @@ def print_plan(plan: "Plan") -> None:
             print_line("")
         print_table([field.column for field in fields], _turned(fields))
     _print_below(plan, rows)
+    print_advice(plan)
+    print_losses(plan)
     print_line("")
     print_line("Assumed", style="bold")
     for line in plan.assumptions:
@@ -89,7 +92,7 @@ def _cost(rows: Sequence[_Row], kinds: Sequence[Per], *, apart: bool) -> list[_F
     return [
         _Field(Column("CALLS", right=True), ["?" if some is None else f"{some:,.0f}" for some in calls]),
         *(
-            _Field(Column(heading, right=True, spare=SPARED.get(heading, 0)), list(_dollars(column)))
+            _Field(Column(heading, right=True, spare=SPARED.get(heading, 0)), list(dollars(column)))
             for heading, column in amounts
         ),
     ]
@@ -99,43 +102,22 @@ def _hidden(outlook: Outlook, kinds: Sequence[Per]) -> Decimal:
     return sum((one.day_usd for one in outlook.charged if one.charge.per in kinds), Decimal(0))
 
 
-def _dollars(column: Sequence[Decimal]) -> Iterable[str]:
-    """Return amounts with as many decimals as the smallest of the column needs, so that they align."""
-    least = min((amount for amount in column if amount), default=Decimal(1))
-    places = 2 if least >= Decimal("0.01") else 4 if least >= Decimal("0.0001") else 6
-    return (f"${amount:,.{places}f}" if amount else "–" for amount in column)
-
-
 def _price(amount: Decimal) -> str:
     """Return a price with all its decimals, two at least."""
     return f"${amount:,.2f}" if amount == amount.quantize(Decimal("0.01")) else f"${digits(amount)}"
 
 
 def _time(rows: Sequence[_Row]) -> list[_Field]:
-    fields = [_Field(Column("TIME", right=True), [_span(row.expected.bound) for row in rows])]
+    fields = [_Field(Column("TIME", right=True), [span_of(row.expected.bound) for row in rows])]
     if any(row.at_most for row in rows):
         fields.append(
-            _Field(Column("TIME MAX", right=True), [_span((row.at_most or row.expected).bound) for row in rows])
+            _Field(Column("TIME MAX", right=True), [span_of((row.at_most or row.expected).bound) for row in rows])
         )
-    fields.append(_Field(Column("WHAT BINDS"), [_binding(row.expected.bound) for row in rows]))
+    fields.append(_Field(Column("WHAT BINDS"), [binding_of(row.expected.bound) for row in rows]))
     where = [row.expected.bound.route if row.expected.bound else "" for row in rows]
     if where != [row.name for row in rows]:
         fields.append(_Field(Column("ON", cut=True), list(where)))
     return fields
-
-
-def _span(bound: "Bound | None") -> Text:
-    if bound is None:
-        return Text("?")
-    return Text(seconds(float(bound.seconds)), style="yellow" if bound.seconds > DAY_S else "")
-
-
-def _binding(bound: "Bound | None") -> str:
-    if bound is None:
-        return "no limit is known"
-    if bound.limit == "one call":
-        return "the length of one call"
-    return f"{bound.figure:,.0f} {bound.limit}{'' if bound.limit == 'calls in flight' else '/min'}"
 
 
 def _print_below(plan: "Plan", rows: Sequence[_Row]) -> None:
@@ -191,7 +173,7 @@ def _print_hidden(rows: Sequence[_Row]) -> None:
         where = f" of {charge.route}" if charge.route else ""
         units = "" if charge.units == 1 else f"{charge.units:,.0f} "
         per = {Per.CALL: "calls" if units else "call", Per.GB_OUT: "GB", Per.MONTH: "months" if units else "month"}
-        amounts = list(_dollars([one.day_usd for _, one in found]))
+        amounts = list(dollars([one.day_usd for _, one in found]))
         each = ", ".join(f"{name} {amount}" for (name, _), amount in zip(found, amounts, strict=True))
         total = amounts[0] if len(set(amounts)) == 1 else each
         _print_item(f"{charge.name}{where}, {_price(charge.usd)} per {units}{per[charge.per]}: {total}")
@@ -207,6 +189,8 @@ def as_object(plan: "Plan") -> dict[str, Any]:
     return {
         "days_per_month": digits(plan.terms.days),
         "scenarios": [_scenario(one) for one in plan.scenarios],
+        "advice": advice_object(plan),
+        "without": [loss_object(loss) for loss in plan.losses],
         "assumptions": list(plan.assumptions),
     }
 
@@ -241,7 +225,7 @@ def _outlook(outlook: Outlook) -> dict[str, Any]:
         ],
         "day_usd": digits(outlook.day_usd),
         "month_usd": digits(outlook.month_usd),
-        "time": _bound(outlook.bound),
+        "time": bound_object(outlook.bound),
         "parts": [_part(part) for part in outlook.parts],
     }
 
@@ -260,18 +244,6 @@ def _part(part: "Part") -> dict[str, Any]:
         "usd_per_million": {
             kind: digits(getattr(part.prices, kind) * 10**6) for kind in ("input", "output", "cache_read")
         },
-    }
-
-
-def _bound(bound: "Bound | None") -> dict[str, Any] | None:
-    if bound is None:
-        return None
-    return {
-        "seconds": digits(bound.seconds),
-        "route": bound.route,
-        "model": bound.model,
-        "limit": bound.limit,
-        "figure": digits(bound.figure),
     }
 
 

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -189,19 +189,32 @@ def spinner(title: str) -> Iterator[None]:
 class Teller:
     """Reports on standard error, once, the reason if nothing moves, and once that it goes on."""
 
-    def __init__(self) -> None:
+    def __init__(self, told: Sequence[str] = ()) -> None:
+        self._warned = frozenset(warning.rstrip(".") for warning in told)
         self._told: frozenset[tuple[str, str]] = frozenset()
         self.held = False
         """True if something wrong blocked the jobs at the last reading."""
         self.budget = False
         """True if a budget held them at the last reading."""
+        self.paused = False
+        """True if an operator had paused them at the last reading."""
+
+    @property
+    def held_by(self) -> str:
+        """Return words in place of the time left, which nobody knows then; empty while it is known."""
+        return "paused" if self.paused else "held by a budget" if self.budget else ""
 
     def tell(self, found: "Blocked") -> None:
         """Report what this reading has that the last had not."""
         self.budget = found.budget
+        if found.paused and not self.paused:
+            output.print_error(" ".join(found.notes), style="yellow")
+        elif self.paused and not found.paused:
+            output.print_error("It was resumed.", style="yellow")
+        self.paused = found.paused
         if found.wrong:
             about = frozenset(one.key for one in found.impairments) or frozenset({("routes", "")})
-            if not about <= self._told:
+            if not about <= self._told and not {note.rstrip(".") for note in found.notes} <= self._warned:
                 # a line each: a note that ends with a command to type has no full stop
                 lines = "\n  ".join((*found.notes, *found.reasons))
                 output.print_error(f"Held up: {lines}", style="yellow")
@@ -209,18 +222,26 @@ class Teller:
         elif self.held:
             output.print_error("It goes on.", style="yellow")
             self._told = frozenset()
+        elif (
+            found.notes
+            and not found.paused
+            and not (waits := frozenset({("waits", "budget" if found.budget else "")})) <= self._told
+        ):
+            output.print_error(f"Waits: {' '.join(found.notes)}", style="yellow")
+            self._told |= waits
         self.held = found.wrong
 
 
 @contextmanager
-def telling(settings: "Settings", look: "Callable[[Admin], Blocked]") -> Iterator[Teller]:
+def telling(settings: "Settings", look: "Callable[[Admin], Blocked]", *, told: Sequence[str] = ()) -> Iterator[Teller]:
     """Report the reason if nothing moves while the block waits.
 
     Args:
         look: reads the reason. Called in another thread, with connections of its own; a TrivetError that it raises is left
             to the block.
+        told: warnings that were printed before; they are not repeated.
     """
-    teller = Teller()
+    teller = Teller(told)
     with beside("trivet-telling", partial(_look_until, settings, look, teller)):
         yield teller
 

@@ -77,13 +77,15 @@ def print_result(result: Result, *, as_json: bool) -> None:
         raise typer.Exit(FAILED)
 
 
-def result_line(result: Result) -> bytes:
-    """Return a result as one line of JSON, with its line end.
+def result_line(result: Result, *, with_request: bool = False) -> bytes:
+    """Return a result as one line of JSON, with its line end; with its request where that was asked for.
 
     Amounts are strings, so that no digit is lost; `message` is as the provider sent it.
     """
     value: dict[str, Any] = {
         "id": result.id,
+        "batch": result.batch,
+        "index": result.index,
         "key": result.key,
         "status": result.status,
         "pruned": result.pruned,
@@ -116,29 +118,32 @@ def result_line(result: Result) -> bytes:
         "created_at": result.created_at,
         "ended_at": result.ended_at,
         "tags": result.tags,
+        "metadata": result.metadata,
         "message": None if result.raw is None else _one_line(result.raw),
     }
+    if with_request:
+        value["request"] = result.request
     return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
 
 
 @contextmanager
-def sink(out: Path | None, *, parquet: bool) -> Iterator[Callable[[Result], object]]:
+def sink(out: Path | None, *, parquet: bool, with_request: bool = False) -> Iterator[Callable[[Result], object]]:
     """Open a file for results and yield the function that writes one; without a file, to standard output.
 
     The file appears when it is whole. InvalidRequest when it cannot be written.
     """
     if out is None:
         stream = sys.stdout.buffer
-        yield lambda result: stream.write(result_line(result))
+        yield lambda result: stream.write(result_line(result, with_request=with_request))
         stream.flush()
         return
     with whole_file(out) as file:
         if not parquet:
-            yield lambda result: file.write(result_line(result))
+            yield lambda result: file.write(result_line(result, with_request=with_request))
             return
         from trivet.cli.parquet_file import parquet_file
 
-        with parquet_file(file) as table:
+        with parquet_file(file, with_request=with_request) as table:
             yield table.write
 
 
@@ -180,17 +185,24 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 class ResultsFile:
     """A file of results that an interrupted run can be continued with.
 
-    Each result is appended once, over any number of runs; a job that ran again gets a further line. While lines are added
-    the file is called `FILE.part`; it takes its name when the block ends without an error, so `FILE` appears only when it
-    is complete. Opening it continues with either, and removes a last line that was cut off. Its contents are remembered in a
-    temporary file (`trivet_tasks.requests.jsonl`), so it may have any length.
+    Each result is appended once, over any number of runs. While lines are added the file is called `FILE.part`; it takes its
+    name when the block ends without an error, so `FILE` appears only when it is complete. It then has one line a job: of a
+    job that ran again the last one, for which the file is written anew. Opening it continues with either, and removes a last
+    line that was cut off. The end of each job in it is remembered in a temporary file (`trivet_tasks.requests.jsonl`), so it
+    may have any length.
+
+    Args:
+        with_request: its lines have the requests of their jobs.
 
     Raises:
         InvalidRequest: the file cannot be written, or holds something else.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, with_request: bool = False) -> None:
         self.path = path
+        self.with_request = with_request
+        self._outdated = False
+        """True if a line is not the last one of its job."""
         self._part = path.with_name(f"{path.name}.part")
         self._known = Seen()
         if path.exists() and not path.is_file():
@@ -221,6 +233,8 @@ class ResultsFile:
         try:
             self._file.flush()
             os.fsync(self._file.fileno())
+            if error is None and self._outdated:
+                self._drop_outdated()
             if error is None and not self._whole:
                 self._part.replace(self.path)
             elif not self._whole and self._part.stat().st_size == 0:
@@ -229,8 +243,8 @@ class ResultsFile:
             self._close()
 
     def __contains__(self, result: Result) -> bool:
-        key, value = _end_of(result.id, result.status, result.latency_s)
-        return self._known.get(key) == value
+        job, end = _end_of(result.id, result.status, result.latency_s)
+        return self._known.get(job) == end
 
     def write(self, result: Result) -> None:
         """Append a result, unless it is there."""
@@ -238,8 +252,22 @@ class ResultsFile:
             if self._whole:
                 self.path.rename(self._part)
                 self._whole = False
-            self._file.write(result_line(result))
-            self._known.earlier(*_end_of(result.id, result.status, result.latency_s))
+            self._file.write(result_line(result, with_request=self.with_request))
+            self._remember(*_end_of(result.id, result.status, result.latency_s))
+
+    def _remember(self, job: bytes, end: bytes) -> None:
+        if self._known.earlier(job, end) is not None:
+            self._known.replace(job, end)
+            self._outdated = True
+
+    def _drop_outdated(self) -> None:
+        """Write the file anew with the last line of each job."""
+        self._file.seek(0)
+        with whole_file(self.path if self._whole else self._part) as file:
+            for number, line in enumerate(self._file, start=1):
+                job, end = self._end_in(line, number)
+                if self._known.get(job) == end:
+                    file.write(line)
 
     def _close(self) -> None:
         self._known.close()
@@ -250,7 +278,7 @@ class ResultsFile:
         for number, line in enumerate(self._file, start=1):
             if not line.endswith(b"\n") and (line.startswith(_BEGIN) or _BEGIN.startswith(line)):
                 break  # cut off by a break
-            self._known.earlier(*self._end_in(line, number))
+            self._remember(*self._end_in(line, number))
             whole += len(line)
         self._file.seek(whole)
         self._file.truncate()
@@ -258,11 +286,18 @@ class ResultsFile:
     def _end_in(self, line: bytes, number: int) -> tuple[bytes, bytes]:
         try:
             result = orjson.loads(line)
-            return _end_of(result["id"], result["status"], result["latency_s"])
+            end = _end_of(result["id"], result["status"], result["latency_s"])
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
             raise InvalidRequest(
                 f"{self.path}: line {number} is not a result of a job.", hint="Choose another file for the results."
             ) from None
+        if ("request" in result) is not self.with_request:
+            how = "without" if self.with_request else "with"
+            raise InvalidRequest(
+                f"{self.path} was written {how} --with-request.",
+                hint="Go on with it in the same way, or choose another file for the results.",
+            )
+        return end
 
 
 def _came_from(result: Result) -> str:
@@ -285,6 +320,6 @@ def _one_line(message: bytes) -> Any:
 
 
 def _end_of(job_id: str, status: str, latency_s: float) -> tuple[bytes, bytes]:
-    """Return a digest of one end of a job, in two halves; ValueError when that is no job's id."""
-    digest = blake2b(bytes.fromhex(job_id) + f"{status} {float(latency_s)!r}".encode(), digest_size=16).digest()
-    return digest[:8], digest[8:]
+    """Return digests of a job and of its end, which is another each time it runs; ValueError when that is no job's id."""
+    job, end = bytes.fromhex(job_id), f"{status} {float(latency_s)!r}".encode()
+    return blake2b(job, digest_size=8).digest(), blake2b(job + end, digest_size=8).digest()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trivet.cli import options, output, routes_check
+from trivet.cli import options, output, routes_check, routes_measure
 from trivet.cli.options import Json, Since, age_s, wrong
 from trivet.cli.output import FAILED, HELD_UP, print_error, print_line, print_whole, reporting_status, room
 from trivet.times import moment
@@ -22,6 +22,7 @@ Name = Annotated[str, typer.Argument(help="The route's name.", show_default=Fals
 
 every = typer.Typer()
 every.command()(routes_check.check)
+every.command()(routes_measure.measure)
 one = typer.Typer(no_args_is_help=True, help="One route: probe, drain, restore, limit, remove.")
 
 

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from trivet.admin import (
     ClusterStatus,
+    Control,
     DrainedRoute,
     Drop,
     Dropped,
@@ -18,6 +19,7 @@ from trivet.admin import (
     RouteStatus,
     folded,
     idle_words,
+    pause_notes,
 )
 from trivet.cli.output import GAP, Cell, Column, said_lines, table_lines
 from trivet.times import ago, moment, seconds
@@ -79,6 +81,8 @@ def _dropped(one: Dropped, now: float) -> str:
 def summary(status: ClusterStatus, room: int | None) -> list[Text]:
     """Return the waiting jobs and the reasons that block them."""
     lines = said_lines(_waiting(status), room=room)
+    for said in control_words(status.controls):
+        lines += said_lines(said, "yellow", hang=2, room=room)
     for reason in status.blocked:
         lines += said_lines(reason.sentence(named=True), "bold yellow", hang=2, room=room)
     for budget in status.budgets:
@@ -86,6 +90,13 @@ def summary(status: ClusterStatus, room: int | None) -> list[Text]:
             said = f"The budget {budget.name} ({budget.scope}) is used up: {budget.jobs_held:,} jobs wait for it (`trivet budgets`)."
             lines += said_lines(said, "bold yellow", hang=2, room=room)
     return lines
+
+
+def control_words(controls: Sequence[Control]) -> Iterator[str]:
+    """Yield sentences on what operators paused or gave a priority."""
+    yield from pause_notes(one for one in controls if one.paused_at)
+    if first := [f"{one.kind} {one.value} {one.priority:+d}" for one in controls if one.priority]:
+        yield f"Priorities: {', '.join(first)}."
 
 
 def override_words(name: str, overrides: Iterable[Override], now: float) -> Iterator[str]:
@@ -212,7 +223,12 @@ def _waiting(status: ClusterStatus) -> str:
         return "No job waits."
     parts = []
     for row in status.waiting:
-        kinds = ((row.delayed, "for their next try"), (row.held, "held"), (row.coalesced, "for an equal one's answer"))
+        kinds = (
+            (row.delayed, "for their next try"),
+            (row.held, "held"),
+            (row.coalesced, "for an equal one's answer"),
+            (row.paused, "paused"),
+        )
         more = [f"{count:,} {word}" for count, word in kinds if count]
         parts.append(f"{row.total:,} {row.latency}" + (f" ({', '.join(more)})" if more else ""))
     oldest = seconds(max(0.0, status.now - min(row.oldest_at for row in status.waiting)))

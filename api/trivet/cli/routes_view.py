@@ -186,6 +186,7 @@ def as_object(status: ClusterStatus) -> dict[str, Any]:
         "impairment": status.impairment,
         "budgets": list(status.budgets),
         "dropped": [one._asdict() for one in status.dropped],
+        "controls": [asdict(one) for one in status.controls],
     }
 
 

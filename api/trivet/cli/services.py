@@ -49,8 +49,7 @@ def worker(
     named = named_routes(settings, filter(None, given))
     if lane not in (*Lane, "both"):
         raise ConfigError(f"--lane: {lane!r} is not a lane.", hint="Use realtime, bulk or both.")
-    if settings.cache.enabled:
-        read_key(settings)
+    read_key(settings)
     set_title("worker", served(named, len(settings.routes)), *([] if lane == "both" else [lane]))
     if lane == "both":
         from trivet.local.processes import run_lanes
@@ -68,12 +67,12 @@ def scheduler() -> None:
 
     On SIGHUP it reads routes and budgets from the file again. In the foreground of a terminal SIGHUP stops it instead.
     """
+    settings = options.settings()
     set_title("scheduler")
     with without_collecting():
         from trivet_scheduler.service import Scheduler
 
     _throttle_log()
-    settings = options.settings()
     running = Scheduler(settings)
     stop_in_time(running.stop, on_hangup=Reloader(settings, running.reload, logging.getLogger("trivet.scheduler")).ask)
     running.run(on_ready=announce_ready)
@@ -170,12 +169,12 @@ def flower(
 
     Flower's other settings are its FLOWER_* variables, e.g. FLOWER_URL_PREFIX. It shows and changes nothing.
     """
+    settings = options.settings()
     set_title("flower")
     need("trivet flower", "ops")
     from trivet.flower import server
     from trivet.flower.options import Listen, parse_basic_auth
 
-    settings = options.settings()
     listen = Listen(address, port, parse_basic_auth(basic_auth), settings.flower.hosts, insecure)
     server.run_flower(settings, listen, _print_page)
     # Threads that ask a broker or a database which is away cannot be called off; the interpreter would wait for them.

@@ -109,7 +109,7 @@ def stats(as_json: Json = False) -> None:
         ]
     )
     if not state.enabled:
-        print_line("It is off: [cache] enabled = false.", style="yellow")
+        print_line("[cache] enabled = false: only requests with cache = true use it.", style="dim")
 
 
 @cache.command()

@@ -3,19 +3,23 @@
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
+from enum import StrEnum
+from hashlib import blake2b
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from trivet.cli import options, output
-from trivet.cli.batch import as_object, print_progress
-from trivet.cli.options import Json, read_prompt, read_request, read_tags, span_or_moment, stem_of
+from trivet.cli.batch import as_object, print_joined, print_progress
+from trivet.cli.options import Cache, Json, WithRequest, read_prompt, read_request, read_tags, span_or_moment, stem_of
 from trivet.cli.output import FAILED, HELD_UP, print_error, print_line
 from trivet.cli.progress import Advance, bar, telling
 from trivet.cli.waiting import wait_for
+from trivet.times import moment
 from trivet_tasks.errors import InvalidRequest, ResultTimeout
 
 if TYPE_CHECKING:
@@ -32,6 +36,14 @@ ADVANCE_EVERY = 200
 """Requests between two steps of the bar while they are taken in."""
 MAX_WARNINGS = 100
 """Different warnings that are counted."""
+LONGEST_STEM = 180
+"""Characters of a file's name in that of its batch, which has 200 at most."""
+
+
+class Dedupe(StrEnum):
+    """How far the keys of a batch reach, other than within itself."""
+
+    TENANT = "tenant"
 
 
 def submit(
@@ -42,7 +54,9 @@ def submit(
     model: Annotated[str | None, typer.Option(help=f"First-party id. Default: {DEFAULTS['model']}.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help=f"Default: {DEFAULTS['max_tokens']}.")] = None,
     system: Annotated[str | None, typer.Option(help="The system prompt.")] = None,
-    latency: Annotated[str | None, typer.Option(help="realtime, batch (the default), async or deferred.")] = None,
+    latency: Annotated[
+        str | None, typer.Option(help="realtime, interactive, batch (the default), async or deferred.")
+    ] = None,
     key: Annotated[str | None, typer.Option(help="Idempotency: the same key never runs twice.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="name=value; may be repeated.")] = None,
     deadline: Annotated[
@@ -59,6 +73,7 @@ def submit(
     compliance: Annotated[
         list[str] | None, typer.Option(help="A regime the route must declare; may be repeated.")
     ] = None,
+    cache: Cache = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the answer and print it.")] = False,
     timeout: Annotated[float | None, typer.Option(min=0, help="Wait at most this many seconds.")] = None,
     as_json: Json = False,
@@ -83,6 +98,7 @@ def submit(
         "tenant": tenant,
         "residency": residency or None,
         "compliance": compliance or None,
+        "cache": cache,
     }
     request = {
         **DEFAULTS,
@@ -93,20 +109,19 @@ def submit(
         raise InvalidRequest(
             "There is no prompt.", hint="Give one, or - to read it from standard input, or --file request.json."
         )
-    if not file and max_tokens is None:
-        logging.getLogger("trivet").setLevel(logging.ERROR)  # no warning about a max_tokens that nobody chose
     with options.client() as client:
-        job = client.submit(**request)
+        with _printed_instead_of_logged():
+            job = client.submit(**request)
+        _print_warnings(job.warnings)
         if not wait and timeout is None:
-            output.print_json({"id": job.id}) if as_json else print(job.id)  # noqa: T201
+            output.print_json({"id": job.id, "warnings": job.warnings}) if as_json else print(job.id)  # noqa: T201
             return
-        with telling(client.settings, lambda admin: admin.jobs.blocked(job.id)) as teller:
+        with telling(client.settings, lambda admin: admin.jobs.blocked(job.id), told=job.warnings):
             try:
                 result = job.result(timeout)
             except ResultTimeout as error:
-                then = "It stays" if teller.held else "It goes on"
-                print_error(f"trivet: {error.message} {then}: trivet job result {job.id} --wait")
-                raise typer.Exit(HELD_UP if teller.held else FAILED) from None
+                print_error(f"trivet: {error}\nTo wait on: trivet job result {job.id} --wait")
+                raise typer.Exit(HELD_UP if error.held_up else FAILED) from None
         print_result(result, as_json=as_json)
 
 
@@ -120,9 +135,25 @@ def bulk(
     ],
     name: Annotated[
         str | None,
-        typer.Option(help="The batch's name. Default: the file's name without its ending; standard input needs one."),
+        typer.Option(
+            help="The batch's name. Default: the file's name without its ending, and a digest of its content and of the "
+            "options that change its requests: the same command goes on with the same batch."
+        ),
     ] = None,
-    latency: Annotated[str | None, typer.Option(help="realtime, batch (the default), async or deferred.")] = None,
+    again: Annotated[
+        bool,
+        typer.Option("--again", help="Submit the same once more, as another batch: NAME-2, NAME-3, …."),
+    ] = False,
+    dedupe: Annotated[
+        Dedupe | None,
+        typer.Option(
+            help="tenant: a line whose key its tenant used before, for a single job or in another such batch, joins that "
+            "job. Default: a key is the name of a line of this batch."
+        ),
+    ] = None,
+    latency: Annotated[
+        str | None, typer.Option(help="realtime, interactive, batch (the default), async or deferred.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Model of the lines that name none.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Maximum tokens of the lines that do not set it.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="name=value, for every job; may be repeated.")] = None,
@@ -133,6 +164,7 @@ def bulk(
             metavar="TIME",
         ),
     ] = None,
+    cache: Cache = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave bad lines out instead of refusing the file.")
     ] = False,
@@ -143,51 +175,64 @@ def bulk(
             help="Wait for the results and write them to this file. It is named FILE.part until all are there."
         ),
     ] = None,
+    with_request: WithRequest = False,
     as_json: Json = False,
 ) -> None:
     """Submit a file of requests as one batch. Safe to interrupt: run it again and it continues where it stopped."""
     from trivet.cli.results import ResultsFile, check_ending
     from trivet_tasks.requests.jsonl import readable_twice
 
-    chosen = name or _name_of(file)
     if out is not None:
         check_ending(out)
+    elif with_request:
+        raise InvalidRequest("--with-request: goes with --out FILE.", field="with_request")
     given = {
         "latency": latency,
         "model": model,
         "max_tokens": max_tokens,
         "tags": read_tags(tag),
         "prompt_cache": prompt_cache,
+        "cache": cache,
     }
     defaults = {key: value for key, value in given.items() if value is not None}
     with options.client() as client, ExitStack() as source:
         path, called = source.enter_context(readable_twice(file))
-        check = check_with_bar(path, client.settings, defaults, now=client.now(), skip_bad=skip_bad, name=called)
+        check = check_with_bar(
+            path, client.settings, defaults, now=client.now(), skip_bad=skip_bad, dedupe=dedupe is not None, name=called
+        )
         for problem in check.problems:
             print_error(f"left out: {called}, {problem}")
         if check.bad > len(check.problems):
             print_error(f"left out: {check.bad - len(check.problems):,} more bad lines")
-        results = ResultsFile(out) if out else None  # before any job is taken in: it may not be writable
+        chosen = name or _name_of(file, check, defaults)
+        if again:
+            chosen = client.free_name(chosen)
+        command = f"the same command with --name {quote(chosen)} instead of --again" if again else "the same command"
+        # before any job is taken in: it may not be writable
+        results = ResultsFile(out, with_request=with_request) if out else None
         with results or nullcontext():
             batch = _take_in(client, check, chosen, defaults)
+            _print_warnings(batch.warnings)
             source.close()  # a copy of standard input is not needed while it waits
-            progress = wait_for(client, batch, results) if wait or results else batch.progress()
-    _report(check, progress, out, waited=wait or results is not None, as_json=as_json)
-    if (wait or results) and progress.succeeded < progress.total:
+            progress = wait_for(client, batch, results, command=command) if wait or results else batch.progress()
+    waited = wait or results is not None
+    _report(check, progress, out, batch.warnings, waited=waited, as_json=as_json)
+    if (waited or progress.done) and progress.succeeded < progress.total:
         raise typer.Exit(FAILED)
 
 
-def _name_of(file: Path) -> str:
-    """Return the name of the batch of a file: its own without its endings. InvalidRequest where it has none."""
+def _name_of(file: Path, check: "FileCheck", defaults: dict[str, Any]) -> str:
+    """Return the name of the batch of a file: its own without endings, and a digest of what decides its requests.
+
+    contracts-0f3a1b2c4d
+    """
+    import orjson
+
     from trivet_tasks.requests.jsonl import is_read_once
 
-    if is_read_once(file):
-        raise InvalidRequest(
-            "--name: is missing; what is read from a pipe has no name.",
-            field="name",
-            hint="Name the batch, e.g. --name contracts: the same command with the same name continues it.",
-        )
-    return stem_of(file)
+    decisive = orjson.dumps([check.digest, check.dedupe, defaults], option=orjson.OPT_SORT_KEYS)
+    stem = "stdin" if is_read_once(file) else stem_of(file)
+    return f"{stem[:LONGEST_STEM]}-{blake2b(decisive, digest_size=5).hexdigest()}"
 
 
 def check_with_bar(
@@ -197,7 +242,8 @@ def check_with_bar(
     *,
     now: float,
     skip_bad: bool,
-    each: "Callable[[JobSpec], None] | None" = None,
+    dedupe: bool = False,
+    each: "Callable[[JobSpec, int], None] | None" = None,
     name: str = "",
 ) -> "FileCheck":
     """Check a JSON Lines file of requests whole, with a bar on a terminal; see `check_file`.
@@ -206,7 +252,8 @@ def check_with_bar(
         defaults: laid under every request.
         now: seconds since the epoch.
         skip_bad: leave bad lines out instead of refusing the file.
-        each: called with every good request.
+        dedupe: a key is one of its tenant's.
+        each: called with every good request and the number of its line.
         name: the file's name in messages; empty: its path.
 
     Raises:
@@ -220,7 +267,9 @@ def check_with_bar(
             def tell(rows: int, share: float) -> None:
                 advance(rows, about=round(rows / share))
 
-            check = check_file(file, settings, defaults, now=now, skip_bad=skip_bad, tell=tell, each=each, name=name)
+            check = check_file(
+                file, settings, defaults, now=now, skip_bad=skip_bad, dedupe=dedupe, tell=tell, each=each, name=name
+            )
             tell(check.rows, 1.0)
             return check
     except InvalidRequest as error:
@@ -236,12 +285,14 @@ def _take_in(client: "Client", check: "FileCheck", name: str, defaults: dict[str
 
     warnings: Counter[str] = Counter()
     try:
-        with bar(f"Submitting {name}", check.rows, unit="jobs") as advance:
-            return client.submit_specs(
-                _quietly(read_file(check, client.settings, defaults), warnings, advance), name=name
-            )
+        with bar(f"Submitting {name}", check.rows, unit="jobs") as advance, _printed_instead_of_logged():
+            specs = _quietly(read_file(check, client.settings, defaults), warnings, advance)
+            return client.submit_specs(specs, name=name, dedupe="tenant" if check.dedupe else None)
     except KeyboardInterrupt:
-        print_error(f"Interrupted. Nothing of {name} runs yet: the same command takes in the rest.")
+        print_error(
+            f"Interrupted. Nothing of {name} runs yet: the same command takes in the rest, "
+            f"trivet batch discard {quote(name)} deletes it."
+        )
         raise
     finally:
         for warning, count in warnings.most_common(5):
@@ -261,22 +312,55 @@ def _quietly(specs: "Iterable[JobSpec]", warnings: Counter[str], advance: Advanc
     advance(number)
 
 
-def _report(check: "FileCheck", progress: "Progress", out: Path | None, *, waited: bool, as_json: bool) -> None:
+@contextmanager
+def _printed_instead_of_logged() -> Iterator[None]:
+    """Keep warnings that nothing takes the jobs out of the log."""
+    logger = logging.getLogger("trivet.unattended")
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = False
+
+
+def _print_warnings(warnings: tuple[str, ...]) -> None:
+    for warning in warnings:
+        print_error(f"warning: {warning}", style="yellow")
+
+
+def _report(
+    check: "FileCheck",
+    progress: "Progress",
+    out: Path | None,
+    warnings: tuple[str, ...],
+    *,
+    waited: bool,
+    as_json: bool,
+) -> None:
     if as_json:
         problems = [{"where": problem.where, "message": problem.message} for problem in check.problems]
         more = {
             "requests": check.rows,
             "left_out": check.bad,
+            "submitted_before": _submitted_before(check, progress),
             "problems": problems,
             "results": str(out) if out else None,
+            "warnings": warnings,
         }
         output.print_json({**as_object(progress), **more})
         return
-    if check.repeated:
-        print_line(f"{check.repeated:,} lines repeat an earlier line's key and request: one job each with it.")
-    if waited:
+    if _submitted_before(check, progress):
+        since = moment(progress.created_at)
+        print_line(f"{progress.name} was submitted before, at {since}; --again submits the same once more.")
+    if waited or progress.done:
         print_progress(progress)
         if out:
             print_line(f"Results: {out}")
     else:
-        print_line(f"{progress.name}: {progress.total:,} jobs. Progress: trivet batch status {progress.name}")
+        print_line(f"{progress.name}: {progress.total:,} jobs. Progress: trivet batch status {quote(progress.name)}")
+        print_joined(progress)
+
+
+def _submitted_before(check: "FileCheck", progress: "Progress") -> bool:
+    """Return whether the batch was begun by an earlier command."""
+    return progress.created_at < check.checked_at

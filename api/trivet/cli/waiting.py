@@ -2,6 +2,7 @@
 
 import threading
 from functools import partial
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from trivet.cli import output
@@ -19,12 +20,18 @@ SHOW_EVERY_S = 0.5
 
 
 def wait_for(
-    client: "Client", batch: "Batch", results: "ResultsFile | None" = None, *, timeout: float | None = None
+    client: "Client",
+    batch: "Batch",
+    results: "ResultsFile | None" = None,
+    *,
+    timeout: float | None = None,
+    command: str = "the same command",
 ) -> "Progress":
     """Wait for the end of the batch, show its progress, and write its results as they come.
 
     Args:
         timeout: maximum seconds; None waits as long as it takes.
+        command: the command that goes on writing results after an interruption, in words.
 
     Raises:
         ResultTimeout: it has not ended by then.
@@ -33,7 +40,7 @@ def wait_for(
     try:
         with (
             bar(batch.name, progress.total, progress.ended, unit="jobs") as advance,
-            telling(client.settings, lambda admin: admin.batches.blocked(batch.name)) as teller,
+            telling(client.settings, lambda admin: admin.batches.blocked(batch.name), told=batch.warnings) as teller,
             beside("trivet-progress", partial(_watch, batch, advance, teller)),
         ):
             if results is not None:
@@ -41,9 +48,9 @@ def wait_for(
             return batch.wait(timeout)
     except KeyboardInterrupt:
         again = (
-            f"run the same command again, and {results.path} appears when it is complete"
+            f"run {command} again, and {results.path} appears when it is complete"
             if results
-            else f"see `trivet batch wait {batch.name}`"
+            else f"see `trivet batch wait {quote(batch.name)}`"
         )
         print_error(f"Interrupted. The jobs of {batch.name} go on: {again}.")
         raise
@@ -52,7 +59,7 @@ def wait_for(
 def _write(batch: "Batch", results: "ResultsFile") -> None:
     """Write every result except pruned ones: a line without text would be no result."""
     missing = 0
-    for result in batch.results():
+    for result in batch.results(with_request=results.with_request):
         if not result.pruned:
             results.write(result)
         elif result not in results:
@@ -74,4 +81,4 @@ def _watch(batch: "Batch", advance: Advance, teller: Teller, done: threading.Eve
             continue
         failed = progress.failed + progress.expired + progress.cancelled
         note = f"{failed:,} failed, {output.usd_and_estimate(progress.cost_usd, progress.estimated_usd)}"
-        advance(progress.ended, note, held="held by a budget" if teller.budget else "")
+        advance(progress.ended, note, held=teller.held_by)

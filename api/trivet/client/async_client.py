@@ -4,12 +4,13 @@ import asyncio
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, Unpack
 
 from trivet.client.async_requests import AsyncRequests
-from trivet.client.client import Client
+from trivet.client.client import Client, Dedupe
 from trivet.client.jobs import Batch, Job
 from trivet.client.result import Result
 from trivet.client.waiting import GIVEN_UP
@@ -85,6 +86,8 @@ class AsyncJob:
         self._threads = threads
         self._job = job
         self.id = job.id
+        self.warnings = job.warnings
+        """See `Job.warnings`."""
 
     def __repr__(self) -> str:
         return f"AsyncJob({self.id!r})"
@@ -92,9 +95,9 @@ class AsyncJob:
     def __await__(self) -> Generator[Any, None, Result]:
         return self.result().__await__()
 
-    async def result(self, timeout: float | None = None) -> Result:
+    async def result(self, timeout: float | None = None, *, with_request: bool = False) -> Result:
         """Wait for the end of the job; see `Job.result`."""
-        return await self._threads.wait(self._job.result, timeout)
+        return await self._threads.wait(self._job.result, timeout, with_request=with_request)
 
     async def state(self) -> JobStateName:
         """Return its state; see `Job.state`."""
@@ -116,6 +119,8 @@ class AsyncBatch:
         self._threads = threads
         self._batch = batch
         self.name = batch.name
+        self.warnings = batch.warnings
+        """See `Job.warnings`."""
 
     def __repr__(self) -> str:
         return f"AsyncBatch({self.name!r})"
@@ -124,9 +129,9 @@ class AsyncBatch:
         """Return its progress; see `Batch.progress`."""
         return await self._threads.run(self._batch.progress)
 
-    async def results(self, timeout: float | None = None) -> AsyncIterator[Result]:
+    async def results(self, timeout: float | None = None, *, with_request: bool = False) -> AsyncIterator[Result]:
         """Yield every result once, as the jobs end; see `Batch.results`."""
-        found = self._batch.results(timeout)
+        found = self._batch.results(timeout, with_request=with_request)
         while (result := await self._threads.wait(next, found, None)) is not None:
             yield result
 
@@ -137,6 +142,26 @@ class AsyncBatch:
     async def cancel(self) -> int:
         """Stop the batch; see `Batch.cancel`."""
         return await self._threads.run(self._batch.cancel)
+
+    async def job(self, key: str, *, tenant: str | None = None) -> AsyncJob:
+        """Return the job of this key; see `Batch.job`."""
+        return AsyncJob(self._threads, await self._threads.run(lambda: self._batch.job(key, tenant=tenant)))
+
+    async def discard(self) -> int:
+        """Delete it, if it never was complete; see `Batch.discard`."""
+        return await self._threads.run(self._batch.discard)
+
+    async def pause(self, reason: str = "") -> bool:
+        """Let no further job begin; see `Batch.pause`."""
+        return await self._threads.run(self._batch.pause, reason)
+
+    async def resume(self) -> bool:
+        """Let it go on; see `Batch.resume`."""
+        return await self._threads.run(self._batch.resume)
+
+    async def prioritize(self, priority: int) -> None:
+        """Dispatch it before others; see `Batch.prioritize`."""
+        await self._threads.run(self._batch.prioritize, priority)
 
     async def retry(self, failed: bool = True, expired: bool = False) -> int:
         """Run failed jobs again; see `Batch.retry`."""
@@ -167,6 +192,7 @@ class AsyncClient:
         requests: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]],
         *,
         name: str | None = None,
+        dedupe: Dedupe = None,
         **defaults: Unpack[RequestParams],
     ) -> AsyncBatch:
         """Submit requests as one batch; see `Client.submit_many`.
@@ -181,13 +207,14 @@ class AsyncClient:
             requests: an iterable, which is iterated in a thread; or an asynchronous one (an async generator), which is
                 iterated in the event loop and closed at the end.
             name: as of `Client.submit_many`.
+            dedupe: likewise.
             defaults: likewise.
         """
+        submit = partial(self._client.submit_many, name=name, dedupe=dedupe, **defaults)
         if not isinstance(requests, AsyncIterable):
-            batch = await self._threads.run(lambda: self._client.submit_many(requests, name=name, **defaults))
-            return AsyncBatch(self._threads, batch)
+            return AsyncBatch(self._threads, await self._threads.run(submit, requests))
         async with AsyncRequests(requests) as pulled:
-            batch = await self._threads.run_alone(lambda: self._client.submit_many(pulled, name=name, **defaults))
+            batch = await self._threads.run_alone(submit, pulled)
         return AsyncBatch(self._threads, batch)
 
     async def job(self, job_id: str) -> AsyncJob:

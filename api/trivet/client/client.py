@@ -1,9 +1,9 @@
 """The client: what a producer imports."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Literal, TypeAlias, Unpack
 
 from uuid_utils import uuid7
 
@@ -12,6 +12,7 @@ from trivet.client.jobs import Batch, Job, find_by_key, find_newest, find_newest
 from trivet.client.submitting import fill_batch, submit_one
 from trivet_store.jobs import batches
 from trivet_store.reports import results
+from trivet_store.reports.backlog import FlowRequirements, requirements_of_batch
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import InvalidRequest, StoreUnavailable
 from trivet_tasks.jobs import JobSpec
@@ -25,17 +26,20 @@ MAX_WARNINGS = 100
 """Maximum number of different warnings that one client logs; each once, however many jobs it is about."""
 MAX_NAME = 200
 """Maximum number of characters of a batch's name."""
+Dedupe: TypeAlias = Literal["tenant"] | None
+"""How far the keys of a batch reach; None: each names a request of that batch."""
 
 
 class Client(Connected):
     """Submits jobs and reads their results. Thread-safe; may be made before a fork and used after it.
 
     Args:
-        config: the configuration file; else `TRIVET_CONFIG`, `trivet.toml` here, or the defaults.
+        config: the configuration file; else `TRIVET_CONFIG`, or the nearest `trivet.toml` or running `trivet up`, in this
+            folder or above; else `TRIVET_*` variables.
         settings: settings made elsewhere, instead of a file.
 
     Raises:
-        ConfigError: the configuration is wrong. The database is opened when first used.
+        ConfigError: the configuration is wrong, or there is none. The database is opened when first used.
     """
 
     def __init__(self, config: Path | str | None = None, *, settings: Settings | None = None) -> None:
@@ -44,6 +48,9 @@ class Client(Connected):
 
     def submit(self, prompt: str | None = None, /, **request: Unpack[SubmitParams]) -> Job:
         """Submit one job; when this returns it is on disk and will reach one end state.
+
+        A job that nothing takes as things are (no scheduler, no worker, no route that ever could) is accepted with a
+        warning: in the log once, and in `Job.warnings`.
 
         Args:
             prompt: short for `messages` with one message of the user.
@@ -58,21 +65,33 @@ class Client(Connected):
             BrokerUnavailable: of a realtime job; the broker or the shared state does not answer.
         """
         given: dict[str, Any] = {**request} if prompt is None else {"prompt": prompt, **request}
-        if given.get("latency") == Latency.REALTIME:
+        if given.get("latency") in (Latency.REALTIME, Latency.INTERACTIVE):
             _ = self._connections.dispatcher  # loads Celery, over a second: not from the first job's three
         now, routes = self._connections.now(), self._connections.known_routes
         spec = self._warned(parse_request(given, settings=self.settings, now=now, routes=routes))
-        return Job(self._connections, submit_one(self._connections, spec).id)
+        accepted = submit_one(self._connections, spec)
+        if accepted.existed or accepted.claim:  # looked after before, or dispatched to a worker by now
+            return Job(self._connections, accepted.id)
+        required = FlowRequirements(spec.model, spec.latency, spec.residency, spec.compliance, spec.features)
+        return Job(self._connections, accepted.id, self._unattended([required]))
 
     def submit_many(
-        self, requests: Iterable[Mapping[str, Any]], *, name: str | None = None, **defaults: Unpack[RequestParams]
+        self,
+        requests: Iterable[Mapping[str, Any]],
+        *,
+        name: str | None = None,
+        dedupe: Dedupe = None,
+        **defaults: Unpack[RequestParams],
     ) -> Batch:
         """Submit an iterable of requests as one batch, streamed in bounded memory.
 
         Args:
             requests: dicts as for `submit` (`trivet.RequestParams`); taken in groups, so a generator over any number is
                 fine.
-            name: the batch's name; a batch of this name is resumed. None: one is made up.
+            name: the batch's name; a batch of this name is resumed. None: one is made up, another each time.
+            dedupe: "tenant": a request whose key its tenant used before, for a single job or in another such batch, joins
+                that job, which stays what it is; the results of this batch are those of its own jobs. None: a key is
+                the name of a request within this batch.
             defaults: laid under every request, e.g. `model=…, max_tokens=…, latency="async"`. With `prompt_cache=True`
                 (or "5m", "1h") the common beginning of requests is read from the provider's prompt cache.
 
@@ -84,17 +103,23 @@ class Client(Connected):
         routes = self._connections.known_routes
         now = self._connections.now
         specs = parse_requests(requests, settings=self.settings, defaults=defaults, now=now, routes=routes)
-        return self.submit_specs(specs, name=name)
+        return self.submit_specs(specs, name=name, dedupe=dedupe)
 
-    def submit_specs(self, specs: Iterable[JobSpec], *, name: str | None = None) -> Batch:
+    def submit_specs(self, specs: Iterable[JobSpec], *, name: str | None = None, dedupe: Dedupe = None) -> Batch:
         """Submit requests that were validated before, e.g. by `trivet_tasks.requests.jsonl`."""
         chosen = f"batch-{uuid7().hex[-12:]}" if name is None else _checked(name)
+        if dedupe not in (None, "tenant"):
+            hint = "Leave it out where keys are names of the batch's own requests."
+            raise InvalidRequest(f"dedupe: must be 'tenant', is {dedupe!r}.", field="dedupe", hint=hint)
+        warned = (self._warned(spec) for spec in specs)
         try:
-            batch_id = fill_batch(self._connections, chosen, (self._warned(spec) for spec in specs))
+            batch_id = fill_batch(self._connections, chosen, warned, dedupe=dedupe is not None)
         except StoreUnavailable as error:  # the name may be one that we made up
             error.hint = f"{error.hint} To go on, submit the same under the name {chosen!r}: what was taken in is not taken twice."
             raise
-        return Batch(self._connections, chosen, batch_id)
+        with self._connections.store.read() as connection:
+            required = requirements_of_batch(connection, chosen)
+        return Batch(self._connections, chosen, batch_id, self._unattended(required))
 
     def job(self, job_id: str) -> Job:
         """Return the job of this id. NotFound when there is none."""
@@ -103,7 +128,9 @@ class Client(Connected):
         return job
 
     def job_by_key(self, key: str, *, tenant: str | None = None) -> Job:
-        """Return the job of this idempotency key of this tenant. NotFound when there is none.
+        """Return the single job of this idempotency key of this tenant. NotFound when there is none.
+
+        A request of a batch is found by `Batch.job`; in a batch with `dedupe`, by both.
 
         Args:
             tenant: as in the request; None: the job was submitted without one.
@@ -127,9 +154,23 @@ class Client(Connected):
         with self._connections.store.read() as connection:
             return Batch(self._connections, name, batches.id_of(connection, name))
 
+    def free_name(self, name: str) -> str:
+        """Return a name under which a batch can be submitted once more: the first of NAME, NAME-2, NAME-3, … without a batch.
+
+        The name of a batch that broke off before it was complete counts as free: that batch is gone on with.
+        """
+        with self._connections.store.read() as connection:
+            return batches.free_name(connection, _checked(name))
+
     def batches(self, limit: int = 100) -> list[batches.Progress]:
         """Return the newest batches with their progress, newest first."""
         return find_newest_batches(self._connections, limit)
+
+    def _unattended(self, required: Sequence[FlowRequirements]) -> tuple[str, ...]:
+        """Return, and log, why nothing takes jobs with these requirements."""
+        warnings = self._connections.unattended.warnings(required) if required else ()
+        self._connections.unattended.log(warnings)
+        return warnings
 
     def _warned(self, spec: JobSpec) -> JobSpec:
         for warning in spec.warnings:

@@ -1,7 +1,9 @@
 """Connections of a client: opened when first used, reset after a fork."""
 
+import getpass
 import logging
 import os
+import socket
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
@@ -25,6 +27,7 @@ from trivet_tasks.shared_state import connect, publish_finished, publish_work, u
 if TYPE_CHECKING:
     from celery import Celery
 
+    from trivet.client.unattended import Unattended
     from trivet_routing.limits import Limits
     from trivet_routing.route_directory import RouteDirectory
     from trivet_scheduler.dispatch import Dispatcher
@@ -79,6 +82,13 @@ class Connections:
         from trivet_store.ledger.budgets import AskedLabels  # a command that only reads needs none
 
         return AskedLabels(self.store)
+
+    @cached_property
+    def unattended(self) -> "Unattended":
+        """Looks whether anybody takes the jobs of this client."""
+        from trivet.client.unattended import Unattended  # as for `asked_labels`
+
+        return Unattended(self.store, self.settings)
 
     def known_routes(self) -> dict[str, RouteSettings]:
         """The routes of the settings, and those that schedulers and workers registered."""
@@ -201,15 +211,16 @@ class Connected:
     """Base of `Client` and `Admin`: the connections of one Trivet. Thread-safe; may be made before a fork and used after it.
 
     Args:
-        config: the configuration file; else `TRIVET_CONFIG`, `trivet.toml` here, or the defaults.
+        config: the configuration file; else `TRIVET_CONFIG`, or the nearest `trivet.toml` or running `trivet up`, in this
+            folder or above; else `TRIVET_*` variables.
         settings: settings made elsewhere, instead of a file.
 
     Raises:
-        ConfigError: the configuration is wrong. The database is opened when first used.
+        ConfigError: the configuration is wrong, or there is none. The database is opened when first used.
     """
 
     def __init__(self, config: Path | str | None = None, *, settings: Settings | None = None) -> None:
-        self.settings = settings or load_settings(Path(config) if config else None)
+        self.settings = settings or load_settings(Path(config) if config else None, required=True)
         self._connections = Connections(self.settings)
 
     def __enter__(self) -> Self:
@@ -245,3 +256,12 @@ def _reset_all() -> None:
 
 
 os.register_at_fork(after_in_child=_reset_all)  # once: it cannot be taken back
+
+
+def current_operator() -> str:
+    """Return the user and machine that this process runs as: `anna@build-7`."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        user = "somebody"
+    return f"{user}@{socket.gethostname()}"

@@ -1,15 +1,18 @@
 """Jobs and batches for their submitter: state and results, cancelling, running failed jobs again."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 
-from trivet.client.connections import Connections
-from trivet.client.result import Result, to_result
-from trivet_store.jobs import batches, cancelling, retrying
+from trivet.client.connections import Connections, current_operator
+from trivet.client.result import Result, add_request, to_result
+from trivet_store import controls
+from trivet_store.controls import ControlKind, Work
+from trivet_store.database.batched_scan import Candidate, groups
+from trivet_store.jobs import batches, cancelling, discarding, retrying
 from trivet_store.jobs.batches import Progress
 from trivet_store.reports import results
 from trivet_store.reports.results import JobRow
-from trivet_tasks.errors import NotFound
+from trivet_tasks.errors import InvalidRequest, NotFound, ResultTimeout
 from trivet_tasks.states import END_STATES, JobState, JobStateName, read_job_state
 
 PAGE_JOBS = 200
@@ -18,9 +21,11 @@ PAGE_JOBS = 200
 class Job:
     """A submitted job. Cheap to make and to keep: it holds the id and the client's connections."""
 
-    def __init__(self, connections: Connections, job_id: str) -> None:
+    def __init__(self, connections: Connections, job_id: str, warnings: tuple[str, ...] = ()) -> None:
         self._connections = connections
         self.id = job_id
+        self.warnings = warnings
+        """Reasons, when it was submitted, for which nothing takes it: no scheduler, no worker, no route that ever could."""
 
     def __repr__(self) -> str:
         return f"Job({self.id!r})"
@@ -34,17 +39,20 @@ class Job:
         """Its state: `waiting`, `delayed`, `coalesced`, `dispatched`, `running`, or its end state."""
         return self.look().state.value
 
-    def result(self, timeout: float | None = None) -> Result:
+    def result(self, timeout: float | None = None, *, with_request: bool = False) -> Result:
         """Wait for the end of the job.
 
         Args:
             timeout: seconds; None waits as long as it takes.
+            with_request: read its request as well, for `Result.request`.
 
         Raises:
-            ResultTimeout: it has not ended by then; it goes on.
+            ResultTimeout: it has not ended by then; says why, and whether something is wrong (`held_up`).
             NotFound: there is no such job.
         """
-        return self._connections.notices.wait_for(f"job {self.id}", self._ended, timeout, f"The job {self.id}")
+        what = f"The job {self.id}"
+        found = self._connections.notices.wait_for(f"job {self.id}", self._ended, timeout, what, self._timed_out)
+        return next(_with_requests(self._connections, [found])) if with_request else found
 
     def cancel(self) -> bool:
         """Stop the job: at once if it waits, within about two seconds if it runs. False when it had ended before."""
@@ -71,6 +79,11 @@ class Job:
             self._connections.tell_work()
         return again
 
+    def _timed_out(self, message: str) -> ResultTimeout:
+        from trivet.client.blocked import timed_out_job  # routes and limits: a client that only submits needs none
+
+        return timed_out_job(self._connections, self.look(), message)
+
     def _ended(self) -> Result | None:
         with self._connections.store.read() as connection:
             row = results.jobs_by_id(connection, [self.id]).get(self.id)
@@ -84,13 +97,25 @@ class Job:
 class Batch:
     """Jobs that were submitted together under one name."""
 
-    def __init__(self, connections: Connections, name: str, batch_id: int) -> None:
+    def __init__(self, connections: Connections, name: str, batch_id: int, warnings: tuple[str, ...] = ()) -> None:
         self._connections = connections
         self._id = batch_id
         self.name = name
+        self.warnings = warnings
+        """As of a `Job`, when its requests were taken in."""
 
     def __repr__(self) -> str:
         return f"Batch({self.name!r})"
+
+    def job(self, key: str, *, tenant: str | None = None) -> Job:
+        """Return the job of this batch with this key. NotFound when there is none.
+
+            client.batch("contracts").job("page/7").result().text
+
+        Args:
+            tenant: as in the request, where several of a batch with `dedupe` have one key; None: of any tenant.
+        """
+        return Job(self._connections, find_line(self._connections, self.name, key, tenant).id)
 
     def progress(self) -> Progress:
         """Return its progress: counts by state, and the cost so far."""
@@ -102,31 +127,37 @@ class Batch:
         with self._connections.store.read() as connection:
             return results.batch_job_ids(connection, self._id)
 
-    def results(self, timeout: float | None = None) -> Iterator[Result]:
+    def results(self, timeout: float | None = None, *, with_request: bool = False) -> Iterator[Result]:
         """Yield every result once, in the order the jobs end; failures are results too.
 
         Args:
             timeout: maximum seconds to wait for the next result; None waits as long as it takes.
+            with_request: read the requests as well, for `Result.request`.
 
         Raises:
-            ResultTimeout: no further job ended in that time.
+            ResultTimeout: no further job ended in that time; says why, as `Job.result` does.
         """
         seen = 0
         while True:
             seen, page = self._connections.notices.wait_for(
-                f"batch {self._id}", partial(self._page, seen), timeout, f"The next job of {self.name!r}"
+                f"batch {self._id}",
+                partial(self._page, seen),
+                timeout,
+                f"The next job of {self.name!r}",
+                self._timed_out,
             )
-            yield from page
+            yield from _with_requests(self._connections, page) if with_request else page
             if not page:
                 return
 
-    def ended(self, states: Collection[str] = END_STATES) -> Iterator[Result]:
+    def ended(self, states: Collection[str] = END_STATES, *, with_request: bool = False) -> Iterator[Result]:
         """Yield the results that exist when the first of them is asked for, each once, in the order the jobs ended.
 
         Waits for nothing, and holds one page of them in memory. A job that is retried meanwhile is left out.
 
         Args:
             states: only results in these end states: `succeeded`, `failed`, `expired`, `cancelled`.
+            with_request: read the requests as well, for `Result.request`.
         """
         store, seen = self._connections.store, 0
         ended = {state for state in END_STATES if state in states}
@@ -137,8 +168,8 @@ class Batch:
                 rows = results.batch_page_upto(connection, self._id, seen, upto, ended, PAGE_JOBS)
                 attempts = results.attempts_of(connection, [row.id for row in rows])
             seen = rows[-1].batch_seq or upto if rows else upto
-            for row in rows:
-                yield to_result(row, attempts[row.id])
+            page = [to_result(row, attempts[row.id]) for row in rows]
+            yield from _with_requests(self._connections, page) if with_request else page
 
     def wait(self, timeout: float | None = None) -> Progress:
         """Wait until every job has ended. ResultTimeout when that takes longer than `timeout` seconds."""
@@ -147,7 +178,8 @@ class Batch:
             progress = self.progress()
             return progress if progress.done else None
 
-        return self._connections.notices.wait_for(f"batch {self._id}", done, timeout, f"The batch {self.name!r}")
+        what = f"The batch {self.name!r}"
+        return self._connections.notices.wait_for(f"batch {self._id}", done, timeout, what, self._timed_out)
 
     def cancel(self) -> int:
         """Stop the batch: waiting jobs end at once, running ones are dropped within about two seconds.
@@ -166,6 +198,46 @@ class Batch:
                 return ended
             ended += len(ids)
             self._connections.tell_finished(ids, [self._id])
+
+    def pause(self, reason: str = "") -> bool:
+        """Let no further job begin until `resume`, over restarts too. What runs ends; what is in a queue waits again.
+
+            client.batch("contracts").pause("the prompt is wrong")
+
+        Args:
+            reason: shown wherever the batch is.
+
+        Returns:
+            False when it was paused already.
+        """
+        store = self._connections.store
+        with store.write() as connection:
+            return controls.pause(store, connection, self._work, by=current_operator(), reason=reason)
+
+    def resume(self) -> bool:
+        """Let a paused batch go on. False when it was not paused; a tenant or class of it may still be."""
+        store = self._connections.store
+        with store.write() as connection:
+            resumed = controls.resume(store, connection, self._work, by=current_operator())
+        self._connections.tell_work()
+        return resumed
+
+    def prioritize(self, priority: int) -> None:
+        """Dispatch its jobs before all of lower priority, from -10 to 10; 0 is the default.
+
+            client.batch("contracts").prioritize(5)
+
+        Raises:
+            InvalidRequest: the priority is out of bounds.
+        """
+        store = self._connections.store
+        with store.write() as connection:
+            controls.prioritize(store, connection, self._work, priority, by=current_operator())
+        self._connections.tell_work()
+
+    @property
+    def _work(self) -> Work:
+        return Work(ControlKind.BATCH, self.name, self._id)
 
     def retry(self, failed: bool = True, expired: bool = False) -> int:
         """Run failed jobs again, with their ids and keys, behind the waiting jobs of the batch.
@@ -200,11 +272,30 @@ class Batch:
             after, again = group.last, again + len(group.ids)
             self._connections.tell_work()
 
+    def discard(self) -> int:
+        """Delete a batch that never was complete, with its jobs, none of which ever ran. Its name is free then.
+
+        Safe to interrupt: another call does the rest.
+
+        Returns:
+            The number of jobs deleted.
+
+        Raises:
+            InvalidRequest: it was complete once, so that its jobs may have run; `cancel` stops them.
+            NotFound: there is no such batch any more.
+        """
+        return discarding.discard(self._connections.store, self.name)
+
     def accept(self) -> None:
         """Run an incomplete batch as it is, without the requests that were not accepted."""
         with self._connections.store.write() as connection:
             batches.open_batch(connection, self._id)
         self._connections.tell_work()
+
+    def _timed_out(self, message: str) -> ResultTimeout:
+        from trivet.client.blocked import timed_out_batch  # as of a job
+
+        return timed_out_batch(self._connections, self.progress(), message)
 
     def _page(self, after: int) -> tuple[int, list[Result]] | None:
         """Return the next results after a number, with the last of theirs; none when there will be no more.
@@ -242,8 +333,32 @@ def find_by_key(connections: Connections, key: str, tenant: str | None = None) -
         row = results.job_by_key(connection, key, tenant)
     if row is None:
         of = f"of the tenant {tenant!r}" if tenant else "without a tenant"
-        raise NotFound(f"No job {of} has the key {key!r}.", hint="A key belongs to the tenant of its request.")
+        hint = "A key belongs to the tenant of its request, or to its batch: name that as well."
+        raise NotFound(f"No job {of} has the key {key!r}.", hint=hint)
     return row
+
+
+def find_line(connections: Connections, batch: str, key: str, tenant: str | None = None) -> JobRow:
+    """Return the job of the batch of this name with this key.
+
+    Args:
+        tenant: only a job of this tenant; None: of any.
+
+    Raises:
+        NotFound: there is no such batch, or none of its jobs has the key.
+        InvalidRequest: jobs of several tenants have the key (a batch with `dedupe`).
+    """
+    with connections.store.read() as connection:
+        rows = results.jobs_of_line(connection, batches.id_of(connection, batch), key, tenant)
+    if not rows:
+        of = f" of the tenant {tenant!r}" if tenant else ""
+        hint = "A request that joined an earlier job has none in this batch."
+        raise NotFound(f"No job{of} in the batch {batch!r} has the key {key!r}.", hint=hint)
+    if len(rows) > 1:
+        tenants = ", ".join(repr(row.tenant or "") for row in rows)
+        message = f"key: {key!r} is that of several tenants' jobs in the batch {batch!r}: {tenants}."
+        raise InvalidRequest(message, field="key", hint="Name the tenant as well.")
+    return rows[0]
 
 
 def find_newest(
@@ -270,6 +385,18 @@ def find_newest_batches(connections: Connections, limit: int) -> list[Progress]:
     """Return the newest batches with their progress, newest first."""
     with connections.store.read() as connection:
         return batches.latest(connection, limit)
+
+
+def _with_requests(connections: Connections, page: Sequence[Result]) -> Iterator[Result]:
+    """Yield the results with their requests, which are read in groups of a megabyte: one may have 32 MB."""
+    by_id = {result.id: result for result in page}
+    with connections.store.read() as connection:
+        sizes = results.request_sizes(connection, list(by_id))
+    for ids in groups(Candidate(job_id, 1, sizes.get(job_id, 0)) for job_id in by_id):
+        with connections.store.read() as connection:
+            bodies = results.request_bodies(connection, ids)
+        for job_id in ids:
+            yield add_request(by_id[job_id], bodies.get(job_id))
 
 
 def _not_found(job_id: str) -> NotFound:

@@ -1,7 +1,7 @@
 """The result of a job, as its submitter sees it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cached_property
 from textwrap import shorten
@@ -12,6 +12,7 @@ import orjson
 from trivet_store.reports.results import AttemptRow, JobRow, estimated
 from trivet_tasks.catalog import bare_name, same_model
 from trivet_tasks.outcomes import Outcome, OutcomeName
+from trivet_tasks.requests.request_body import as_submitted
 from trivet_tasks.states import EndStateName, JobState, name_of_end
 
 LONGEST_WORDS = 160
@@ -76,6 +77,15 @@ class Result:
     """The job ended as `status` says, but its answer, or the words of its error, are not kept any more."""
     estimated_usd: Decimal = Decimal(0)
     """At most this much more: attempts whose cost is not known, such as timeouts."""
+    batch: str | None = None
+    """The name of its batch."""
+    index: int | None = None
+    """Its position among the requests of its batch, from 0, as they were submitted."""
+    metadata: dict[str, Any] = field(repr=False, default_factory=dict)
+    """The metadata of its request, as it was given."""
+    request: dict[str, Any] | None = field(repr=False, default=None)
+    """The request as `submit` takes it, with the marks that `prompt_cache` added; None unless it was asked for
+    (`with_request=True`) and is still kept."""
 
     @property
     def provider(self) -> str | None:
@@ -163,7 +173,17 @@ def to_result(row: JobRow, attempts: Sequence[AttemptRow]) -> Result:
         raw=row.message,
         pruned=row.pruned,
         estimated_usd=estimated(attempts),
+        batch=row.batch,
+        index=row.index,
+        metadata=row.metadata,
     )
+
+
+def add_request(result: Result, body: bytes | None) -> Result:
+    """Return the result with its request, from the body that its job keeps; None where it keeps none."""
+    if body is None:
+        return result
+    return replace(result, request=as_submitted(orjson.loads(body), result.model, result.metadata))
 
 
 def _asked_before(attempts: Sequence[AttemptRow]) -> str:

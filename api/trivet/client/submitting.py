@@ -4,16 +4,18 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from shlex import quote
 from typing import TYPE_CHECKING, Self
 
+from trivet_store.controls import pause_of_new
 from trivet_store.database.engine import BULK_BYTES, BULK_ROWS
 from trivet_store.jobs import batches
 from trivet_store.jobs.batches import Loading
-from trivet_store.jobs.enqueue import Accepted, BatchRef, insert
+from trivet_store.jobs.enqueue import Accepted, BatchRef, DirectDispatch, insert
 from trivet_tasks.config.budgets import labels_of
 from trivet_tasks.errors import BrokerUnavailable, InvalidRequest, KeyConflict
 from trivet_tasks.jobs import JobSpec
-from trivet_tasks.latency import Latency
+from trivet_tasks.latency import Lane, Latency
 from trivet_tasks.requests.prompt_cache import Sharing, marked
 
 if TYPE_CHECKING:
@@ -27,32 +29,31 @@ owner."""
 
 
 def submit_one(connections: "Connections", spec: JobSpec) -> Accepted:
-    """Record one job; a realtime one is dispatched in the same transaction.
+    """Record one job; a realtime or interactive one is dispatched in the same transaction, if a route can take it.
 
     Raises:
         BrokerUnavailable: a realtime job needs the broker now. Nothing was written.
-        InvalidRequest: no route will ever take the realtime job; names each and why.
+        InvalidRequest: no route will ever take the realtime or interactive job; names each and why.
         KeyConflict: the key is taken by a different request.
     """
     if spec.prefixes:
         spec = marked(spec, spec.prefixes[0])
-    if spec.latency is not Latency.REALTIME or (spec.not_before or 0) > connections.store.clock.reckoned():
+    if spec.latency.lane is not Lane.REALTIME or (spec.not_before or 0) > connections.store.clock.reckoned():
         accepted = _insert_one(connections, spec)
         connections.tell_work()
         return accepted
-    with connections.requires_redis():
-        choice = connections.dispatcher.choice_for(spec)
-        direct = connections.dispatcher.direct(choice)
-        if direct is None:
-            connections.redis.ping()  # without a route nothing may have shown yet that there is no broker
-    if choice.refusals and choice.hopeless:
-        raise InvalidRequest(f"No route can take this job: {choice.reasons()}.", hint="`trivet routes` lists them.")
-    reasons = None
-    if direct is None:
-        reasons = choice.reasons() or "no worker has made a route known yet (`trivet routes`)"
+    try:
+        direct, reasons = _route_now(connections, spec)
+    except BrokerUnavailable as error:
+        if spec.latency is Latency.REALTIME:
+            raise
+        direct, reasons = None, error.message
     labels = connections.asked_labels.now()
     with connections.store.write() as connection:
-        if direct is not None:
+        paused = pause_of_new(connection, spec.tenant, spec.latency)
+        if paused is not None:
+            direct, reasons = None, f"the {paused.words()}"
+        elif direct is not None:
             held = connections.dispatcher.held_by_budget(connection, spec, labels_of(spec, labels), direct)
             direct, reasons = (direct, None) if held is None else (None, held)
         (accepted,) = insert(
@@ -74,6 +75,20 @@ def submit_one(connections: "Connections", spec: JobSpec) -> Accepted:
     return accepted
 
 
+def _route_now(connections: "Connections", spec: JobSpec) -> tuple[DirectDispatch | None, str | None]:
+    """Return the route to which the job goes at once, else why it waits. Raises as `submit_one` does."""
+    with connections.requires_redis():
+        choice = connections.dispatcher.choice_for(spec)
+        direct = connections.dispatcher.direct(choice, spec.latency)
+        if direct is None:
+            connections.redis.ping()  # without a route nothing may have shown yet that there is no broker
+    if choice.refusals and choice.hopeless:
+        raise InvalidRequest(f"No route can take this job: {choice.reasons()}.", hint="`trivet routes` lists them.")
+    if direct is None:
+        return None, choice.reasons() or "no worker has made a route known yet (`trivet routes`)"
+    return direct, None
+
+
 def _insert_one(connections: "Connections", spec: JobSpec) -> Accepted:
     labels = connections.asked_labels.now()
     with connections.store.write() as connection:
@@ -81,11 +96,14 @@ def _insert_one(connections: "Connections", spec: JobSpec) -> Accepted:
     return accepted
 
 
-def fill_batch(connections: "Connections", name: str, specs: Iterable[JobSpec]) -> int:
+def fill_batch(connections: "Connections", name: str, specs: Iterable[JobSpec], *, dedupe: bool = False) -> int:
     """Stream jobs into a batch, in groups of one transaction each, and open it at the end. Returns its row id.
 
     A batch of this name that was begun before is resumed: the requests it has taken are read again and compared, and
     the rest is added.
+
+    Args:
+        dedupe: see `batches.Loading`.
 
     Raises:
         InvalidRequest: a request is wrong, or not the one that was there before. The requests taken so far
@@ -93,7 +111,7 @@ def fill_batch(connections: "Connections", name: str, specs: Iterable[JobSpec]) 
     """
     store = connections.store
     with store.write() as connection:
-        loading = batches.begin_loading(store, connection, name)
+        loading = batches.begin_loading(store, connection, name, dedupe=dedupe)
     stream, sharing = iter(specs), Sharing()
     _skip_taken(loading, stream)
     writer = _Writer(connections, loading)
@@ -109,7 +127,8 @@ def fill_batch(connections: "Connections", name: str, specs: Iterable[JobSpec]) 
             batches.mark_incomplete(connection, loading.id, error.message)
         stands = (
             f"The batch {name!r} holds the {loading.taken} requests before it and does not run. Fix the request and submit "
-            f"again under the same name, or run it as it is: `trivet batch accept {name}`."
+            f"again under the same name, run it as it is: `trivet batch accept {quote(name)}`, or delete it: `trivet batch "
+            f"discard {quote(name)}`."
         )
         error.hint = f"{error.hint} {stands}".strip()
         raise
@@ -173,7 +192,8 @@ def _take_in(
     connections: "Connections", loading: Loading, group: Sequence[JobSpec], prepared: Callable[[], None] = lambda: None
 ) -> Loading:
     """Write the jobs and the batch's position in one transaction."""
-    store, batch, labels = connections.store, BatchRef(loading.id, loading.name), connections.asked_labels.now()
+    store, labels = connections.store, connections.asked_labels.now()
+    batch = BatchRef(loading.id, loading.name, loading.dedupe)
     with store.write() as connection:
         insert(
             store,
@@ -217,7 +237,7 @@ def _groups(stream: Iterator[JobSpec], rows: int) -> Iterator[list[JobSpec]]:
     try:
         for spec in stream:
             group.append(spec)
-            size += len(spec.body)
+            size += len(spec.body) + len(spec.metadata or "")
             if len(group) >= rows or size >= BULK_BYTES:
                 yield group
                 group, size = [], 0

@@ -54,8 +54,18 @@ class Notices:
         """Start anew in the child: the thread is not there, nor perhaps a thread that holds the lock."""
         self.__init__(self._url)  # type: ignore[misc]
 
-    def wait_for(self, subject: str, look: Callable[[], T | None], timeout_s: float | None, what: str) -> T:
+    def wait_for(
+        self,
+        subject: str,
+        look: Callable[[], T | None],
+        timeout_s: float | None,
+        what: str,
+        timed_out: Callable[[str], ResultTimeout] = ResultTimeout,
+    ) -> T:
         """Look until there is an answer; woken by notices about `subject` ("job ID" or "batch ID").
+
+        Args:
+            timed_out: makes the error from its message when the time is over; it may look for the reason.
 
         Raises:
             ResultTimeout: there was none within `timeout_s` seconds, or it was given up.
@@ -77,9 +87,7 @@ class Notices:
                 if until is not None:
                     left = until - time.monotonic()
                     if left <= 0:
-                        raise ResultTimeout(
-                            f"{what} has not ended within {timeout_s:g} s.", hint="It goes on; ask again later."
-                        )
+                        raise timed_out(f"{what} has not ended within {timeout_s:g} s.")
                     pause = min(pause, left)
                 woken.wait(pause)
 

@@ -53,7 +53,7 @@ def _window_now(route: RouteSettings) -> str | None:
 
 def effective_toml(settings: Settings) -> str:
     """Return the same as TOML, with a comment that names its source."""
-    lines = [f"# read from {settings.source}"]
+    lines = [f"# read from {settings.source}{f' ({settings.found})' if settings.found else ''}"]
     for table, values in _tables(effective(settings)):
         lines += table_lines(table, {key: value for key, value in values.items() if key != "window_now"})
         if "windows" in values:

@@ -30,7 +30,7 @@ from trivet.config.effective import toml_key
 from trivet_tasks.catalog import PROVIDERS, Provider
 from trivet_tasks.errors import ConfigError
 
-NAMES = ("aws-native", "multi-cloud", "startup", "sydney")
+NAMES = ("aws-native", "eu", "multi-cloud", "startup", "sydney")
 """Names of all reference set-ups."""
 _FOLDER = resources.files("trivet") / "config" / "scenarios"
 _TITLE = re.compile(r"# [a-z-]+: (.*)\.")
@@ -180,13 +180,18 @@ _ROUTE_KEYS = """\
 """The keys of a route that a proposal leaves out."""
 
 _CLASSES = """\
-# The latency classes: realtime, batch, async, deferred. One key set alone leaves the others as they are.
+# The latency classes: realtime, interactive, batch, async, deferred. One key set alone leaves the others as they are.
 [classes.realtime]
 # budget_s = 3                          # how long a round of work on a job may take, in seconds
 # order = "latency"                     # latency, cost, priority or weight
 """
 
 _PROCESSES = """\
+[cache]
+enabled = false                         # true: an equal request gets the earlier answer, without a call and at no cost.
+                                        # Off, so that one prompt asked five times gets five answers; a request or a
+                                        # batch turns it on for itself with cache = true
+
 [health]
 # open_after_failures = 3               # a model is taken out of service on a route after so many failures in a row
 # open_failed_share = 0.5               # or when more than this share of its calls failed within window_s seconds,
@@ -213,4 +218,4 @@ _PROCESSES = """\
 #   tag = "team=search"                 # or batch, tenant or route; without one of them it counts all
 #   warn_at = 0.8
 """
-"""Health, leases and workers, at their defaults; how budgets are written."""
+"""The response cache, health, leases and workers, at their defaults; how budgets are written."""

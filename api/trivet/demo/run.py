@@ -7,8 +7,6 @@ batch is, not by the clock.
 
 import contextlib
 import errno
-import logging
-import os
 import queue
 import secrets
 import shutil
@@ -18,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 from trivet.admin import Admin
@@ -30,6 +27,7 @@ from trivet.demo.watch import ConditionMonitor, Journal, State
 from trivet.local.child_process import Exit
 from trivet.local.local_simulator import Simulation, without_settings
 from trivet.local.local_trivet import LocalTrivet
+from trivet.local.temporary import Stopping, log_to
 from trivet_simulator import Control
 from trivet_tasks.config.settings import load_settings
 from trivet_tasks.errors import BrokerUnavailable, ProcessFailed, StoreUnavailable, TrivetError
@@ -103,7 +101,7 @@ def run_demo(jobs: int, workers: int, view: View) -> DemoResult:
         keep = False
         try:
             folder.mkdir(mode=0o700)
-            with without_settings(), _log_to(folder / "demo.log"):
+            with without_settings(), log_to(folder / "demo.log"):
                 outcome = _run(folder, jobs, workers, view)
             keep = not outcome.good
         except (TrivetError, OSError) as error:
@@ -130,7 +128,7 @@ def _run(folder: Path, jobs: int, workers: int, view: View) -> DemoResult:
     config.write_text(_CONFIG, encoding="utf-8")
     settings = load_settings(config)
     local = LocalTrivet(settings, workers=workers, lanes=(Lane.BULK,), simulation=_simulation(jobs), on_exit=ends.put)
-    stopping = _Stopping(local)
+    stopping = Stopping(local)
     try:
         view.starting(f"Starting Valkey, the simulated providers, a scheduler and {workers} workers")
         with local, stopping:
@@ -230,65 +228,6 @@ class _Run:
     def _state(self, reading: Reading | None) -> State:
         at = reading.at if reading is not None else time.monotonic()
         return State(at - self._began, self._jobs, self._submitted, reading, self._watch, self._journal)
-
-
-class _Stopping:
-    """Goes around the work, inside the parts' own context: from its end on they are stopped.
-
-    From then on a signal makes the stopping faster and cannot break it off halfway. What ran until then is remembered,
-    to be looked for afterwards.
-    """
-
-    def __init__(self, local: LocalTrivet) -> None:
-        self._local = local
-        self._groups: set[int] = set()
-        self.hastened = False
-        """True if a signal came while the parts were being stopped."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        StopSignals(self._hasten).install()
-        pids = {self._local.supervisor.pid(name) for name in self._local.parts}
-        with contextlib.suppress(OSError, ValueError):
-            pids.add(int((self._local.data_dir / "valkey.pid").read_text(encoding="ascii")))
-        self._groups = {pid for pid in pids if pid is not None}
-
-    def left_behind(self) -> tuple[int, ...]:
-        """The process groups that are still there: each part leads one, and so does the broker."""
-        return tuple(sorted(filter(_lives, self._groups)))
-
-    def _hasten(self) -> None:
-        self.hastened = True
-        self._local.supervisor.kill_now()
-
-
-def _lives(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
-@contextlib.contextmanager
-def _log_to(path: Path) -> Iterator[None]:
-    """Send this process's log to a file: on the screen it would tear the display apart."""
-    root = logging.getLogger()
-    before = root.handlers[:]
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
-    root.handlers = [handler]
-    try:
-        yield
-    finally:
-        root.handlers = before
-        handler.close()
 
 
 def _simulation(jobs: int) -> Simulation:

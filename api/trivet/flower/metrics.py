@@ -82,7 +82,7 @@ def _waiting(backlog: Backlog) -> Iterator[Metric]:
     rows = {row.latency: row for row in backlog.classes}
     for latency in Latency:
         row = rows.get(latency.value)
-        for state in (JobState.WAITING.value, JobState.DELAYED.value, "held", JobState.COALESCED.value):
+        for state in (JobState.WAITING.value, JobState.DELAYED.value, "held", "paused", JobState.COALESCED.value):
             jobs.add_metric([latency.value, state], getattr(row, state) if row else 0)
         age.add_metric([latency.value], backlog.age_s(row.oldest_at) or 0.0 if row else 0.0)
     yield jobs

@@ -1,19 +1,19 @@
 """The simulator as one part of a Trivet on this machine: its ports, its command, the configuration that leads to it.
 
 Its ports are chosen before it starts and kept in `.trivet/simulator.json`: started again, after a crash or the next
-day, it comes back where the routes look for it. `trivet up --simulate`, the demo and `trivet.testing` use it.
+day, it comes back where the routes look for it. `trivet up --simulate`, the demo, rehearsals and `trivet.testing` use it.
 """
 
 import contextlib
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from trivet.config.effective import table_lines
+from trivet.config.effective import table_lines, toml_key
 from trivet_simulator.options import WIRE_NAMES, Endpoints, base_url
 from trivet_tasks.config.settings import Settings
 
@@ -39,18 +39,37 @@ class Simulation:
     """By route of `ROUTES`: settings to add, e.g. limits."""
     sections: Mapping[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     """Further tables of the configuration, e.g. `{"health": {"probe_interval_s": 2}}`."""
+    routes: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: ROUTES)
+    """The routes by name, each at the simulated provider of its kind, or at one of its own (`wires`)."""
+    wires: Mapping[str, str] = field(default_factory=dict)
+    """By route: the wire of a simulated provider that is the route's own, so that it can fail alone (`own_provider`)."""
 
 
-def choose_endpoints(data_dir: Path) -> Endpoints:
-    """Return where the simulator of this data directory will serve: on its earlier ports where they are free."""
-    ports = free_ports(_ports_before(data_dir / ENDPOINTS_NAME))
-    return Endpoints.on(f"http://{_HOST}:{ports.pop(_CONTROL)}", {wire: base_url(wire, ports[wire]) for wire in ports})
+def own_provider(route: str) -> str:
+    """Return the name of a route's own provider in the simulator."""
+    return f"route-{route}"
+
+
+def choose_endpoints(data_dir: Path, wires: Mapping[str, str] = {}) -> Endpoints:
+    """Return where the simulator of this data directory will serve: on its earlier ports where they are free.
+
+    Args:
+        wires: as in `Simulation`.
+    """
+    kinds = {**{wire: wire for wire in WIRE_NAMES}, **{own_provider(name): wire for name, wire in wires.items()}}
+    ports = free_ports(_ports_before(data_dir / ENDPOINTS_NAME), kinds)
+    return Endpoints.on(
+        f"http://{_HOST}:{ports.pop(_CONTROL)}", {name: base_url(kinds[name], ports[name]) for name in ports}
+    )
 
 
 def simulator_arguments(simulation: Simulation, data_dir: Path, endpoints: Endpoints) -> list[str]:
     """The arguments of `trivet` that serve this simulation there."""
-    urls = {**endpoints.providers, _CONTROL: endpoints.control}
+    urls = {**{wire: endpoints.providers[wire] for wire in WIRE_NAMES}, _CONTROL: endpoints.control}
     numbers = [word for name, url in urls.items() for word in (f"--{name}-port", str(urlsplit(url).port))]
+    for route, wire in simulation.wires.items():
+        name = own_provider(route)
+        numbers += ["--extra", f"{name}={wire}:{urlsplit(endpoints.providers[name]).port}"]
     return ["simulate", *numbers, "--endpoints-file", str(data_dir / ENDPOINTS_NAME), *simulation.arguments]
 
 
@@ -72,7 +91,9 @@ def write_simulated_config(simulation: Simulation, settings: Settings, data_dir:
     path = data_dir / CONFIG_NAME
     path.unlink(missing_ok=True)
     path.touch(mode=0o600)  # a URL may hold a password
-    return write_config(path, endpoints, route_settings=simulation.route_settings, sections=sections)
+    return write_config(
+        path, endpoints, route_settings=simulation.route_settings, sections=sections, routes=simulation.routes
+    )
 
 
 def write_config(
@@ -81,6 +102,7 @@ def write_config(
     *,
     route_settings: Mapping[str, Mapping[str, Any]] | None = None,
     sections: Mapping[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]] | None = None,
+    routes: Mapping[str, Mapping[str, Any]] = ROUTES,
 ) -> Path:
     """Write a configuration whose routes lead to the simulator, and a made-up key beside it.
 
@@ -88,14 +110,16 @@ def write_config(
         path: the file; its folder is made, private.
         route_settings: by route, settings to add, e.g. limits.
         sections: further tables by name, e.g. `{"health": {"probe_interval_s": 2}}`; a list of them is an array of tables.
+        routes: the routes by name.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     key = path.with_suffix(".key")
     key.write_text("simulated-key\n", encoding="ascii")
     tables: dict[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]] = dict(sections or {})
-    for name, route in ROUTES.items():
-        wire = {"base_url": getattr(endpoints, str(route["provider"])), "api_key": f"file:{key.absolute()}"}
-        tables[f"routes.{name}"] = {**route, **wire, **(route_settings or {}).get(name, {})}
+    for name, route in routes.items():
+        url = endpoints.providers.get(own_provider(name)) or endpoints.providers[str(route["provider"])]
+        wire = {"base_url": url, "api_key": f"file:{key.absolute()}"}
+        tables[f"routes.{toml_key(name)}"] = {**route, **wire, **(route_settings or {}).get(name, {})}
     lines = ["# Written by Trivet: these routes lead to the simulator on this machine, not to a provider."]
     for table, values in tables.items():
         if isinstance(values, Mapping):
@@ -116,11 +140,11 @@ def without_settings() -> Iterator[None]:
         os.environ.update(hidden)
 
 
-def free_ports(preferred: Mapping[str, int]) -> dict[str, int]:
-    """A free port of 127.0.0.1 for each wire and the control port: the preferred one where it can be had."""
+def free_ports(preferred: Mapping[str, int], names: Iterable[str]) -> dict[str, int]:
+    """A free port of 127.0.0.1 for each provider and the control port: the preferred one where it can be had."""
     with contextlib.ExitStack() as held:
         # all are held until the last is found, so that no two are the same
-        return {name: _bound(preferred.get(name, 0), held) for name in (*WIRE_NAMES, _CONTROL)}
+        return {name: _bound(preferred.get(name, 0), held) for name in (*names, _CONTROL)}
 
 
 def _bound(preferred: int, held: contextlib.ExitStack) -> int:

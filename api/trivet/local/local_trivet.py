@@ -10,11 +10,10 @@ workers, whose calls get `[worker] shutdown_grace_s`, over scheduler, Flower and
 """
 
 import contextlib
-import fcntl
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -30,10 +29,12 @@ from trivet_simulator.options import Endpoints
 from trivet_store.database.engine import Store
 from trivet_store.migrations.schema_version import ensure
 from trivet_tasks.config.environment import without_secrets
+from trivet_tasks.config.finding import CONFIG_VARIABLE
 from trivet_tasks.config.installation_key import read_key
+from trivet_tasks.config.running import only_one
 from trivet_tasks.config.server_urls import read_server_url
-from trivet_tasks.config.settings import CONFIG_VARIABLE, Settings, load_settings
-from trivet_tasks.errors import BrokerUnavailable, ConfigError, ProcessFailed
+from trivet_tasks.config.settings import Settings, load_settings
+from trivet_tasks.errors import BrokerUnavailable, ConfigError
 from trivet_tasks.server_errors import says_what_to_do
 from trivet_tasks.shared_state import check_writable, connect, refuse_cluster, unavailable_text
 
@@ -176,10 +177,11 @@ class LocalTrivet:
         with contextlib.ExitStack() as started:
             self.data_dir.mkdir(mode=0o700, exist_ok=True)  # prompts are in it
             self.logs_dir.mkdir(mode=0o700, exist_ok=True)
-            started.enter_context(_folder_lock(self.data_dir))
+            tell_others = started.enter_context(only_one(self.data_dir))
             started.enter_context(self.supervisor)  # from here on a signal is an exception
             if self._simulation is not None:
                 self._start_simulator(self._simulation)
+            tell_others(self.settings.path)
             if self._valkey is not None:
                 started.enter_context(self._valkey)
             else:
@@ -200,8 +202,7 @@ class LocalTrivet:
             raise ConfigError(
                 f"{self.settings.source}: no route is configured.", hint="`trivet config init` proposes some."
             )
-        if self.settings.cache.enabled:
-            read_key(self.settings)  # once and here, where the error is seen
+        read_key(self.settings)  # once and here, where the error is seen
         self.start_part("scheduler", "scheduler")
         for number in range(1, self._workers + 1):
             for lane in self._lanes:
@@ -219,31 +220,11 @@ class LocalTrivet:
 
     def _start_simulator(self, simulation: Simulation) -> None:
         """Start it, and use routes that lead to where it will serve. It is not waited for."""
-        endpoints = choose_endpoints(self.data_dir)
+        endpoints = choose_endpoints(self.data_dir, simulation.wires)
         self.start_part("simulator", *simulator_arguments(simulation, self.data_dir, endpoints))
         self.simulator = replace(endpoints, pid=self.supervisor.pid("simulator") or 0)
         self.config_path = write_simulated_config(simulation, self.settings, self.data_dir, self.simulator)
         self.settings = load_settings(self.config_path)
-
-
-@contextlib.contextmanager
-def _folder_lock(data_dir: Path) -> Iterator[None]:
-    """Hold the folder's lock. ProcessFailed when another process holds it."""
-    path = data_dir / "local.lock"
-    holder = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        try:
-            fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ProcessFailed(
-                f"Trivet is already running in {data_dir} (process {path.read_text(encoding='ascii').strip()}).",
-                hint="Stop that one first, or use another folder.",
-            ) from None
-        os.truncate(holder, 0)
-        os.write(holder, f"{os.getpid()}\n".encode())
-        yield
-    finally:
-        os.close(holder)
 
 
 def _check_servers(settings: Settings) -> None:

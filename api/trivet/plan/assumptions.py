@@ -86,7 +86,7 @@ def _of_file(source: Source) -> Iterator[str]:
     else:
         yield (
             "Every answer is as long as its max_tokens, so this is the most it can be; give the expected length with "
-            "--output-tokens or --output-share-of-max."
+            "--output-tokens, --output-share-of-max or --output-observed."
         )
 
 

@@ -1,6 +1,6 @@
 """Arithmetic of a plan: the cost of a day's and a month's work over given routes, and its duration within their limits."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from trivet.plan.workload import Load
 from trivet_routing.permits import Quota
 from trivet_routing.route_choice import misfit
 from trivet_tasks.catalog import known
-from trivet_tasks.prices.price_book import TokenPrices
+from trivet_tasks.prices.price_book import Tariff, TokenPrices
 from trivet_tasks.requests.eligibility import name_on_wire
 
 _NONE = Decimal(0)
@@ -35,6 +35,8 @@ class Part(NamedTuple):
 
     route: str
     load: Load
+    share: Decimal
+    """Share of the load, 0 to 1."""
     calls: Decimal | None
     input_tokens: Decimal
     output_tokens: Decimal
@@ -87,23 +89,23 @@ def outlook(scenario: Scenario, loads: Sequence[Load], terms: Terms) -> Outlook 
         parts: list[Part] = []
         detours: list[str] = []
         for load in loads:
-            unfit = _unfit(load, scenario, terms)
-            able = {name: share for name, share in scenario.shares.items() if name not in unfit}
-            why = f"{_named(load)}: {'; '.join(f'{name} {reason}' for name, reason in unfit.items())}"
+            not_fit = unfit(load, scenario.shares, terms)
+            able = {name: share for name, share in scenario.shares.items() if name not in not_fit}
+            why = f"{named(load)}: {'; '.join(f'{name} {reason}' for name, reason in not_fit.items())}"
             if not able:
                 return Obstacle(why)
-            if unfit:
+            if not_fit:
                 detours.append(why)
             found = _shared_out(load, able, terms)
             if isinstance(found, Obstacle):
                 return found
             parts += found
-        return _summed(scenario, parts, detours, terms)
+        return summed(scenario.shares, parts, terms, detours)
 
 
-def _unfit(load: Load, scenario: Scenario, terms: Terms) -> dict[str, str]:
-    """Return the routes of the scenario that cannot take the load, each with its reason."""
-    routes = ((name, terms.routes[name]) for name in scenario.shares)
+def unfit(load: Load, names: Iterable[str], terms: Terms) -> dict[str, str]:
+    """Return those of the routes that cannot take the load, each with its reason."""
+    routes = ((name, terms.routes[name]) for name in names)
     reasons = {
         name: misfit(load.requirements, route, name_on_wire(route, load.requirements.model)) for name, route in routes
     }
@@ -116,23 +118,26 @@ def _shared_out(load: Load, able: dict[str, Decimal], terms: Terms) -> list[Part
         tariff = terms.tariff_of(name, load.requirements.model)
         if not tariff.tiers:
             return Obstacle(f"no price is known for {load.requirements.model} on {name}: {tariff.note}")
-        prices = next(tier for tier in tariff.tiers if load.above >= tier.above)  # the last tier is for all lengths
-        parts.append(_part(name, load, share, prices, terms.cache_read_share))
+        parts.append(part_of(name, load, share, tariff, terms.cache_read_share))
     return parts
 
 
-def _named(load: Load) -> str:
+def named(load: Load) -> str:
+    """Return the number of calls of a load with their model."""
     if load.calls is None:
         return load.requirements.model
     return f"{load.calls:,.0f} call{'' if load.calls == 1 else 's'} of {load.requirements.model}"
 
 
-def _part(route: str, load: Load, share: Decimal, prices: TokenPrices, cache_read_share: Decimal) -> Part:
+def part_of(route: str, load: Load, share: Decimal, tariff: Tariff, cache_read_share: Decimal) -> Part:
+    """Return the part of a load that a route does, at the prices of the load's length; the tariff has tiers."""
+    prices = next(tier for tier in tariff.tiers if load.above >= tier.above)  # the last tier is for all lengths
     incoming, output = load.input_tokens * share, load.output_tokens * share
     read = incoming * cache_read_share
     return Part(
         route=route,
         load=load,
+        share=share,
         calls=None if load.calls is None else load.calls * share,
         input_tokens=incoming,
         output_tokens=output,
@@ -143,10 +148,11 @@ def _part(route: str, load: Load, share: Decimal, prices: TokenPrices, cache_rea
     )
 
 
-def _summed(scenario: Scenario, parts: list[Part], detours: list[str], terms: Terms) -> Outlook:
+def summed(names: Collection[str], parts: Sequence[Part], terms: Terms, detours: Sequence[str] = ()) -> Outlook:
+    """Return the sum of parts. Charges are those of the named routes, the fixed ones also where a route has no part."""
     hidden = []
     for charge in terms.charges:
-        if charge.route is None or charge.route in scenario.shares:
+        if charge.route is None or charge.route in names:
             its = [part for part in parts if charge.route in (None, part.route)]
             bytes_out = sum((part.bytes_out for part in its), _NONE)
             hidden.append(charged(charge, (part.calls for part in its), bytes_out, terms.days))

@@ -1,13 +1,18 @@
 """Planning over the routes of a configuration: prices, work of a file or a volume, and the result of each scenario."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
+from trivet.plan import losses
+from trivet.plan.advice import Advice, Basis, advise, cheaper_models
 from trivet.plan.assumptions import Source, assumptions
+from trivet.plan.losses import Loss
 from trivet.plan.outlook import Obstacle, Outlook, outlook
+from trivet.plan.survey import Survey, Surveyor
 from trivet.plan.terms import Charge, Scenario, TariffOf, Terms, by_default, declared, mixed, percent
 from trivet.plan.workload import Workload, WorkloadCounter, volume
 from trivet_tasks.config.settings import Settings
@@ -30,6 +35,8 @@ class Work(NamedTuple):
 
     workload: Workload
     source: Source
+    survey: Survey | None = None
+    """Findings of the file; None: a volume."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,12 @@ class Plan:
     terms: Terms
     assumptions: tuple[str, ...]
     """Sentences under the table."""
+    advice: tuple[Advice, ...] = ()
+    """Ways to pay less, the largest saving first."""
+    cheapest: str = ""
+    """Name of the scenario that advice is reckoned on; empty: none is possible."""
+    losses: tuple[Loss, ...] = ()
+    """The work with all routes, then without each of them; empty: not asked for."""
 
     @property
     def obstacles(self) -> tuple[tuple[Scenario, Obstacle], ...]:
@@ -74,6 +87,7 @@ class Planner:
             raise ConfigError(f"{settings.source}: no route is configured.", hint="`trivet config init` proposes some.")
         self.settings = settings
         self._tariff_of, self._prices = _tariffs(settings)
+        self._steps = lru_cache(maxsize=100)(self._price_steps)
 
     def scenarios(self, mixes: Sequence[Mapping[str, Decimal]] = ()) -> list[Scenario]:
         """Return a scenario for each mix of routes; without one each route by itself, and all of them by their weights.
@@ -128,25 +142,30 @@ class Planner:
 
     def file(
         self,
-        check: "Callable[[Callable[[JobSpec], None]], FileCheck]",
+        check: "Callable[[Callable[[JobSpec, int], None]], FileCheck]",
         *,
         runs_per_day: Decimal = Decimal(1),
         output_tokens: int | None = None,
-        output_share_of_max: Decimal | None = None,
+        output_share_of_max: Decimal | Mapping[str, Decimal] | None = None,
     ) -> Work:
         """Return a day's work of a JSON Lines file of requests.
 
             planner.file(lambda each: check_file(path, planner.settings, {}, now=time.time(), each=each))
 
         Args:
-            check: checks the file and calls its argument with every good request.
+            check: checks the file and calls its argument with every good request and the number of its line.
             output_tokens: expected tokens of an answer, if its `max_tokens` allows them.
-            output_share_of_max: the same as a part of its `max_tokens`, 0 to 1.
+            output_share_of_max: the same as a part of its `max_tokens`, 0 to 1; by model, or of every one.
         """
         tally = WorkloadCounter(self._steps, output_tokens)
-        checked = check(tally.add)
+        with Surveyor(self.settings, self._steps, output_tokens) as surveyor:
+            checked = check(lambda job, line: surveyor.add(job, line, tally.add(job)))
+            survey = surveyor.survey(runs_per_day, output_share_of_max)
         expected = "" if output_tokens is None else f"{output_tokens:,} tokens, or its max_tokens where that is less"
-        if output_share_of_max is not None:
+        if isinstance(output_share_of_max, Mapping):
+            shares = (f"{percent(share)} with {model}" for model, share in output_share_of_max.items())
+            expected = f"the part of its max_tokens that the latest ones of its model had ({', '.join(shares)})"
+        elif output_share_of_max is not None:
             expected = f"{percent(output_share_of_max)} of its max_tokens"
         source = Source(
             self._prices,
@@ -157,7 +176,7 @@ class Planner:
             runs=runs_per_day,
             expected_output=expected,
         )
-        return Work(tally.workload(runs_per_day, output_share_of_max), source)
+        return Work(tally.workload(runs_per_day, output_share_of_max), source, survey)
 
     def plan(
         self,
@@ -167,12 +186,14 @@ class Planner:
         charges: Sequence[Charge] = (),
         days_per_month: Decimal = Decimal(30),
         cache_read_share: Decimal = Decimal(0),
+        without_each: bool = False,
     ) -> Plan:
-        """Return the result of each scenario.
+        """Return the result of each scenario, with advice on the cheapest of them.
 
         Args:
             charges: hidden costs beside those that routes declare.
             cache_read_share: the part of input tokens that is read from the provider's prompt cache, 0 to 1.
+            without_each: whether to reckon the loss of each route of the scenarios as well.
 
         Raises:
             InvalidRequest: a charge is by the call, and the number of calls is not known.
@@ -181,15 +202,23 @@ class Planner:
         terms = Terms(routes, self._tariff_of, (*declared(routes), *charges), days_per_month, cache_read_share)
         planned = tuple(_planned(scenario, work.workload, terms) for scenario in scenarios)
         outlooks = [one.expected for one in planned if isinstance(one.expected, Outlook)]
-        return Plan(planned, terms, tuple(assumptions(work.source, terms, outlooks)))
+        found = Plan(planned, terms, tuple(assumptions(work.source, terms, outlooks)))
+        if outlooks:
+            cheapest = min(outlooks, key=lambda one: one.day_usd)
+            scenario = next(one.scenario for one in planned if one.expected is cheapest)
+            advice = advise(Basis(scenario, cheapest, work.workload.loads, terms), work.survey)
+            found = replace(found, advice=advice, cheapest=scenario.name)
+        if without_each:
+            names = list(dict.fromkeys(name for scenario in scenarios for name in scenario.shares))
+            found = replace(found, losses=losses.without_each(names, work.workload.loads, terms))
+        return found
 
-    def _steps(self, model: str) -> tuple[int, ...]:
-        """Return the prompt lengths, in tokens, above which a model has other prices on some route."""
-        return tuple(
-            sorted(
-                {tier.above for route in self.settings.routes for tier in self._tariff_of(route, model).tiers} - {-1}
-            )
+    def _price_steps(self, model: str) -> tuple[int, ...]:
+        """Return the prompt lengths, in tokens, above which a model has other prices on some route, or a cheaper one has."""
+        tariffs = (
+            self._tariff_of(route, one) for route in self.settings.routes for one in (model, *cheaper_models(model))
         )
+        return tuple(sorted({tier.above for tariff in tariffs for tier in tariff.tiers} - {-1}))
 
 
 def _planned(scenario: Scenario, workload: Workload, terms: Terms) -> PlannedScenario:

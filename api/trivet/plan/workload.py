@@ -1,14 +1,27 @@
 """Work of a day: from a file of requests, or from a volume of tokens."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from typing import NamedTuple, TypeAlias
 
 from trivet.plan.terms import divided, exact
 from trivet_routing.route_choice import Requirements
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Latency
+
+MAX_OWNERS = 200
+"""Classes and tenants that are told apart among the calls of one load."""
+OTHER_TENANTS = "(other tenants)"
+
+
+class Owner(NamedTuple):
+    """A class and a tenant whose calls wait if no route takes them."""
+
+    latency: Latency
+    tenant: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +37,8 @@ class Load:
     output_tokens: Decimal
     bytes_out: Decimal
     """Bytes of request bodies."""
+    owners: tuple[tuple[Owner, Decimal], ...] = ()
+    """Classes and tenants of the calls, with the number of their calls; empty where they are not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +50,9 @@ class Workload:
     """The same work with as much output as may come; None: no other than `loads`."""
 
 
-Steps = Callable[[str], Sequence[int]]
+LoadKind: TypeAlias = tuple[Requirements, int]
+"""Requirements and `above` of the load that a request belongs to."""
+Steps: TypeAlias = Callable[[str], Sequence[int]]
 """Returns the prompt lengths of a model above which some route has another price, ascending, without the -1 of the shortest."""
 
 
@@ -74,6 +91,7 @@ class _Sums:
     expected: int = 0
     most: int = 0
     bytes_out: int = 0
+    owners: Counter[Owner] = field(default_factory=Counter)
 
 
 class WorkloadCounter:
@@ -85,8 +103,8 @@ class WorkloadCounter:
         self._expected = output_tokens
         self._sums: dict[tuple[Requirements, int], _Sums] = {}
 
-    def add(self, job: JobSpec) -> None:
-        """Count one request."""
+    def add(self, job: JobSpec) -> LoadKind:
+        """Count one request and return its kind."""
         requirements = Requirements(job.model, Latency.BATCH, job.residency, job.compliance, job.features)
         above = _above(job.input_estimate, self._steps(job.model))
         sums = self._sums.setdefault((requirements, above), _Sums())
@@ -95,9 +113,18 @@ class WorkloadCounter:
         sums.most += job.max_tokens
         sums.expected += job.max_tokens if self._expected is None else min(self._expected, job.max_tokens)
         sums.bytes_out += len(job.body)
+        owner = Owner(job.latency, job.tenant)
+        if owner not in sums.owners and len(sums.owners) >= MAX_OWNERS:
+            owner = Owner(job.latency, OTHER_TENANTS)
+        sums.owners[owner] += 1
+        return requirements, above
 
-    def workload(self, runs: Decimal, share_of_max: Decimal | None = None) -> Workload:
-        """Return the counted work `runs` times a day. `share_of_max`: the part of `max_tokens` that answers are to have."""
+    def workload(self, runs: Decimal, share_of_max: Decimal | Mapping[str, Decimal] | None = None) -> Workload:
+        """Return the counted work `runs` times a day.
+
+        Args:
+            share_of_max: the part of `max_tokens` that answers are to have; by model (of others: all) or of every one.
+        """
         with exact():
             most, expected = [], []
             for (requirements, above), sums in self._sums.items():
@@ -108,8 +135,10 @@ class WorkloadCounter:
                     sums.input_tokens * runs,
                     sums.most * runs,
                     sums.bytes_out * runs,
+                    tuple((owner, calls * runs) for owner, calls in sums.owners.most_common()),
                 )
-                output = sums.expected * runs if share_of_max is None else sums.most * runs * share_of_max
+                share = share_of_max.get(requirements.model) if isinstance(share_of_max, Mapping) else share_of_max
+                output = sums.expected * runs if share is None else sums.most * runs * share
                 most.append(load)
                 expected.append(replace(load, output_tokens=output))
         return Workload(tuple(expected), None if expected == most else tuple(most))

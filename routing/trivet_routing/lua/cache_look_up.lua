@@ -2,11 +2,11 @@
 -- foreign value of another type than ours is in the way.
 --
 -- KEYS: counters; then for each job the keys of its answer and of its lead
--- ARGV: urgency of the class, 0 the most; ms that a lead lives; then for each job its id and a leader that is known to be
--- over, or ''
+-- ARGV: urgency of the class, 0 the most; then for each job its id, a leader that is known to be over, or '', and the ms
+-- that its lead lives
 -- A lead is the urgency and the id of the job that calls, or 'x' where an answer cannot be kept and everybody calls.
 
-local urgency, life = ARGV[1], ARGV[2]
+local urgency = ARGV[1]
 local found = {}
 
 -- one key of another type than ours fails for itself, not for all
@@ -17,9 +17,9 @@ local function get(key)
 end
 local hits, misses, coalesced = 0, 0, 0
 
-for at = 3, #ARGV, 2 do
-  local job, over = ARGV[at], ARGV[at + 1]
-  local answer_key, lead_key = KEYS[at - 1], KEYS[at]
+for n = 1, (#ARGV - 1) / 3 do
+  local job, over, life = unpack(ARGV, 3 * n - 1, 3 * n + 1)
+  local answer_key, lead_key = KEYS[2 * n], KEYS[2 * n + 1]
   local answer, foreign = get(answer_key)
   if foreign then
     found[#found + 1] = {'foreign', ''}

@@ -16,8 +16,8 @@
 --            share, step, step_at, step_goods, ramp   recovering: the part it gets, the step's number and start, and the
 --                          good calls of this step and of all; evidence: when it was last used
 --            w0 .. w6      "slot:calls:failed" of the last sixths of the window
---            p50:C p95:C n:C seen:C   seconds of the class's last calls, of how many, and when the last was; anew: only
---                          calls since then are counted
+--            p50:C p95:C n:C late:C seen:C   seconds of the class's last calls, of how many, how many of them ran out of
+--                          time, and when the last was; anew: only calls since then are counted
 -- KEYS[2]  breaker of the whole route: the same fields; proven_at counts calls of every model, and the route has besides
 --            called_at     when the last call began or ended; of a probe for being idle, when it said something of the
 --                          route. idle_at: not before then is it probed for being idle. While such a probe is under way,

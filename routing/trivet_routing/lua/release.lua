@@ -1,6 +1,7 @@
 -- Release permits and report to breakers and limiter a group of calls of one (route, model, class).
 --
--- KEYS     as in common.lua; KEYS[8] samples: a list of "when:seconds" of the class's calls
+-- KEYS     as in common.lua; KEYS[8] samples: a list of "when:seconds" of the class's calls, less than 0 of those that ran
+--          out of time
 -- ARGV     1 requests  2 input tokens  3 output tokens a minute  4 seconds of burst  5 most calls in flight
 --          6 failures in a row that open  7 seconds to the next probe  8 longest pause of an unusable route
 --          9 seconds a limited route rests when the provider did not say
@@ -13,7 +14,7 @@
 --          signal: good | failed | local_failed | short | limited | unusable_model | unusable_route | local_refused |
 --            unreachable | contradicted | doubted | check | neutral | unused
 --          seconds: the pause asked for of a limited call (0 = not said), of a good one the seconds since it began
---          sample: seconds the call took (0 = says nothing)
+--          sample: seconds the call took (0 = says nothing), less than 0 if it ran out of time
 -- Returns  a flat list of changes: level (1 model, 2 route, 3 limits), state, cause, seconds until the next try, share
 local PER_CALL = 10
 local MOST_BLAMED = 32
@@ -69,8 +70,8 @@ local function become(level, state, cause)
     if level == 1 then forget_window() end
     if state == 'recovering' then -- how slow it was before it broke says nothing of how it is now
         redis.call('HSET', KEYS[level], 'anew', text(now))
-        for _, class in ipairs({ 'realtime', 'batch', 'async', 'deferred' }) do
-            redis.call('HDEL', KEYS[level], 'p50:' .. class, 'p95:' .. class, 'n:' .. class, 'seen:' .. class)
+        for _, field in ipairs(redis.call('HKEYS', KEYS[level])) do
+            if string.find(field, ':', 1, true) then redis.call('HDEL', KEYS[level], field) end
         end
     end
 end
@@ -316,7 +317,7 @@ for base = first, #ARGV, PER_CALL do
         count(minute, number(generation[3], 0), { -unused[1], -unused[2], -unused[3] })
     end
     redis.call('ZREM', KEYS[7], permit)
-    if held and tonumber(ARGV[base + 5]) > 0 then samples[#samples + 1] = text(now) .. ':' .. ARGV[base + 5] end
+    if held and tonumber(ARGV[base + 5]) ~= 0 then samples[#samples + 1] = text(now) .. ':' .. ARGV[base + 5] end
 
     local mine, probe = {}, {}
     for level = 1, 2 do
@@ -397,15 +398,19 @@ if #samples > 0 then
     redis.call('LPUSH', KEYS[8], unpack(samples))
     redis.call('LTRIM', KEYS[8], 0, SAMPLES - 1)
     redis.call('EXPIRE', KEYS[8], 3600)
-    local seconds = {}
+    local seconds, late = {}, 0
     local oldest = math.max(now - SAMPLE_AGE, number(redis.call('HGET', KEYS[1], 'anew'), 0))
     for _, sample in ipairs(redis.call('LRANGE', KEYS[8], 0, -1)) do
         local at, took = string.match(sample, '([^:]+):([^:]+)')
-        if tonumber(at) >= oldest then seconds[#seconds + 1] = tonumber(took) end
+        if tonumber(at) >= oldest then
+            seconds[#seconds + 1] = math.abs(tonumber(took))
+            if tonumber(took) < 0 then late = late + 1 end
+        end
     end
     table.sort(seconds)
     local class = ARGV[16]
     redis.call('HSET', KEYS[1], 'p50:' .. class, text(seconds[math.ceil(#seconds * 0.5)]),
-        'p95:' .. class, text(seconds[math.ceil(#seconds * 0.95)]), 'n:' .. class, #seconds, 'seen:' .. class, text(now))
+        'p95:' .. class, text(seconds[math.ceil(#seconds * 0.95)]), 'n:' .. class, #seconds, 'late:' .. class, late,
+        'seen:' .. class, text(now))
 end
 return changes

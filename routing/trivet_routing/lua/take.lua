@@ -2,14 +2,15 @@
 --
 -- ARGV     1 requests  2 input tokens  3 output tokens a minute (0 = no limit)  4 seconds of burst
 --          5 most calls in flight  6 seconds a permit lives  7 token of the probe that this is, or nothing
---          8.. permit id, input tokens, output tokens; repeated
--- Returns  { granted, milliseconds until the next may fit, reason, generation of both breakers and the second of the limiter }
+--          8 latency class  9.. permit id, input tokens, output tokens; repeated
+-- Returns  { granted, milliseconds until the next may fit, reason, generation of both breakers and the second of the limiter,
+--            seconds within which 95 % of the class's last calls ended ('' = not known) }
 local SAVING_S = 5 -- longer than a job that got no permit takes to come back
-local wanted = (#ARGV - 7) / 3
+local wanted = (#ARGV - 8) / 3
 local token = ARGV[7]
 
 local function refuse(seconds, reason)
-    return { 0, math.ceil(math.max(seconds, 0.001) * 1000), reason, '' }
+    return { 0, math.ceil(math.max(seconds, 0.001) * 1000), reason, '', '' }
 end
 
 if redis.call('EXISTS', KEYS[5]) == 0 then
@@ -45,7 +46,7 @@ local limiter = read_limiter({ tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(AR
 local minute = read_minute()
 local granted, wait, reason = 0, 0, ''
 for n = 1, math.min(wanted, free) do
-    local base = 8 + (n - 1) * 3
+    local base = 9 + (n - 1) * 3
     local need = { 1, tonumber(ARGV[base + 1]), tonumber(ARGV[base + 2]) }
     local fits = true
     for k = 1, 3 do
@@ -79,11 +80,12 @@ if granted > 0 and token ~= '' then
     for level = 1, 2 do
         -- from now on it goes by its permit, so a second message with the token makes no second call
         if redis.call('HGET', KEYS[level], 'probe') == token then
-            redis.call('HSET', KEYS[level], 'probe', ARGV[8], 'until', text(now + tonumber(ARGV[6])))
+            redis.call('HSET', KEYS[level], 'probe', ARGV[9], 'until', text(now + tonumber(ARGV[6])))
         end
     end
 elseif granted == 0 and reason == '' then
     wait, reason = 0.05, 'concurrency'
 end
 return { granted, math.ceil(wait * 1000), reason,
-    string.format('%s.%s.%d', generation[1], generation[2], minute.second) }
+    string.format('%s.%s.%d', generation[1], generation[2], minute.second),
+    redis.call('HGET', KEYS[1], 'p95:' .. ARGV[8]) or '' }

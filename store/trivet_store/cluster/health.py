@@ -40,6 +40,9 @@ class CallRow(NamedTuple):
     route: str
     model: str
     latency: str
+    max_tokens: int
+    input_estimate: int
+    """Tokens."""
 
 
 _UPSERT = text(
@@ -62,7 +65,8 @@ _CLOSED = text("SELECT route, models, closed_until, cause, since FROM route_limi
 _LIFT = text("DELETE FROM route_limits WHERE route = :route")
 _UNDER_WAY = text(
     """
-    SELECT a.id, a.lease_id, a.route, a.model, a.latency FROM attempts a JOIN leases l ON l.id = a.lease_id
+    SELECT a.id, a.lease_id, a.route, a.model, a.latency, j.max_tokens, j.input_estimate
+      FROM attempts a JOIN leases l ON l.id = a.lease_id JOIN jobs j ON j.id = a.job_id
      WHERE a.outcome IS NULL
     """
 )

@@ -79,10 +79,10 @@ class RowsStatement:
         return tuple(dict.fromkeys(_VALUE.findall(self.sql)))
 
 
-def execute_rows(connection: Connection, statement: RowsStatement, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Execute a statement for each of these rows, which may hold more than it takes."""
+def execute_rows(connection: Connection, statement: RowsStatement, rows: Sequence[Mapping[str, Any]]) -> int:
+    """Execute a statement for each of these rows, which may hold more than it takes. Returns the number of changed rows."""
     if not rows:
-        return
+        return 0
     dialect = connection.dialect
     ready = statement._ready.get(dialect.name)
     if ready is None:
@@ -91,9 +91,8 @@ def execute_rows(connection: Connection, statement: RowsStatement, rows: Sequenc
         turned = ready.turned.items()
         if turned:
             rows = [{**row, **{name: turn(row[name]) for name, turn in turned}} for row in rows]
-        connection.exec_driver_sql(ready.sql, list(map(ready.values, rows)))
-    else:
-        connection.exec_driver_sql(ready.sql, {"rows": _as_json(statement, rows)})
+        return connection.exec_driver_sql(ready.sql, list(map(ready.values, rows))).rowcount
+    return connection.exec_driver_sql(ready.sql, {"rows": _as_json(statement, rows)}).rowcount
 
 
 def query_rows(

@@ -1,13 +1,17 @@
-"""Batches: filling them (an interrupted fill can be resumed) and their progress."""
+"""Batches: filling them (an interrupted fill can be resumed), their names, and their progress."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from hashlib import blake2b
+from shlex import quote
 from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
+from trivet_store import controls
+from trivet_store.controls import Control, ControlKind
 from trivet_store.database.engine import Store
 from trivet_store.database.locking import lock_flows
 from trivet_store.schema import Usd, usd_sum
@@ -35,11 +39,22 @@ class Progress:
     error: str | None
     estimated_usd: Decimal = Decimal(0)
     """Maximum further cost: calls that are over and whose cost is not known, such as timeouts."""
+    dedupe: bool = False
+    """True if its keys are those of their tenants: requests join earlier jobs of theirs."""
+    paused: tuple[Control, ...] = ()
+    """Pauses of the batch, and of tenants and classes that it has jobs of; none once it is done."""
+    priority: int = 0
+    """Priority of the batch, beside those of tenants and classes."""
 
     @property
     def ended(self) -> int:
         """Jobs in an end state."""
         return self.succeeded + self.failed + self.expired + self.cancelled
+
+    @property
+    def joined(self) -> int:
+        """Requests that got no job of their own: an earlier request with the same key has it."""
+        return max(0, self.taken - self.total)
 
     @property
     def done(self) -> bool:
@@ -49,17 +64,22 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """A batch that is being filled: the number of requests read before, and the digest over them."""
+    """A batch that is being filled: the number of requests read before, and the digest over them.
+
+    `dedupe`: a key is that of a job of its tenant, as for single jobs; else it is that of a line of this batch.
+    """
 
     id: int
     name: str
     taken: int
     digest: str
+    dedupe: bool = False
 
 
 _CREATE = text(
     """
-    INSERT INTO batches (name, state, created_at) VALUES (:name, 'loading', :now) ON CONFLICT (name) DO NOTHING
+    INSERT INTO batches (name, state, created_at, dedupe) VALUES (:name, 'loading', :now, :dedupe)
+    ON CONFLICT (name) DO NOTHING
     """
 )
 _BY_NAME = text("SELECT * FROM batches WHERE name = :name").columns(cost_usd=Usd())
@@ -67,10 +87,22 @@ _LIST = text("SELECT * FROM batches ORDER BY created_at DESC LIMIT :limit").colu
 _ADVANCE = text(
     """
     UPDATE batches SET taken = :taken, digest = :digest, state = 'loading', error = NULL
-     WHERE id = :id AND taken = :before AND digest = :digest_before AND state <> 'cancelled'
+     WHERE id = :id AND taken = :before AND digest = :digest_before AND state NOT IN ('cancelled', 'discarding')
     """
 )
-_STATE = text("UPDATE batches SET state = :state, error = :error WHERE id = :id AND state <> 'cancelled'")
+_OPEN = text(
+    """
+    UPDATE batches SET state = 'open', error = NULL, opened = true
+     WHERE id = :id AND state NOT IN ('cancelled', 'discarding')
+    """
+)
+_STOP = text(
+    """
+    UPDATE batches SET state = 'incomplete', error = :error
+     WHERE id = :id AND state NOT IN ('cancelled', 'discarding')
+    """
+)
+_CANCELLED = text("SELECT 1 FROM batches WHERE id = :id AND state = 'cancelled'")
 _HOLD = text("UPDATE flows SET held = :held WHERE batch_id = :id")
 _RUNNING = text(
     "SELECT count(*) FROM jobs WHERE state IN ('dispatched', 'running') AND route IS NOT NULL AND batch_id = :id"
@@ -78,36 +110,56 @@ _RUNNING = text(
 _ESTIMATED = "SELECT {} AS estimated FROM spend WHERE batch_id = :id"
 
 
-def begin_loading(store: Store, connection: Connection, name: str) -> Loading:
+def begin_loading(store: Store, connection: Connection, name: str, *, dedupe: bool = False) -> Loading:
     """Create the batch, or go on with the one of this name; nothing of it runs until it is opened.
 
+    Args:
+        dedupe: see `Loading`.
+
     Raises:
-        InvalidRequest: the batch was cancelled.
+        InvalidRequest: the batch was cancelled, is being discarded, or was begun with another `dedupe`.
     """
-    connection.execute(_CREATE, {"name": name, "now": store.now(connection)})
+    connection.execute(_CREATE, {"name": name, "now": store.now(connection), "dedupe": dedupe})
     row = connection.execute(_BY_NAME, {"name": name}).one()
     if row.state == BatchState.CANCELLED:
-        raise InvalidRequest(f"name: the batch {name!r} was cancelled.", field="name", hint="Choose another name.")
-    return Loading(row.id, name, row.taken, row.digest)
+        hint = "Choose another name; `trivet bulk --again` does."
+        raise InvalidRequest(f"name: the batch {name!r} was cancelled.", field="name", hint=hint)
+    if row.state == BatchState.DISCARDING:
+        hint = f"Let the discard end first: `trivet batch discard {quote(name)}`; the name is free then."
+        raise InvalidRequest(f"name: the batch {name!r} is being discarded.", field="name", hint=hint)
+    if bool(row.dedupe) != dedupe:
+        begun = "with" if row.dedupe else "without"
+        raise InvalidRequest(
+            f"dedupe: the batch {name!r} was begun {begun} it.",
+            field="dedupe",
+            hint="Submit it as before, or choose another name.",
+        )
+    return Loading(row.id, name, row.taken, row.digest, dedupe)
 
 
 def advance(connection: Connection, before: Loading, fingerprints: Sequence[str]) -> Loading:
     """Note the requests that have been read, in the transaction that inserts them. What is new is held.
 
     Raises:
-        InvalidRequest: another process has filled or cancelled the batch since; roll back, or its jobs would double.
+        InvalidRequest: another process has filled, cancelled or discarded the batch since; roll back, or its jobs would
+            double.
     """
     after = replace(before, taken=before.taken + len(fingerprints), digest=chain(before.digest, fingerprints))
-    connection.execute(_HOLD, {"id": before.id, "held": True})
+    hold(connection, before.id, held=True)
     parameters = {"id": before.id, "taken": after.taken, "digest": after.digest}
     known = {"before": before.taken, "digest_before": before.digest}
     if connection.execute(_ADVANCE, {**parameters, **known}).rowcount == 0:
-        raise InvalidRequest(
-            f"name: the batch {before.name!r} is being filled or was cancelled by another process.",
-            field="name",
-            hint="Let one process fill it at a time; run again, it continues where the batch stopped.",
-        )
+        raise changed_elsewhere(before.name)
     return after
+
+
+def changed_elsewhere(name: str) -> InvalidRequest:
+    """Return the error of a process that fills a batch which is another's by now, or gone."""
+    return InvalidRequest(
+        f"name: the batch {name!r} is being filled, or was cancelled or discarded, by another process.",
+        field="name",
+        hint="Let one process fill it at a time; run again, it continues where the batch stopped.",
+    )
 
 
 def chain(digest: str, fingerprints: Sequence[str]) -> str:
@@ -119,15 +171,32 @@ def chain(digest: str, fingerprints: Sequence[str]) -> str:
 
 
 def open_batch(connection: Connection, batch_id: int) -> None:
-    """Let the batch's jobs run once everything has been read. A batch that was cancelled meanwhile stays so."""
+    """Let the batch's jobs run once everything has been read. A batch that was cancelled meanwhile stays so.
+
+    Raises:
+        NotFound: it was discarded meanwhile.
+    """
     lock_flows(connection, batch_id)
-    if connection.execute(_STATE, {"id": batch_id, "state": BatchState.OPEN, "error": None}).rowcount:
-        connection.execute(_HOLD, {"id": batch_id, "held": False})
+    if connection.execute(_OPEN, {"id": batch_id}).rowcount:
+        hold(connection, batch_id, held=False)
+    elif connection.execute(_CANCELLED, {"id": batch_id}).one_or_none() is None:
+        raise NotFound("The batch was discarded.", hint="Submit it again if it is to run.")
+
+
+def hold(connection: Connection, batch_id: int, *, held: bool) -> None:
+    """Let no job of an incomplete or cancelled batch be dispatched, or let them go. A pause is another thing."""
+    connection.execute(_HOLD, {"id": batch_id, "held": held})
 
 
 def mark_incomplete(connection: Connection, batch_id: int, error: str) -> None:
     """Mark the batch incomplete after an error: nothing runs until it is resumed or accepted as it is."""
-    connection.execute(_STATE, {"id": batch_id, "state": BatchState.INCOMPLETE, "error": error})
+    connection.execute(_STOP, {"id": batch_id, "error": error})
+
+
+def free_name(connection: Connection, name: str) -> str:
+    """Return the first of NAME, NAME-2, NAME-3, … that no batch has, or a batch that broke off before it was complete."""
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    return next(one for one in names if _is_free(connection, one))
 
 
 def progress(connection: Connection, name: str) -> Progress:
@@ -149,6 +218,11 @@ def id_of(connection: Connection, name: str) -> int:
     return int(_named(connection, name).id)
 
 
+def _is_free(connection: Connection, name: str) -> bool:
+    row = connection.execute(_BY_NAME, {"name": name}).one_or_none()
+    return row is None or (not row.opened and row.state in (BatchState.LOADING, BatchState.INCOMPLETE))
+
+
 def _named(connection: Connection, name: str) -> Row[Any]:
     row = connection.execute(_BY_NAME, {"name": name}).one_or_none()
     if row is None:
@@ -158,6 +232,7 @@ def _named(connection: Connection, name: str) -> Row[Any]:
 
 def _progress(connection: Connection, row: Row[Any]) -> Progress:
     running = connection.execute(_RUNNING, {"id": row.id}).scalar_one()
+    of_batch = controls.of_batch(connection, row.id)
     estimated = text(_ESTIMATED.format(usd_sum(connection.dialect, "estimated_usd"))).columns(estimated=Usd())
     return Progress(
         name=row.name,
@@ -174,4 +249,7 @@ def _progress(connection: Connection, row: Row[Any]) -> Progress:
         taken=row.taken,
         error=row.error,
         estimated_usd=connection.execute(estimated, {"id": row.id}).scalar_one() or Decimal(0),
+        dedupe=bool(row.dedupe),
+        paused=tuple(one for one in of_batch if one.paused_at is not None and row.ended < row.total),
+        priority=sum(one.priority for one in of_batch if one.kind is ControlKind.BATCH),
     )

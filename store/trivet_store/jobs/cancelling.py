@@ -7,14 +7,15 @@ from sqlalchemy import Connection, Row, text
 
 from trivet_store.database.engine import BULK_ROWS, Store
 from trivet_store.database.locking import lock_flows, select_locked
-from trivet_store.jobs import transitions
+from trivet_store.jobs import batches, transitions
 from trivet_store.jobs.ending import end_jobs
 from trivet_store.steps import End, Ended
 from trivet_tasks.states import END_STATES, JobState
 
 _JOB = "SELECT id, state, batch_id, created_at FROM jobs WHERE id = :id {FOR UPDATE}"
-_HOLD = text("UPDATE flows SET held = true WHERE batch_id = :id")
-_CLOSE = text("UPDATE batches SET state = 'cancelled', error = NULL WHERE id = :id AND state <> 'cancelled'")
+_CLOSE = text(
+    "UPDATE batches SET state = 'cancelled', error = NULL WHERE id = :id AND state NOT IN ('cancelled', 'discarding')"
+)
 _UNENDED = text("SELECT id FROM batches WHERE state = 'cancelled' AND ended < total ORDER BY id LIMIT :limit")
 _FREE = """
     SELECT id, batch_id, created_at FROM jobs
@@ -48,7 +49,7 @@ def cancel_job(store: Store, connection: Connection, job_id: str) -> bool | None
 def begin_cancel(connection: Connection, batch_id: int) -> None:
     """Stop the batch: none of its jobs is dispatched any more, and running ones are asked to stop."""
     lock_flows(connection, batch_id)
-    connection.execute(_HOLD, {"id": batch_id})
+    batches.hold(connection, batch_id, held=True)
     _ask_outstanding(connection, batch_id)
     connection.execute(_CLOSE, {"id": batch_id})
 

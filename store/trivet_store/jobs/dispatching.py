@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import orjson
 from sqlalchemy import Connection, Row, TextClause, text
 
-from trivet_store import schema
+from trivet_store import controls, schema
 from trivet_store.database.engine import Store
 from trivet_store.database.locking import lock_flows_by_id
 from trivet_store.database.many_rows import RowsStatement, query_rows
@@ -46,6 +46,8 @@ class Flow(NamedTuple):
     """The route whose provider's cache is warm."""
     answered: bool = False
     """The last one was answered without a call, as the others may be: a whole chunk may go instead of one by one."""
+    priority: int = 0
+    """Its jobs go before all of lower priority."""
 
 
 class Head(NamedTuple):
@@ -77,12 +79,12 @@ class Outstanding(NamedTuple):
 
 
 _FLOWS = text(
-    """
+    f"""
     SELECT f.id, f.latency, f.model, f.residency, f.compliance, f.features, f.isolated, f.batch_id, f.labels,
            f.cache_write, f.prefix, f.warmer, f.warming_until, w.state AS warmer_state, w.route AS warmer_route,
-           w.attempts AS warmer_calls
+           w.attempts AS warmer_calls, {controls.PRIORITY} AS priority
       FROM flows f LEFT JOIN jobs w ON w.id = f.warmer
-     WHERE f.active AND NOT f.held
+     WHERE f.active AND NOT f.held AND NOT {controls.PAUSED}
        AND EXISTS (SELECT 1 FROM jobs WHERE flow_id = f.id AND state = 'waiting' AND ended_at IS NULL)
     """
 )
@@ -111,7 +113,7 @@ _URGENT = RowsStatement(
     f"""
     SELECT {_HEAD_COLUMNS} FROM jobs
      WHERE ended_at IS NULL AND deadline_at IS NOT NULL AND deadline_at < :before AND state = 'waiting'
-       AND NOT EXISTS (SELECT 1 FROM flows WHERE flows.id = jobs.flow_id AND flows.held)
+       AND NOT EXISTS (SELECT 1 FROM flows f WHERE f.id = jobs.flow_id AND (f.held OR {controls.PAUSED}))
        AND flow_id NOT IN (SELECT r.flow_id FROM {{rows}})
      ORDER BY deadline_at LIMIT :limit
     """,
@@ -125,7 +127,7 @@ _WAITING_JOB = text(
 _NEXT_OF_BATCH = text(
     f"""
     {_JOB_WITH_FLOW} FROM batches b
-      JOIN flows f ON f.batch_id = b.id AND f.active AND NOT f.held
+      JOIN flows f ON f.batch_id = b.id AND f.active AND NOT f.held AND NOT {controls.PAUSED}
       JOIN jobs j ON j.flow_id = f.id AND j.state = 'waiting' AND j.ended_at IS NULL
      WHERE b.name = :name ORDER BY j.rank LIMIT 1
     """
@@ -136,7 +138,7 @@ _ADVANCE_CLOCK = text("UPDATE virtual_clock SET rank = :rank WHERE id = 1 AND ra
 def flows_with_waiting(connection: Connection, now: float) -> list[Flow]:
     """Return the flows with jobs to dispatch, without those whose jobs wait until the first has warmed a cache."""
     return [
-        _flow(row, **(_warmth(row) if row.prefix else {}))
+        _flow(row, priority=row.priority, **(_warmth(row) if row.prefix else {}))
         for row in connection.execute(_FLOWS)
         if row.warmer is None or row.warmer_state not in OUTSTANDING_STATES or row.warming_until <= now
     ]
@@ -159,7 +161,7 @@ def _with_flow(row: Row[Any] | None) -> tuple[Flow, Head] | None:
     return _flow(row), _head(*head)
 
 
-def _flow(row: Row[Any], **warmth: Any) -> Flow:
+def _flow(row: Row[Any], **more: Any) -> Flow:
     return Flow(
         id=row.id,
         latency=Latency(row.latency),
@@ -171,7 +173,7 @@ def _flow(row: Row[Any], **warmth: Any) -> Flow:
         batch_id=row.batch_id,
         labels=row.labels,
         cache_write=row.cache_write,
-        **warmth,
+        **more,
     )
 
 

@@ -7,13 +7,15 @@ from typing import Any, NamedTuple, TypeAlias
 
 import orjson
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import IntegrityError
 from uuid_utils import uuid7
 
-from trivet_store import schema
+from trivet_store import controls, schema
 from trivet_store.database.engine import Store
 from trivet_store.database.locking import lock_flows
 from trivet_store.database.many_rows import RowsStatement, execute_rows, query_rows
 from trivet_store.jobs import transitions
+from trivet_store.jobs.batches import changed_elsewhere
 from trivet_tasks.config.budgets import Labels, labels_of
 from trivet_tasks.errors import KeyConflict
 from trivet_tasks.jobs import DispatchedJob, JobSpec
@@ -22,10 +24,10 @@ from trivet_tasks.requests.prompt_cache import CacheWrite, cache_write_of
 from trivet_tasks.states import JobState
 
 _FlowTerms: TypeAlias = tuple[
-    Latency, str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]], str | None, str, CacheWrite
+    Latency, str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]], str | None, str, CacheWrite, str | None
 ]
 """Terms that the jobs of a flow share: class, model, residency, compliance, features; a prefix, where one job warms it
-for all; labels; and what they write to the provider's prompt cache."""
+for all; labels; what they write to the provider's prompt cache; and the tenant, where an operator controls it."""
 
 
 class Accepted(NamedTuple):
@@ -38,10 +40,11 @@ class Accepted(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BatchRef:
-    """The batch that a group of jobs belongs to."""
+    """The batch that a group of jobs belongs to. `dedupe`: their keys are those of their tenants (`batches.Loading`)."""
 
     id: int
     name: str
+    dedupe: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +58,22 @@ class DirectDispatch:
 _OPEN_FLOW = text(
     """
     INSERT INTO flows (signature, batch_id, latency, model, residency, compliance, features, prefix, labels, cache_write,
-                       held, active, probe)
+                       tenant, held, active, probe)
     VALUES (:signature, :batch_id, :latency, :model, :residency, :compliance, :features, :prefix, :labels, :cache_write,
-            :held, true, :probe)
+            :tenant, :held, true, :probe)
     ON CONFLICT (signature) DO UPDATE SET active = true
     RETURNING id
     """
 )
 _BY_KEY = RowsStatement(
-    schema.jobs, "SELECT key, tenant, id, fingerprint FROM jobs WHERE key IN (SELECT r.key FROM {rows})"
+    schema.jobs,
+    """
+    SELECT key, key_owner, id, fingerprint FROM jobs
+     WHERE key IS NOT NULL AND (key, key_owner) IN (SELECT r.key, r.key_owner FROM {rows})
+    """,
 )
-_Key: TypeAlias = tuple[str, str | None]
-"""A key and the tenant that it belongs to: the same word is another's own."""
+_Key: TypeAlias = tuple[str, str]
+"""A key and its owner (`key_owner`): the same word is another's own."""
 _UNSENT = {"claim": 0, "route": None, "dispatched_until": None}
 _INSERT_REQUESTS = RowsStatement(
     schema.job_requests, "INSERT INTO job_requests (job_id, body) SELECT r.job_id, r.body FROM {rows}"
@@ -82,9 +89,21 @@ _ADVANCE_SHARE = text(
 )
 _COUNT_IN = text("UPDATE batches SET total = total + :jobs WHERE id = :batch_id")
 
-PROBE_REQUEST = {"messages": [{"role": "user", "content": "ping"}], "max_tokens": 1}
+
+class ProbeRequest(NamedTuple):
+    """The request of a probe. `input_estimate` is tokens."""
+
+    prompt: str
+    input_estimate: int
+    max_tokens: int
+
+    def request(self) -> dict[str, Any]:
+        """Return it as a request of the Messages API."""
+        return {"messages": [{"role": "user", "content": self.prompt}], "max_tokens": self.max_tokens}
+
+
+PING = ProbeRequest("ping", 10, 1)
 """The cheapest complete call: about ten tokens in, one out."""
-PROBE_INPUT_ESTIMATE = 10
 
 
 def insert(
@@ -100,7 +119,7 @@ def insert(
     labels: Labels = frozenset(),
     prepared: Callable[[], None] = lambda: None,
 ) -> list[Accepted]:
-    """Insert a group of jobs, in order; a job whose key its tenant used already is not inserted again.
+    """Insert a group of jobs, in order; a job whose key is in use with its owner already is not inserted again.
 
     Args:
         specs: few enough that others do not wait long for the lock.
@@ -116,14 +135,17 @@ def insert(
 
     Raises:
         KeyConflict: a key is taken by a different request; nothing of the group is inserted then.
+        InvalidRequest: the batch was discarded.
     """
     now = store.now(connection)
-    known = _known_keys(connection, [spec.key for spec in specs if spec.key])
+    keys = [_key_of(spec, batch) for spec in specs]
+    known = _known_keys(connection, [key for key in keys if key])
     # a job that is dispatched directly takes no place in line
     name = batch.name if batch else None
     lines = [(spec.latency, spec.tenant, name) for spec in specs]
     ranks = [0.0] * len(specs) if direct else ranks_of(connection, lines, classes)
-    terms = [_flow_terms(spec, labels) for spec in specs]
+    controlled = controls.controlled_tenants(connection) if any(spec.tenant for spec in specs) else frozenset()
+    terms = [_flow_terms(spec, labels, controlled) for spec in specs]
     flows = _flows(connection, terms, batch)
     # the columns that nearly all rows have in common
     common: dict[str, Any] = {
@@ -136,12 +158,12 @@ def insert(
         "dispatched_until": direct.until if direct else None,
         "last_error": waits_because,
         "tags": None,
+        "batch_index": None,
     }
     first_with: dict[_Key, int] = {}
     accepted: list[Accepted] = []
     rows: list[dict[str, Any]] = []
-    for index, (spec, rank) in enumerate(zip(specs, ranks, strict=True)):
-        key = _key_of(spec)
+    for index, (spec, rank, key) in enumerate(zip(specs, ranks, keys, strict=True)):
         if key in known:
             job_id, fingerprint = known[key]
             _same_request(spec, fingerprint, f"job {job_id}, whose request", index, first)
@@ -160,6 +182,7 @@ def insert(
             "id": job_id,
             "flow_id": flows[terms[index]],
             "key": spec.key,
+            "key_owner": key[1] if key else None,
             "fingerprint": spec.fingerprint,
             "rank": rank,
             "deadline_at": spec.deadline_at,
@@ -167,9 +190,12 @@ def insert(
             "max_tokens": spec.max_tokens,
             "tenant": spec.tenant,
             "cache_key": spec.cache_key,
+            "metadata": spec.metadata,
             "job_id": job_id,
             "body": spec.body,
         }
+        if batch:
+            row["batch_index"] = (first or 0) + index
         if spec.tags:
             row["tags"] = orjson.dumps(dict(spec.tags)).decode()
         if spec.not_before is not None and spec.not_before > now:
@@ -179,9 +205,9 @@ def insert(
     if rows:
         prepared()
         # in one order everywhere, so that two groups with the same keys wait for each other instead of locking up
-        in_order = sorted(rows, key=lambda row: (row["key"] or "", row["tenant"] or "")) if first_with else rows
-        transitions.insert(connection, in_order)
-        rows, accepted = _drop_lost_races(connection, specs, rows, accepted, first)
+        in_order = sorted(rows, key=lambda row: (row["key"] or "", row["key_owner"] or "")) if first_with else rows
+        if transitions.insert(connection, in_order) < len(rows):
+            rows, accepted = _drop_lost_races(connection, specs, keys, rows, accepted, first)
     if rows:
         execute_rows(connection, _INSERT_REQUESTS, rows)
         if batch:
@@ -190,7 +216,14 @@ def insert(
 
 
 def insert_probe(
-    store: Store, connection: Connection, *, route: str, model: str, latency: Latency, taken_within_s: float
+    store: Store,
+    connection: Connection,
+    *,
+    route: str,
+    model: str,
+    latency: Latency,
+    taken_within_s: float,
+    request: ProbeRequest = PING,
 ) -> DispatchedJob:
     """Insert a probe as dispatched to its route; the caller sends the message.
 
@@ -203,10 +236,11 @@ def insert_probe(
     """
     now = store.now(connection)
     signature = blake2b(f"probe {latency} {model}".encode(), digest_size=16).hexdigest()
-    terms: _FlowTerms = (latency, model, ((), (), ()), None, "{}", "")
+    terms: _FlowTerms = (latency, model, ((), (), ()), None, "{}", "", None)
     job_id = uuid7().hex
     row: dict[str, Any] = {
-        **dict.fromkeys(("batch_id", "key", "not_before", "tenant", "last_error", "tags", "cache_key")),
+        **dict.fromkeys(("batch_id", "batch_index", "key", "key_owner", "not_before", "tenant")),
+        **dict.fromkeys(("last_error", "tags", "metadata", "cache_key")),
         "id": job_id,
         "flow_id": _open_flow(connection, terms, signature, held=True, probe=True),
         "fingerprint": "",
@@ -214,15 +248,15 @@ def insert_probe(
         "rank": 0.0,
         "created_at": now,
         "deadline_at": now + taken_within_s,
-        "input_estimate": PROBE_INPUT_ESTIMATE,
-        "max_tokens": 1,
+        "input_estimate": request.input_estimate,
+        "max_tokens": request.max_tokens,
         "claim": 1,
         "route": route,
         "dispatched_until": now + taken_within_s,
     }
     transitions.insert(connection, [row])
-    execute_rows(connection, _INSERT_REQUESTS, [{"job_id": job_id, "body": orjson.dumps(PROBE_REQUEST)}])
-    return DispatchedJob(job_id, 1, PROBE_INPUT_ESTIMATE, 1)
+    execute_rows(connection, _INSERT_REQUESTS, [{"job_id": job_id, "body": orjson.dumps(request.request())}])
+    return DispatchedJob(job_id, 1, request.input_estimate, request.max_tokens)
 
 
 def ranks_of(
@@ -261,15 +295,22 @@ def ranks_of(
     return ranks
 
 
-def _key_of(spec: JobSpec) -> _Key | None:
-    return (spec.key, spec.tenant) if spec.key else None
+def key_owner(tenant: str | None) -> str:
+    """Return the owner of the keys of a tenant's single jobs, and of its lines in batches with `dedupe`."""
+    return f"tenant {tenant or ''}"
 
 
-def _known_keys(connection: Connection, keys: Sequence[str]) -> dict[_Key | None, tuple[str, str]]:
+def _key_of(spec: JobSpec, batch: BatchRef | None) -> _Key | None:
+    if not spec.key:
+        return None
+    return spec.key, f"batch {batch.id}" if batch and not batch.dedupe else key_owner(spec.tenant)
+
+
+def _known_keys(connection: Connection, keys: Sequence[_Key]) -> dict[_Key | None, tuple[str, str]]:
     if not keys:
         return {}
-    rows = query_rows(connection, _BY_KEY, [{"key": key} for key in keys])
-    return {(key, tenant): (job_id, fingerprint) for key, tenant, job_id, fingerprint in rows}
+    rows = query_rows(connection, _BY_KEY, [{"key": key, "key_owner": owner} for key, owner in keys])
+    return {(key, owner): (job_id, fingerprint) for key, owner, job_id, fingerprint in rows}
 
 
 def _same_request(spec: JobSpec, fingerprint: str, other: str, index: int, first: int | None) -> None:
@@ -286,10 +327,15 @@ def _flows(connection: Connection, jobs: Sequence[_FlowTerms], batch: BatchRef |
         lock_flows(connection, batch.id)  # all of them, because what is being filled is held as a whole
     batch_id = batch.id if batch else None
     by_signature = {_signature(terms, batch_id): terms for terms in set(jobs)}
-    return {
-        terms: _open_flow(connection, terms, signature, batch_id=batch_id, held=batch is not None)
-        for signature, terms in sorted(by_signature.items())
-    }
+    try:
+        return {
+            terms: _open_flow(connection, terms, signature, batch_id=batch_id, held=batch is not None)
+            for signature, terms in sorted(by_signature.items())
+        }
+    except IntegrityError:  # the batch that they refer to is gone
+        if batch is None:
+            raise
+        raise changed_elsewhere(batch.name) from None
 
 
 def _open_flow(
@@ -301,14 +347,15 @@ def _open_flow(
     held: bool,
     probe: bool = False,
 ) -> int:
-    given = {"prefix": terms[3], "labels": terms[4], "cache_write": terms[5], "batch_id": batch_id, "held": held}
-    flow = {**_columns(terms), **given, "probe": probe, "signature": signature}
+    given = dict(zip(("prefix", "labels", "cache_write", "tenant"), terms[3:], strict=True))
+    flow = {**_columns(terms), **given, "batch_id": batch_id, "held": held, "probe": probe, "signature": signature}
     return int(connection.execute(_OPEN_FLOW, flow).scalar_one())
 
 
-def _flow_terms(spec: JobSpec, asked: Labels) -> _FlowTerms:
+def _flow_terms(spec: JobSpec, asked: Labels, controlled: frozenset[str]) -> _FlowTerms:
     requirements = (spec.residency, spec.compliance, spec.features)
-    return spec.latency, spec.model, requirements, spec.line, labels_of(spec, asked), cache_write_of(spec.body)
+    tenant = spec.tenant if spec.tenant in controlled else None
+    return spec.latency, spec.model, requirements, spec.line, labels_of(spec, asked), cache_write_of(spec.body), tenant
 
 
 def _signature(terms: _FlowTerms, batch_id: int | None) -> str:
@@ -329,19 +376,17 @@ def _columns(terms: _FlowTerms) -> dict[str, str]:
 def _drop_lost_races(
     connection: Connection,
     specs: Sequence[JobSpec],
+    keys: Sequence[_Key | None],
     rows: list[dict[str, Any]],
     accepted: list[Accepted],
     first: int | None,
 ) -> tuple[list[dict[str, Any]], list[Accepted]]:
     """Drop jobs whose key another process has committed since we looked: its job counts."""
-    keys = [str(row["key"]) for row in rows if row["key"]]
-    if not keys:
-        return rows, accepted
-    owners = _known_keys(connection, keys)
-    ours = {row["id"] for row in rows if not row["key"] or owners[row["key"], row["tenant"]][0] == row["id"]}
+    owners = _known_keys(connection, [(row["key"], row["key_owner"]) for row in rows if row["key"]])
+    ours = {row["id"] for row in rows if not row["key"] or owners[row["key"], row["key_owner"]][0] == row["id"]}
     settled = []
-    for index, (spec, entry) in enumerate(zip(specs, accepted, strict=True)):
-        owner, fingerprint = owners.get(_key_of(spec), (entry.id, spec.fingerprint))
+    for index, (spec, key, entry) in enumerate(zip(specs, keys, accepted, strict=True)):
+        owner, fingerprint = owners.get(key, (entry.id, spec.fingerprint))
         if owner != entry.id:
             _same_request(spec, fingerprint, f"job {owner}, whose request", index, first)
         settled.append(entry if owner == entry.id else Accepted(owner, existed=True))

@@ -50,8 +50,9 @@ _FLOW = "SELECT signature, isolated, probe FROM flows WHERE id = :id {FOR UPDATE
 _OPEN_ISOLATED = text(
     """
     INSERT INTO flows (signature, batch_id, latency, model, residency, compliance, features, labels, cache_write, held,
-                       active, isolated)
-    SELECT :signature, batch_id, latency, model, residency, compliance, features, labels, cache_write, held, true, true
+                       active, isolated, tenant)
+    SELECT :signature, batch_id, latency, model, residency, compliance, features, labels, cache_write, held, true, true,
+           tenant
       FROM flows WHERE id = :id
     ON CONFLICT (signature) DO UPDATE SET active = true
     RETURNING id

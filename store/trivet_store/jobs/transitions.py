@@ -38,14 +38,15 @@ _BACK: Final = f"""
 _INSERT = RowsStatement(
     schema.jobs,
     """
-    INSERT INTO jobs (id, batch_id, flow_id, key, fingerprint, state, rank, created_at, not_before, deadline_at,
-                      input_estimate, max_tokens, claim, route, dispatched_until, tenant, last_error, tags, cache_key)
-    SELECT r.id, r.batch_id, r.flow_id, r.key, r.fingerprint, r.state, r.rank, r.created_at, r.not_before, r.deadline_at,
-           r.input_estimate, r.max_tokens, r.claim, r.route, r.dispatched_until, r.tenant, r.last_error, r.tags,
-           r.cache_key
+    INSERT INTO jobs (id, batch_id, flow_id, key, key_owner, fingerprint, state, rank, created_at, not_before, deadline_at,
+                      input_estimate, max_tokens, claim, route, dispatched_until, tenant, last_error, tags, cache_key,
+                      metadata, batch_index)
+    SELECT r.id, r.batch_id, r.flow_id, r.key, r.key_owner, r.fingerprint, r.state, r.rank, r.created_at, r.not_before,
+           r.deadline_at, r.input_estimate, r.max_tokens, r.claim, r.route, r.dispatched_until, r.tenant, r.last_error,
+           r.tags, r.cache_key, r.metadata, r.batch_index
       FROM {rows}
      WHERE true
-    ON CONFLICT (key, coalesce(tenant, '')) WHERE key IS NOT NULL DO NOTHING
+    ON CONFLICT (key, key_owner) WHERE key IS NOT NULL DO NOTHING
     """,
 )
 # locked rows (being cancelled or expired) are skipped: only free rows are locked, all at once
@@ -154,6 +155,7 @@ _RUN_AGAIN = RowsStatement(
       FROM {{rows}} WHERE jobs.id = r.id
     """,
 )
+_MOVE = RowsStatement(schema.jobs, "UPDATE jobs SET flow_id = r.flow_id FROM {rows} WHERE jobs.id = r.id")
 _ASK_TO_CANCEL = RowsStatement(schema.jobs, "UPDATE jobs SET cancel_requested = true FROM {rows} WHERE jobs.id = r.id")
 _COUNT_ATTEMPT = RowsStatement(
     schema.jobs, "UPDATE jobs SET attempts = jobs.attempts + 1 FROM {rows} WHERE jobs.id = r.id"
@@ -168,9 +170,9 @@ _UNKNOWN_ALL = text(f"{_UNKNOWN} RETURNING id")
 _UNKNOWN_OF = of_ids(f"{_UNKNOWN} AND job_id IN :ids RETURNING id")
 
 
-def insert(connection: Connection, rows: Rows) -> None:
-    """Insert jobs; one whose key its tenant has used already is left out."""
-    execute_rows(connection, _INSERT, rows)
+def insert(connection: Connection, rows: Rows) -> int:
+    """Insert jobs; one whose key its owner has used already is left out. Returns the number inserted."""
+    return execute_rows(connection, _INSERT, rows)
 
 
 def dispatch(connection: Connection, ids: Sequence[str], route: str, until: float) -> list[DispatchedJob]:
@@ -235,6 +237,11 @@ def end(connection: Connection, rows: Rows) -> None:
 def run_again(connection: Connection, rows: Rows) -> None:
     """Put ended jobs back to waiting, as if they were new."""
     execute_rows(connection, _RUN_AGAIN, rows)
+
+
+def move(connection: Connection, ids: Sequence[str], flow_id: int) -> None:
+    """Move jobs to another flow with the same requirements; the state stays."""
+    execute_rows(connection, _MOVE, [{"id": job_id, "flow_id": flow_id} for job_id in ids])
 
 
 def ask_to_cancel(connection: Connection, ids: Sequence[str]) -> None:

@@ -3,13 +3,14 @@
 Any number of schedulers may do this at once; each group is one transaction over rows that nobody else has locked.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
+from trivet_store import controls
 from trivet_store.database.engine import BULK_ROWS, Store
 from trivet_store.database.locking import lock_flows_by_id, select_locked
-from trivet_store.jobs import transitions
+from trivet_store.jobs import separating, transitions
 from trivet_store.jobs.ending import end_jobs
 from trivet_store.steps import End, Ended
 from trivet_tasks.jobs import tried_of, tried_text
@@ -35,10 +36,17 @@ _AT_DRAINED = """
        AND NOT EXISTS (SELECT 1 FROM flows f WHERE f.id = j.flow_id AND f.probe)
      LIMIT :limit {FOR UPDATE OF j SKIP LOCKED}
 """
-_LATE = """
-    SELECT id, batch_id, created_at, deadline_at, last_outcome, last_error FROM jobs
+_AT_PAUSED = f"""
+    SELECT j.id, j.claim, j.route FROM jobs j
+     WHERE j.state IN ('dispatched', 'running') AND j.state = 'dispatched'
+       AND EXISTS (SELECT 1 FROM flows f WHERE f.id = j.flow_id AND NOT f.probe AND {controls.PAUSED})
+"""
+_LATE = f"""
+    SELECT id, batch_id, created_at, deadline_at, last_outcome, last_error,
+           EXISTS (SELECT 1 FROM flows f WHERE f.id = jobs.flow_id AND NOT f.probe AND {controls.PAUSED}) AS paused
+      FROM jobs
      WHERE ended_at IS NULL AND deadline_at IS NOT NULL AND deadline_at <= :now AND state <> 'running'
-     ORDER BY deadline_at LIMIT :limit {FOR UPDATE SKIP LOCKED}
+     ORDER BY deadline_at LIMIT :limit {{FOR UPDATE SKIP LOCKED}}
 """
 _EMPTY_FLOWS = text(
     """
@@ -53,7 +61,7 @@ _RETIRE_FLOW = text(
     """
 )
 _DUE = text(
-    """
+    f"""
     SELECT EXISTS (SELECT 1 FROM jobs WHERE state = 'delayed' AND not_before <= :now) AS delayed,
            EXISTS (SELECT 1 FROM jobs WHERE state IN ('dispatched', 'running') AND state = 'dispatched'
                                         AND dispatched_until < :now) AS unclaimed,
@@ -66,7 +74,9 @@ _DUE = text(
            EXISTS (SELECT 1 FROM routes r WHERE r.drained
                       AND EXISTS (SELECT 1 FROM jobs j WHERE j.route = r.name AND j.state IN ('dispatched', 'running')
                                                          AND j.state = 'dispatched')) AS drained,
-           EXISTS (SELECT 1 FROM coalesced_jobs WHERE until <= :now) AS coalesced
+           EXISTS (SELECT 1 FROM coalesced_jobs WHERE until <= :now) AS coalesced,
+           EXISTS (SELECT 1 FROM controls WHERE paused_at IS NOT NULL) AND EXISTS ({_AT_PAUSED}) AS paused,
+           EXISTS ({separating.STRAYS}) AS strays
     """
 )
 
@@ -86,6 +96,10 @@ class Due(NamedTuple):
     """Jobs in the queues of routes that an operator took out of service."""
     coalesced: bool
     """Jobs that have waited long for the answer to an equal request."""
+    paused: bool
+    """Jobs in queues whose batch, tenant or class was paused."""
+    strays: bool
+    """Jobs that are not yet in the flows of their tenant."""
 
 
 def due(store: Store, connection: Connection) -> Due:
@@ -115,6 +129,13 @@ def empty_drained(_store: Store, connection: Connection) -> int:
     return len(rows)
 
 
+def recall_paused(_store: Store, connection: Connection) -> int:
+    """Put jobs in queues that an operator paused back to waiting; those that a worker has claimed end there."""
+    rows = select_locked(connection, f"{_AT_PAUSED} LIMIT :limit {{FOR UPDATE OF j SKIP LOCKED}}", limit=BULK_ROWS)
+    transitions.recall(connection, [row._asdict() for row in rows])
+    return len(rows)
+
+
 def expire_late(store: Store, connection: Connection) -> tuple[list[str], tuple[int, ...]]:
     """End jobs whose deadline has passed and that no worker holds. Returns (jobs, their batches)."""
     now = store.now(connection)
@@ -126,14 +147,20 @@ def expire_late(store: Store, connection: Connection) -> tuple[list[str], tuple[
             End(
                 JobState.EXPIRED,
                 outcome=Outcome(row.last_outcome) if row.last_outcome else None,
-                error=f"The deadline passed {row.deadline_at - row.created_at:.1f} s after submit."
-                f" {f'Last word: {row.last_error}' if row.last_error else 'No route could take it in time.'}",
+                error=f"The deadline passed {row.deadline_at - row.created_at:.1f} s after submit. {_why_late(connection, row)}",
             ),
             None,
         )
         for row in select_locked(connection, _LATE, now=now, limit=BULK_ROWS)
     ]
     return [entry.job_id for entry in ended], end_jobs(connection, ended, now).batches
+
+
+def _why_late(connection: Connection, row: Row[Any]) -> str:
+    pauses = controls.pauses_of_job(connection, row.id) if row.paused else ()
+    if pauses:  # none: it was resumed since the row was read
+        return f"The {pauses[0].words()}."
+    return f"Last word: {row.last_error}" if row.last_error else "No route could take it in time."
 
 
 def empty_flows(connection: Connection, limit: int) -> list[int]:

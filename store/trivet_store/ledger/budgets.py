@@ -16,6 +16,7 @@ import orjson
 from sqlalchemy import Connection, bindparam, text
 
 from trivet_store import events
+from trivet_store.controls import PAUSED
 from trivet_store.database.engine import Store
 from trivet_store.ledger.spending import Spent
 from trivet_store.schema import Usd, usd_sum
@@ -144,10 +145,10 @@ _QUEUED = """
      GROUP BY j.route, f.batch_id, f.labels, f.model, j.input_estimate, j.max_tokens, f.cache_write
 """
 _WAITING = text(
-    """
+    f"""
     SELECT f.batch_id, f.labels, count(*) AS jobs FROM flows f
       JOIN jobs j ON j.flow_id = f.id AND j.state = 'waiting' AND j.ended_at IS NULL
-     WHERE f.active AND NOT f.held GROUP BY f.batch_id, f.labels
+     WHERE f.active AND NOT f.held AND NOT {PAUSED} GROUP BY f.batch_id, f.labels
     """
 )
 

@@ -5,7 +5,7 @@ claim number, which rises with each attempt of a job. A call dropped on our side
 Recent lengths of answers are read here too, relative to their `max_tokens`.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import NamedTuple
@@ -27,15 +27,24 @@ class RouteAttempts:
     attempts: int = 0
     running: int = 0
     succeeded: int = 0
+    succeeded_s: float = 0.0
+    """Seconds that the successful ones took, added up."""
+    output_tokens: int = 0
+    """Tokens of their answers."""
     failed: int = 0
     limited: int = 0
     """The failed ones that were refused with a rate limit."""
-    left: int = 0
-    """Failovers away from this route."""
+    left_to: Counter[str] = field(default_factory=Counter)
+    """Failovers away from this route, by the route that they went to."""
     probes: int = 0
     """Trivet's own probes of the route; not among `attempts`, but in the costs."""
     cost_usd: Decimal = Decimal(0)
     estimated_usd: Decimal = Decimal(0)
+
+    @property
+    def left(self) -> int:
+        """Failovers away from this route."""
+        return self.left_to.total()
 
 
 class UsedOutput(NamedTuple):
@@ -72,13 +81,15 @@ class _Group(NamedTuple):
     left: str | None
     probe: bool
     attempts: int
+    seconds: float | None
+    output_tokens: int | None
     cost: Decimal | None
     estimated: Decimal | None
 
 
 _GROUPS = """
     SELECT a.route, a.outcome, p.route AS "left", a.purpose = 'probe' AS probe, count(*) AS attempts,
-           {cost} AS cost, {estimated} AS estimated
+           sum(a.latency_s) AS seconds, sum(a.output_tokens) AS output_tokens, {cost} AS cost, {estimated} AS estimated
       FROM attempts a
       LEFT JOIN attempts p
              ON p.job_id = a.job_id AND p.route <> a.route AND p.outcome NOT IN ('succeeded', 'cancelled')
@@ -160,6 +171,8 @@ def _merged(groups: list[_Group]) -> list[_Group]:
         merged[group[:4]] = group if before is None else _Group(
             *group[:4],
             group.attempts + before.attempts,
+            (group.seconds or 0.0) + (before.seconds or 0.0),
+            int((group.output_tokens or 0) + (before.output_tokens or 0)),
             (group.cost or Decimal(0)) + (before.cost or Decimal(0)),
             (group.estimated or Decimal(0)) + (before.estimated or Decimal(0)),
         )  # fmt: skip
@@ -176,7 +189,7 @@ def _summed(groups: list[_Group]) -> dict[str, RouteAttempts]:
             continue
         entry.attempts += group.attempts
         if group.left is not None:
-            tallies[group.left].left += group.attempts
+            tallies[group.left].left_to[group.route] += group.attempts
         if group.outcome is None:
             entry.running += group.attempts
             continue
@@ -184,6 +197,8 @@ def _summed(groups: list[_Group]) -> dict[str, RouteAttempts]:
         entry.estimated_usd += group.estimated or Decimal(0)
         if group.outcome == Outcome.SUCCEEDED:
             entry.succeeded += group.attempts
+            entry.succeeded_s += group.seconds or 0.0
+            entry.output_tokens += int(group.output_tokens or 0)
         else:
             entry.failed += group.attempts
             entry.limited += group.attempts if group.outcome == Outcome.RATE_LIMITED else 0

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import orjson
 from sqlalchemy import Connection, TextClause, text
 
+from trivet_store.controls import PAUSED
 from trivet_tasks.latency import Latency
 
 
@@ -28,11 +29,13 @@ class ClassBacklog(NamedTuple):
     """Submission time of the oldest of them."""
     coalesced: int = 0
     """Jobs that wait for the answer to an equal request, which another job is getting."""
+    paused: int = 0
+    """Jobs whose batch, tenant or class an operator paused."""
 
     @property
     def total(self) -> int:
         """All of them."""
-        return self.waiting + self.delayed + self.held + self.coalesced
+        return self.waiting + self.delayed + self.held + self.coalesced + self.paused
 
 
 class BatchBacklog(NamedTuple):
@@ -44,11 +47,12 @@ class BatchBacklog(NamedTuple):
     held: int
     oldest_at: float
     coalesced: int = 0
+    paused: int = 0
 
     @property
     def total(self) -> int:
         """All of them."""
-        return self.waiting + self.delayed + self.held + self.coalesced
+        return self.waiting + self.delayed + self.held + self.coalesced + self.paused
 
 
 class RouteBacklog(NamedTuple):
@@ -64,20 +68,29 @@ class RouteBacklog(NamedTuple):
     """Submission time of the oldest of them, seconds since the epoch."""
 
 
+# materialized: a pause is looked up once for each flow, and not for each job
+_ACTIVE = f"""
+    WITH f AS MATERIALIZED (
+        SELECT f.id, f.batch_id, f.latency, f.held, NOT f.held AND {PAUSED} AS paused, NOT f.held AND NOT {PAUSED} AS free
+          FROM flows f WHERE f.active AND NOT f.probe
+    )
+"""
 _WAITING = """
-       coalesce(sum(CASE WHEN j.state = 'waiting' AND NOT f.held THEN 1 ELSE 0 END), 0) AS waiting,
-       coalesce(sum(CASE WHEN j.state = 'delayed' AND NOT f.held THEN 1 ELSE 0 END), 0) AS delayed,
+       coalesce(sum(CASE WHEN j.state = 'waiting' AND f.free THEN 1 ELSE 0 END), 0) AS waiting,
+       coalesce(sum(CASE WHEN j.state = 'delayed' AND f.free THEN 1 ELSE 0 END), 0) AS delayed,
        coalesce(sum(CASE WHEN f.held THEN 1 ELSE 0 END), 0) AS held,
        min(j.created_at) AS oldest_at,
-       coalesce(sum(CASE WHEN j.state = 'coalesced' AND NOT f.held THEN 1 ELSE 0 END), 0) AS coalesced
-  FROM flows f
+       coalesce(sum(CASE WHEN j.state = 'coalesced' AND f.free THEN 1 ELSE 0 END), 0) AS coalesced,
+       coalesce(sum(CASE WHEN f.paused THEN 1 ELSE 0 END), 0) AS paused
+  FROM f
   JOIN jobs j ON j.flow_id = f.id AND j.ended_at IS NULL AND j.state IN ('waiting', 'delayed', 'coalesced')
 """
-_BY_CLASS = text(f"SELECT f.latency, {_WAITING} WHERE f.active AND NOT f.probe GROUP BY f.latency ORDER BY f.latency")
+_BY_CLASS = text(f"{_ACTIVE} SELECT f.latency, {_WAITING} GROUP BY f.latency ORDER BY f.latency")
 _BY_BATCH = text(
     f"""
+    {_ACTIVE}
     SELECT b.name AS batch, {_WAITING} LEFT JOIN batches b ON b.id = f.batch_id
-     WHERE f.active AND NOT f.probe GROUP BY f.batch_id, b.name ORDER BY count(*) DESC, b.name LIMIT :limit
+     GROUP BY f.batch_id, b.name ORDER BY count(*) DESC, b.name LIMIT :limit
     """
 )
 _BY_ROUTE = text(
@@ -119,11 +132,13 @@ class FlowRequirements(NamedTuple):
 
 
 _REQUIREMENTS = "SELECT DISTINCT f.model, f.latency, f.residency, f.compliance, f.features FROM flows f"
-_OF_BATCH = text(f"{_REQUIREMENTS} JOIN batches b ON b.id = f.batch_id WHERE b.name = :batch AND f.active")
+_OF_BATCH = text(
+    f"{_REQUIREMENTS} JOIN batches b ON b.id = f.batch_id WHERE b.name = :batch AND f.active AND NOT {PAUSED}"
+)
 _OF_WAITING = text(
     f"""
     {_REQUIREMENTS}
-     WHERE f.active AND NOT f.held
+     WHERE f.active AND NOT f.held AND NOT {PAUSED}
        AND EXISTS (SELECT 1 FROM jobs j WHERE j.flow_id = f.id AND j.state = 'waiting' AND j.ended_at IS NULL)
     """
 )
@@ -137,7 +152,7 @@ _PAUSE = text(
     """
 )
 _OF_LIVING = text(f"{_REQUIREMENTS} WHERE f.active AND NOT f.probe")
-_OF_JOB = text(f"{_REQUIREMENTS} WHERE f.id = (SELECT flow_id FROM jobs WHERE id = :id)")
+_OF_JOB = text(f"{_REQUIREMENTS} WHERE f.id = (SELECT flow_id FROM jobs WHERE id = :id) AND NOT {PAUSED}")
 _RECENT_FLOWS = 500
 """Number of the latest kinds of jobs that count as in use."""
 _SPEED_OVER_S = 60.0

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Row, String, TextualSelect, bindparam, text
 
 from trivet_store.database.many_rows import of_ids
 from trivet_store.jobs.ending import NOTHING, costs_of
+from trivet_store.jobs.enqueue import key_owner
 from trivet_store.schema import Usd
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.states import AttemptPurpose, JobState
@@ -67,11 +68,14 @@ class JobRow:
     not_before: float | None
     ended_at: float | None
     batch_seq: int | None
+    index: int | None
+    """Its position among the requests of its batch, from 0; None: it is in none."""
     round: int
     last_outcome: Outcome | None
     last_error: str | None
     tenant: str | None
     tags: dict[str, str]
+    metadata: dict[str, Any] = field(repr=False)
     message: bytes | None = field(repr=False)
     stop_reason: str | None
     error_outcome: Outcome | None
@@ -96,7 +100,7 @@ class JobRow:
 
 _JOB = """
     SELECT j.id, j.key, j.state, f.latency, f.model, b.name AS batch, j.created_at, j.deadline_at, j.not_before,
-           j.ended_at, j.batch_seq, j.round, j.last_outcome, j.last_error, j.tenant, j.tags,
+           j.ended_at, j.batch_seq, j.batch_index AS "index", j.round, j.last_outcome, j.last_error, j.tenant, j.tags, j.metadata,
            r.message, r.stop_reason, r.error_outcome, r.error_message, coalesce(r.route, j.route) AS route,
            r.cost_usd, r.latency_s, coalesce(r.cached, false) AS cached, r.saved_usd, f.probe,
            j.crashes, j.isolated_crashes,
@@ -106,7 +110,8 @@ _JOB = """
       LEFT JOIN batches b ON b.id = j.batch_id
       LEFT JOIN job_results r ON r.job_id = j.id
 """
-_BY_KEY = "j.key = :key AND coalesce(j.tenant, '') = :tenant"
+_BY_KEY = "j.key = :key AND j.key_owner = :owner"
+_LINES = "j.key = :key AND j.batch_id = :batch_id"
 _IN_BATCH = "j.batch_id = :batch_id AND j.batch_seq > :after AND j.batch_seq IS NOT NULL"
 _LAST = text("SELECT coalesce(max(batch_seq), 0) FROM jobs WHERE batch_id = :id AND batch_seq IS NOT NULL")
 _BATCH_IDS = text(
@@ -127,7 +132,8 @@ _ATTEMPTS = of_ids(
 _RETRIES = text(
     "SELECT job_id, at, ended_at, state, error_outcome, error_message FROM retries WHERE job_id = :id ORDER BY id"
 )
-_BODY = text("SELECT body FROM job_requests WHERE job_id = :id")
+_BODIES = of_ids("SELECT job_id, body FROM job_requests WHERE job_id IN :ids")
+_BODY_SIZES = of_ids("SELECT job_id, length(body) AS bytes FROM job_requests WHERE job_id IN :ids")
 
 
 def jobs_by_id(connection: Connection, ids: Sequence[str]) -> dict[str, JobRow]:
@@ -137,8 +143,14 @@ def jobs_by_id(connection: Connection, ids: Sequence[str]) -> dict[str, JobRow]:
 
 def job_by_key(connection: Connection, key: str, tenant: str | None = None) -> JobRow | None:
     """Return the job of a tenant's idempotency key; without a tenant, of those that have none."""
-    found = _read(connection, _BY_KEY, key=key, tenant=tenant or "")
+    found = _read(connection, _BY_KEY, key=key, owner=key_owner(tenant))
     return found[0] if found else None
+
+
+def jobs_of_line(connection: Connection, batch_id: int, key: str, tenant: str | None = None) -> list[JobRow]:
+    """Return the jobs of a batch with this key, of this tenant or of any: one, or one a tenant in a batch with `dedupe`."""
+    found = _read(connection, _LINES, batch_id=batch_id, key=key)
+    return [job for job in found if tenant in (None, job.tenant)]
 
 
 def batch_page(connection: Connection, batch_id: int, after: int, limit: int) -> list[JobRow]:
@@ -206,10 +218,14 @@ def retries_of(connection: Connection, job_id: str) -> list[RetryRow]:
     ]
 
 
-def request_body(connection: Connection, job_id: str) -> bytes | None:
-    """Return the Messages API body of a job as JSON, without `model`; None when it is no longer kept."""
-    body = connection.execute(_BODY, {"id": job_id}).scalar_one_or_none()
-    return None if body is None else bytes(body)
+def request_bodies(connection: Connection, ids: Sequence[str]) -> dict[str, bytes]:
+    """Return the Messages API bodies of jobs as JSON, without `model`; those that are no longer kept are left out."""
+    return {row.job_id: bytes(row.body) for row in connection.execute(_BODIES, {"ids": list(ids)})}
+
+
+def request_sizes(connection: Connection, ids: Sequence[str]) -> dict[str, int]:
+    """Return the sizes of those bodies, in bytes: they are too large to be read by the page."""
+    return {row.job_id: int(row.bytes) for row in connection.execute(_BODY_SIZES, {"ids": list(ids)})}
 
 
 def _read(connection: Connection, where: str, **parameters: object) -> list[JobRow]:
@@ -233,6 +249,7 @@ def _job(row: Row[Any]) -> JobRow:
     values["last_outcome"] = _outcome(row.last_outcome)
     values["error_outcome"] = _outcome(row.error_outcome)
     values["tags"] = orjson.loads(row.tags) if row.tags else {}
+    values["metadata"] = orjson.loads(row.metadata) if row.metadata else {}
     values["message"] = bytes(row.message) if row.message is not None else None
     values["cached"] = bool(row.cached)
     values["probe"] = bool(row.probe)

@@ -19,8 +19,11 @@ LEAST_CHARS = 32
 _BYTES = 32
 
 
-def read_key(settings: Settings) -> bytes:
+def read_key(settings: Settings) -> bytes | None:
     """Return the key. On one machine it is made if there is none.
+
+    None: the cache is off by default, and there is no key for requests that ask for it: none is named and Redis is on
+    another machine, or none can be written here.
 
     Raises:
         ConfigError: none is named where one must be; it is not there, or too short; none can be written here.
@@ -28,11 +31,15 @@ def read_key(settings: Settings) -> bytes:
     check_key(settings)
     if settings.security.key is not None:
         return _checked(settings, settings.security.key.resolve("[security]"))
+    if not is_made_here(settings):
+        return None
     path = settings.data_dir / FILE_NAME
     try:
         make_key_file(path)
         return _checked(settings, path.read_text(encoding="ascii").strip())
     except (OSError, UnicodeDecodeError) as error:
+        if not settings.cache.enabled:
+            return None
         reason = getattr(error, "strerror", None) or "it is not ASCII text"
         raise ConfigError(
             f"{path}: the key that signs cached answers cannot be kept there: {reason}.",
@@ -46,13 +53,18 @@ def check_key(settings: Settings) -> None:
     Raises:
         ConfigError: it does not.
     """
-    if settings.security.key is None and settings.cache.enabled and not _is_local(settings.redis_url):
+    if settings.security.key is None and settings.cache.enabled and not is_made_here(settings):
         raise ConfigError(
             f"{settings.source}: [security] key: is needed, because cached answers are kept on another machine, in "
             f"{masked(settings.redis_url)}: workers sign them, so that nobody else can put any there.",
             hint=f'Name one secret of {LEAST_CHARS} characters or more for all workers, as key = "env:NAME" or "file:PATH" '
             "(`trivet config init` makes a file), or turn the cache off: [cache] enabled = false.",
         )
+
+
+def is_made_here(settings: Settings) -> bool:
+    """Return whether a key is made where none is named: only processes of this machine reach Redis by its URL."""
+    return all(host == "localhost" or _is_loopback(host) for host, _ in read_server_url(settings.redis_url).hosts)
 
 
 def make_key_file(path: Path) -> bool:
@@ -86,11 +98,6 @@ def _checked(settings: Settings, key: str) -> bytes:
             hint="`openssl rand -hex 32` makes one.",
         )
     return key.encode()
-
-
-def _is_local(redis_url: str) -> bool:
-    """Return True if only processes of this machine reach the server by this URL."""
-    return all(host == "localhost" or _is_loopback(host) for host, _ in read_server_url(redis_url).hosts)
 
 
 def _is_loopback(host: str) -> bool:

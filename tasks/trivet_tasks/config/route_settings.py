@@ -159,8 +159,9 @@ class RouteSettings(BaseModel):
     """Places within which its calls are computed, e.g. `["eu"]`. A job that requires one goes only to routes that declare it."""
     compliance: tuple[str, ...] = ()
     """Regimes that it meets, e.g. `["hipaa"]`. They bind like `residency`."""
-    stream: bool = False
-    """True if calls are streamed inside the worker. It costs more CPU; the result is the same."""
+    stream: bool | None = None
+    """True if all answers are streamed inside the worker; false if none is, e.g. behind a proxy that holds streams back. Not
+    set: those that are long. The result is the same."""
     betas: tuple[BetaName, ...] = Field(default=(), max_length=50)
     """Betas that the route takes in addition to those of Trivet's own table."""
     body_fields: tuple[FieldName, ...] = Field(default=(), max_length=50)

@@ -3,18 +3,30 @@
 import difflib
 import os
 import tomllib
+from collections.abc import Mapping
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    StringConstraints,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+)
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from trivet_tasks.config.budgets import BudgetSettings
 from trivet_tasks.config.database_url import database_url
 from trivet_tasks.config.environment import sdk_base_url
+from trivet_tasks.config.finding import DATA_DIR, DATABASE_NAME, Found, find_configuration, nothing_found
 from trivet_tasks.config.local_requests import host_name
 from trivet_tasks.config.route_prices import RoutePrice, TokenUsd
 from trivet_tasks.config.route_settings import LimitGroup, RouteCosts, RouteSettings
@@ -23,10 +35,6 @@ from trivet_tasks.config.secret_refs import OptionalSecret
 from trivet_tasks.config.server_urls import celery_url, check_files, read_server_url, redis_url, with_absolute_files
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.latency import DEFAULTS, ClassSettings, Lane, Latency
-
-CONFIG_VARIABLE = "TRIVET_CONFIG"
-CONFIG_NAME = "trivet.toml"
-DATA_DIR = ".trivet"
 
 
 class _Section(BaseModel):
@@ -145,8 +153,9 @@ class DispatchSettings(_Section):
 class CacheSettings(_Section):
     """Answers of earlier calls for equal requests. `cache_ttl_s` of a class sets the time for which an answer serves."""
 
-    enabled: bool = True
-    """False: every request gets a call of its own. A request decides for itself with `cache`."""
+    enabled: bool = False
+    """True: every request uses it, unless it says `cache=False`. False: only those that say `cache=True`, because five
+    answers to one prompt must not be one answer five times."""
     max_bytes: int = Field(default=256 * 1024**2, ge=1_000_000)
     """Maximum size of all answers in Redis, in bytes. Those that expire first are evicted first."""
     max_answer_bytes: int = Field(default=1024**2, ge=1_000)
@@ -172,7 +181,8 @@ class SecuritySettings(_Section):
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     key: OptionalSecret = None
-    """Key with which workers sign cached answers. Empty: one is made in `.trivet/` where Redis is on this machine."""
+    """Key with which workers sign cached answers. Empty: one is made in `.trivet/` where Redis is on this machine;
+    elsewhere no answer is cached."""
 
 
 START_ISOLATED_S = 45.0
@@ -202,9 +212,22 @@ class Settings(BaseSettings):
     security: SecuritySettings = SecuritySettings()
     budgets: tuple[BudgetSettings, ...] = ()
 
-    _base: Path = PrivateAttr(default_factory=Path.cwd)
-    _source: str = PrivateAttr(default="the built-in defaults")
-    _path: Path | None = PrivateAttr(default=None)
+    _found: Found = PrivateAttr(default_factory=lambda: Found(Path.cwd()))
+
+    @field_validator("classes", mode="wrap")
+    @classmethod
+    def _over_defaults(cls, given: Any, read: ValidatorFunctionWrapHandler) -> dict[Latency, ClassSettings]:
+        """Lay a class's settings over its defaults, so that one key can be set alone; which were set stays known."""
+        if not isinstance(given, Mapping):
+            return cast("dict[Latency, ClassSettings]", read(given))
+        tables = {str(name): table for name, table in given.items()}
+        filled = {latency.value: terms.model_dump() for latency, terms in DEFAULTS.items()}
+        for name, table in tables.items():
+            filled[name] = {**filled.get(name, {}), **table} if isinstance(table, dict) else table
+        return {
+            latency: ClassSettings.model_construct(_fields_set=set(tables.get(latency, ())), **terms.model_dump())
+            for latency, terms in read(filled).items()
+        }
 
     @classmethod
     def settings_customise_sources(
@@ -222,7 +245,19 @@ class Settings(BaseSettings):
     @property
     def source(self) -> str:
         """Source of these settings, for a person."""
-        return self._source
+        if self.path is not None:
+            return str(self.path)
+        return "the TRIVET_* variables" if _variables() else "the built-in defaults"
+
+    @property
+    def path(self) -> Path | None:
+        """The configuration file; None: there is none."""
+        return self._found.path
+
+    @property
+    def found(self) -> str:
+        """Reason for this file or folder: `named`, `in FOLDER`, …; empty: no configuration was found."""
+        return self._found.how
 
     def read_again(self) -> "Settings":
         """Return the settings as the file and the variables have them now.
@@ -230,7 +265,7 @@ class Settings(BaseSettings):
         Raises:
             ConfigError: as for `load_settings`; these settings are as they were.
         """
-        return load_settings(self._path)
+        return read_settings(self._found)
 
     def sections_unlike(self, other: "Settings") -> list[str]:
         """Return the names of the tables that differ from another reading, other than `routes` and `budgets`."""
@@ -240,17 +275,17 @@ class Settings(BaseSettings):
     @property
     def base_dir(self) -> Path:
         """The folder that relative paths count from: the configuration file's, else the working directory."""
-        return self._base
+        return self._found.folder
 
     @property
     def data_dir(self) -> Path:
         """`.trivet/`: database and embedded broker, where no URL says otherwise. It holds prompts, so it is 0700."""
-        return self._base / DATA_DIR
+        return self.base_dir / DATA_DIR
 
     @cached_property
     def store_url(self) -> str:
         """The SQLAlchemy URL of the database, absolute."""
-        return database_url(self.store.url or f"sqlite:///{DATA_DIR}/trivet.db", self._base)
+        return database_url(self.store.url or f"sqlite:///{DATA_DIR}/{DATABASE_NAME}", self.base_dir)
 
     @property
     def embedded(self) -> bool:
@@ -260,14 +295,14 @@ class Settings(BaseSettings):
     @cached_property
     def broker_url(self) -> str:
         """The Celery broker's URL."""
-        return with_absolute_files(self.broker.url, self._base) or celery_url(self.data_dir)
+        return with_absolute_files(self.broker.url, self.base_dir) or celery_url(self.data_dir)
 
     @cached_property
     def redis_url(self) -> str:
         """The shared state's URL."""
         if self.redis.url:
-            return with_absolute_files(self.redis.url, self._base)
-        url = with_absolute_files(self.broker.url, self._base)
+            return with_absolute_files(self.redis.url, self.base_dir)
+        url = with_absolute_files(self.broker.url, self.base_dir)
         return url.replace("redis+socket://", "unix://", 1) or redis_url(self.data_dir)
 
     def taken_within_s(self, latency: Latency, *, isolated: bool = False) -> float:
@@ -283,47 +318,47 @@ class Settings(BaseSettings):
         return self.classes[latency]
 
 
-def config_path(named: Path | None = None) -> Path | None:
-    """The configuration file to read: the one named, `TRIVET_CONFIG`, or `trivet.toml` here. None: there is none."""
-    if named is not None:
-        return named
-    variable = os.environ.get(CONFIG_VARIABLE)
-    if variable:
-        return Path(variable)
-    here = Path(CONFIG_NAME)
-    return here if here.is_file() else None
-
-
-def load_settings(named: Path | None = None) -> Settings:
-    """Read the settings.
+def load_settings(named: Path | None = None, *, required: bool = False) -> Settings:
+    """Find the configuration and read it.
 
     Args:
-        named: the configuration file; else `TRIVET_CONFIG`, else `trivet.toml` in the working directory, else defaults.
+        named: the configuration file; else `TRIVET_CONFIG`, else that of the working directory or the nearest folder
+            above it (`find_configuration`), else variables and defaults alone.
+        required: whether defaults alone are an error.
+
+    Raises:
+        ConfigError: as for `read_settings`; or what was found can be written by others; or nothing was found.
+    """
+    found = find_configuration(named)
+    if required and not found.how and not _variables():
+        raise nothing_found(found)
+    return read_settings(found)
+
+
+def read_settings(found: Found) -> Settings:
+    """Read the settings of a configuration that was found.
 
     Raises:
         ConfigError: the file is not there or not TOML, a key is unknown or a value bad; every problem is listed with
             its file or variable and key.
     """
-    path = config_path(named)
-    given: dict[str, Any] = {}
-    base = Path.cwd()
-    if path is not None:
-        path = path.absolute()
-        given = _read_toml(path)
-        base = path.parent
-    _anchor_secret_files(given, base)
-    _fill_classes(given)
+    given: dict[str, Any] = {} if found.path is None else _read_toml(found.path)
+    _anchor_secret_files(given, found.folder)
     try:
         settings = Settings(**given)
     except ValidationError as error:
-        raise ConfigError("\n".join(_describe(e, str(path or "")) for e in error.errors())) from None
-    settings._base = base
-    settings._source = str(path) if path else "the built-in defaults"
-    settings._path = path
+        raise ConfigError("\n".join(_describe(e, str(found.path or "")) for e in error.errors())) from None
+    settings._found = found
     _follow_environment(settings)
     _check_urls(settings)
     _check_budgets(settings)
     return settings
+
+
+def _variables() -> bool:
+    """Return whether a variable sets a setting."""
+    names = (name.removeprefix("TRIVET_") for name in os.environ if name.startswith("TRIVET_"))
+    return any(name.partition("__")[0].lower() in Settings.model_fields for name in names)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -348,17 +383,6 @@ def _anchor_secret_files(given: dict[str, Any], base: Path) -> None:
             key = table.get(name) if isinstance(table, dict) else None
             if isinstance(key, str) and key.startswith("file:") and key != "file:":
                 table[name] = f"file:{(base / key.removeprefix('file:')).absolute()}"
-
-
-def _fill_classes(given: dict[str, Any]) -> None:
-    """Merge a file's settings of a class into that class's defaults, so that a file or a variable can set a single key."""
-    classes = given.get("classes", {})
-    if not isinstance(classes, dict):
-        return
-    filled: dict[str, Any] = {latency.value: settings.model_dump() for latency, settings in DEFAULTS.items()}
-    for name, table in classes.items():
-        filled[name] = {**filled.get(name, {}), **table} if isinstance(table, dict) else table
-    given["classes"] = filled
 
 
 def _follow_environment(settings: Settings) -> None:

@@ -89,6 +89,8 @@ class TokenPrices(NamedTuple):
     input: Decimal
     output: Decimal
     cache_read: Decimal
+    cache_write_5m: Decimal
+    cache_write_1h: Decimal
 
 
 class Tariff(NamedTuple):
@@ -218,7 +220,7 @@ class PriceBook:
             tuple(
                 TokenPrices(
                     tier.above,
-                    *(Decimal(f"{units}E-{tier.decimals}") for units in (tier.input, tier.output, tier.cache_read)),
+                    *(Decimal(f"{getattr(tier, kind)}E-{tier.decimals}") for kind in TokenPrices._fields[1:]),
                 )
                 for tier in rates.tiers
             ),

@@ -20,7 +20,8 @@ _WORDS = {
     "user_citations": "citations on text of the user",
 }
 _BEFORE_2026_10_21 = "2023-06-01"
-_FAMILIES = ("haiku", "sonnet", "opus", "fable", "mythos")
+FAMILIES = ("haiku", "sonnet", "opus", "fable", "mythos")
+"""Families of models, the smallest first."""
 
 RETIRES_SOON = timedelta(days=60)
 """Warn this long before the day: the notice that Anthropic gives at least."""
@@ -142,8 +143,17 @@ def retirement_warning(model: Model, routes: Mapping[str, RouteSettings], today:
 
 def successor(model: str) -> str:
     """The newest model of the same family that nobody retires, for a hint; empty where none is known."""
-    family = next((name for name in _FAMILIES if name in model), None)
-    return next((one.id for one in MODELS if family and family in one.id and not _ends(one)), "")
+    return next(iter(lasting(family_of(model))), "")
+
+
+def family_of(model: str) -> str | None:
+    """Return the family in a model's name, e.g. `haiku`; None where it names none."""
+    return next((name for name in FAMILIES if name in model), None)
+
+
+def lasting(family: str | None) -> list[str]:
+    """Return the models of a family that nobody retires, the newest first."""
+    return [one.id for one in MODELS if family and family in one.id and not _ends(one)]
 
 
 def _ends(model: Model) -> bool:

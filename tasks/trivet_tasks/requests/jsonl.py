@@ -49,7 +49,7 @@ _PIECE = 1024 * 1024
 
 
 class Seen:
-    """Digests of 8 bytes, each with another 8 bytes that it came with first.
+    """Digests of 8 bytes, each with another 8 bytes that it came with.
 
     They lie in a database of SQLite's that has no name and is gone when it is closed, in the folder for temporary files
     (`TMPDIR`). A dict holds 136 bytes for each key; this takes 8 microseconds instead of one, and no more memory.
@@ -67,7 +67,7 @@ class Seen:
         self.close()
 
     def get(self, key: bytes) -> bytes | None:
-        """Return the value that the key came with first, or None."""
+        """Return the value of the key, or None."""
         if self._database is None:
             return None
         row = self._database.execute("SELECT value FROM seen WHERE key = ?", (_number(key),)).fetchone()
@@ -79,23 +79,32 @@ class Seen:
         Raises:
             InvalidRequest: the folder for temporary files is full.
         """
-        database = self._database or self._open()
-        try:
-            new = database.execute(
-                "INSERT INTO seen VALUES (?, ?) ON CONFLICT DO NOTHING", (_number(key), _number(value))
-            ).rowcount
-        except sqlite3.Error as error:
-            raise InvalidRequest(
-                f"The keys of the file cannot be kept in a temporary file: {error}.",
-                hint="Let TMPDIR name a folder with more room.",
-            ) from None
-        return None if new else self.get(key)
+        return None if self._put("INSERT INTO seen VALUES (?, ?) ON CONFLICT DO NOTHING", key, value) else self.get(key)
+
+    def replace(self, key: bytes, value: bytes) -> None:
+        """Remember the value in place of an earlier one.
+
+        Raises:
+            InvalidRequest: the folder for temporary files is full.
+        """
+        self._put("INSERT OR REPLACE INTO seen VALUES (?, ?)", key, value)
 
     def close(self) -> None:
         """Forget everything."""
         if self._database is not None:
             self._database.close()
             self._database = None
+
+    def _put(self, statement: str, key: bytes, value: bytes) -> int:
+        """Return the number of rows that were written."""
+        database = self._database or self._open()
+        try:
+            return database.execute(statement, (_number(key), _number(value))).rowcount
+        except sqlite3.Error as error:
+            raise InvalidRequest(
+                f"The keys of the file cannot be kept in a temporary file: {error}.",
+                hint="Let TMPDIR name a folder with more room.",
+            ) from None
 
     def _open(self) -> sqlite3.Connection:
         self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
@@ -125,6 +134,10 @@ class FileCheck:
     """The first of them, as many as were asked for; `where` is `line 731`."""
     repeated: int
     """Number of rows that repeat the key and the request of an earlier row: both become one job."""
+    dedupe: bool
+    """True if a key is one of its tenant's, and not of the file."""
+    digest: str
+    """Digest of the file's text, decompressed: the same for the same lines, whatever the file is called."""
     checked_at: float
     """Seconds since the epoch: the moment from which `deadline` and `not_before` count."""
     size: int
@@ -139,8 +152,9 @@ def check_file(
     *,
     skip_bad: bool = False,
     now: float,
+    dedupe: bool = False,
     tell: Callable[[int, float], None] = lambda _rows, _share: None,
-    each: Callable[[JobSpec], None] | None = None,
+    each: Callable[[JobSpec, int], None] | None = None,
     name: str = "",
 ) -> FileCheck:
     """Validate every line of a file before any is taken.
@@ -151,8 +165,10 @@ def check_file(
     Args:
         skip_bad: return the check also when there are bad lines, for `read_file` to leave them out.
         now: the moment of the submit, seconds since the epoch.
+        dedupe: a key is one of its tenant's: lines of two tenants may have the same.
         tell: called every `TELL_EVERY` lines, with the requests found so far and the share of the file that was read.
-        each: is given every job of the file once, as it is read: valid rows, without those that repeat an earlier one.
+        each: is given every job of the file once with the number of its line, as it is read: valid rows, without those
+            that repeat an earlier one.
         name: the file's name in messages; empty: its path.
 
     Raises:
@@ -164,7 +180,7 @@ def check_file(
     rows = bad = repeated = 0
     problems: list[Problem] = []
     with _opened(path, name) as (file, status), Seen() as keys:
-        lines = _Rows(_unpacked(file), settings, defaults, now, keys)
+        lines = _Rows(_unpacked(file), RequestReader(settings, defaults), now, keys, dedupe=dedupe)
         for number, found in enumerate(lines, start=1):
             if number % TELL_EVERY == 0:
                 tell(rows, file.tell() / max(1, status.st_size))
@@ -175,7 +191,7 @@ def check_file(
             else:
                 rows += 1
                 if each is not None and lines.repeated == repeated:
-                    each(found)
+                    each(found, lines.line)
                 repeated = lines.repeated
         _same(name, status, os.fstat(file.fileno()))
     if bad and not skip_bad:
@@ -183,7 +199,9 @@ def check_file(
     if not rows:
         what = f"none of its {bad:,} lines is a valid request" if bad else "holds no request"
         raise InvalidRequest(f"{name}: {what}.", problems=tuple(problems))
-    return FileCheck(path, name, rows, bad, tuple(problems), repeated, now, status.st_size, status.st_mtime_ns)
+    size, modified_ns = status.st_size, status.st_mtime_ns
+    digest = lines.digest.hexdigest()
+    return FileCheck(path, name, rows, bad, tuple(problems), repeated, dedupe, digest, now, size, modified_ns)
 
 
 def read_file(check: FileCheck, settings: Settings, defaults: Mapping[str, object]) -> Iterator[JobSpec]:
@@ -198,7 +216,8 @@ def read_file(check: FileCheck, settings: Settings, defaults: Mapping[str, objec
     with _opened(check.path, check.name) as (file, status), Seen() as keys:
         if (status.st_size, status.st_mtime_ns) != (check.size, check.modified_ns):
             raise _changed(check.name)
-        for found in _Rows(_unpacked(file), settings, defaults, check.checked_at, keys):
+        reader = RequestReader(settings, defaults)
+        for found in _Rows(_unpacked(file), reader, check.checked_at, keys, dedupe=check.dedupe):
             if isinstance(found, JobSpec):
                 yield found
         _same(check.name, status, os.fstat(file.fileno()))
@@ -207,22 +226,24 @@ def read_file(check: FileCheck, settings: Settings, defaults: Mapping[str, objec
 class _Rows:
     """The lines of a file, each as a job or as what is wrong with it. Runs once."""
 
-    def __init__(
-        self, file: BinaryIO, settings: Settings, defaults: Mapping[str, object], now: float, keys: Seen
-    ) -> None:
+    def __init__(self, file: BinaryIO, reader: RequestReader, now: float, keys: Seen, *, dedupe: bool) -> None:
         self.repeated = 0
+        self.digest = blake2b(digest_size=16)
+        self.line = 0
+        """Number of the line that was read last, from 1."""
         self._file = file
-        self._reader = RequestReader(settings, defaults)
+        self._reader = reader
         self._now = now
         self._keys = keys
+        self._dedupe = dedupe
 
     def __iter__(self) -> Iterator[JobSpec | Problem]:
-        number = 0
         while line := self._file.readline(MAX_LINE_BYTES + 1):
-            number += 1
-            if number == 1:
+            self.line += 1
+            self.digest.update(line)
+            if self.line == 1:
                 line = line.removeprefix(_BOM)
-            where = f"line {number}"
+            where = f"line {self.line}"
             if len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):
                 yield Problem(where, self._too_long(len(line)))
             elif not line.isspace() and line:
@@ -232,6 +253,7 @@ class _Rows:
         """Pass over the rest of a line that is not even read."""
         while piece := self._file.readline(_PIECE):
             length += len(piece)
+            self.digest.update(piece)
             if piece.endswith(b"\n"):
                 break
         most = MAX_BODY_BYTES // 1024**2
@@ -250,7 +272,7 @@ class _Rows:
             return Problem(where, str(error))
         if job.key is None:
             return job
-        owned = f"{job.tenant or ''}\0{job.key}"  # a key belongs to its tenant
+        owned = f"{job.tenant or ''}\0{job.key}" if self._dedupe else job.key
         key, request_of_key = blake2b(owned.encode(), digest_size=8).digest(), bytes.fromhex(job.fingerprint)[:8]
         earlier = self._keys.earlier(key, request_of_key)
         if earlier is not None:

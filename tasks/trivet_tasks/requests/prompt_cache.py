@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from hashlib import blake2b
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import orjson
 from cachetools import LRUCache
 
 from trivet_tasks.jobs import JobSpec, Prefix
-from trivet_tasks.latency import Latency
+from trivet_tasks.latency import Lane
 from trivet_tasks.requests.request_json import write_body
 from trivet_tasks.requests.request_messages import quoted, wrong
 
@@ -81,9 +81,9 @@ def prefixes_of(model: str, body: Mapping[str, Any], raw: bytes) -> tuple[Prefix
     if not isinstance(content, str) and len(content) > 1:
         leading = orjson.dumps(content[:-1])
         if len(head) + len(leading) >= least:
-            found.append(Prefix(_digest(fixed, leading), in_message=True))
+            found.append(Prefix(_digest(fixed, leading), in_message=True, size=len(head) + len(leading)))
     if (body.get("system") or body.get("tools")) and len(head) >= least:
-        found.append(Prefix(_digest(fixed), in_message=False))
+        found.append(Prefix(_digest(fixed), in_message=False, size=len(head)))
     return tuple(found)
 
 
@@ -107,6 +107,14 @@ def marked(spec: JobSpec, prefix: Prefix) -> JobSpec:
     return replace(spec, body=write_body(body))
 
 
+class SharedPrefix(NamedTuple):
+    """The prefix of a request that another one of its batch has too."""
+
+    prefix: Prefix
+    warmed: bool
+    """True if the first request with it is sent alone, so that the provider has it when the others come."""
+
+
 class Sharing:
     """Finds common prefixes of one batch's requests while they stream in. It remembers digests, no text."""
 
@@ -116,21 +124,30 @@ class Sharing:
 
     def marked(self, group: Sequence[JobSpec]) -> list[JobSpec]:
         """The requests of the next group; those that share a prefix with another one seen by now are marked."""
-        if not any(spec.prefixes for spec in group):
-            return list(group)
-        counts = Counter(prefix.digest for spec in group for prefix in spec.prefixes)
-        made = [self._one(spec, counts) for spec in group]
-        self._seen.update(counts)
-        return made
+        return [
+            spec
+            if found is None
+            else replace(marked(spec, found.prefix), line=found.prefix.digest if found.warmed else None)
+            for spec, found in zip(group, self.shared(group), strict=True)
+        ]
 
-    def _one(self, spec: JobSpec, counts: Counter[str]) -> JobSpec:
+    def shared(self, group: Sequence[JobSpec]) -> list[SharedPrefix | None]:
+        """Return the longest prefix of each request of the next group that another one seen by now has; None: it has none."""
+        if not any(spec.prefixes for spec in group):
+            return [None] * len(group)
+        counts = Counter(prefix.digest for spec in group for prefix in spec.prefixes)
+        found = [self._one(spec, counts) for spec in group]
+        self._seen.update(counts)
+        return found
+
+    def _one(self, spec: JobSpec, counts: Counter[str]) -> SharedPrefix | None:
         shared = (prefix for prefix in spec.prefixes if counts[prefix.digest] > 1 or prefix.digest in self._seen)
         prefix = next(shared, None)
         if prefix is None:
-            return spec
-        if len(self._lines) < MAX_LINES and spec.latency is not Latency.REALTIME:
+            return None
+        if len(self._lines) < MAX_LINES and spec.latency.lane is not Lane.REALTIME:
             self._lines.add(prefix.digest)
-        return replace(marked(spec, prefix), line=prefix.digest if prefix.digest in self._lines else None)
+        return SharedPrefix(prefix, prefix.digest in self._lines)
 
 
 def cache_write_of(body: bytes) -> CacheWrite:

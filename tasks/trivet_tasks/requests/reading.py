@@ -4,17 +4,18 @@ A request is the Messages API body (`trivet_tasks.requests.request_body` has its
 
     model        first-party id, e.g. claude-sonnet-5-5
     prompt       a text, short for messages with this one message of the user
-    key          idempotency: the same key never runs twice
-    latency      realtime, batch (the default), async or deferred
+    key          of a single job: idempotency within its tenant; in a batch: the name of the request, unique there
+    latency      realtime, interactive, batch (the default), async or deferred
     deadline     after this the result is worthless: a span from now ("90s", "5m", "24h"), seconds from now, or a moment
                  (datetime with time zone, ISO 8601)
     not_before   do not start earlier: the same forms
     tags         up to 20 names with a text each
     residency    one place or several, each of which the route must declare
     compliance   one regime or several, likewise
+    metadata     an object that comes back with the result; of it only `user_id` is sent, as in the Messages API
     tenant       whom the work is done for
     prompt_cache what requests of one batch begin with is to be read from the provider's prompt cache: true, 5m or 1h
-    cache        whether an earlier answer to an equal request may be used (the default)
+    cache        whether an earlier answer to an equal request may be used; default: `[cache] enabled`
     extra_headers, extra_body
                  headers and fields of the body that Trivet does not know, sent as they are (`trivet_tasks.requests.request_extras`)
 
@@ -32,6 +33,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from cachetools import LRUCache
 
+from trivet_tasks.call_times import too_short_text
 from trivet_tasks.catalog import RETIRED, Model, known, near_matches
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
@@ -57,7 +59,7 @@ from trivet_tasks.requests.request_body import (
     check_thinking_budget,
 )
 from trivet_tasks.requests.request_extras import read_extra_body, read_extra_headers
-from trivet_tasks.requests.request_json import estimate_input, write_body
+from trivet_tasks.requests.request_json import estimate_input, write_body, write_metadata
 from trivet_tasks.requests.request_messages import (
     check_messages,
     check_text,
@@ -78,7 +80,7 @@ from trivet_tasks.requests.request_terms import (
     read_names,
     read_tags,
     read_times,
-    too_short_text,
+    unkept_text,
 )
 
 KnownRoutes: TypeAlias = Callable[[], Mapping[str, RouteSettings]]
@@ -94,7 +96,7 @@ _BATCH_LINE = frozenset({"custom_id", "params"})
 """Fields of a line of Anthropic's batches (platform.claude.com/docs/en/build-with-claude/batch-processing)."""
 _ALL_FIELDS = OWN_FIELDS | BODY_FIELDS.keys()
 _KNOWN_IN_BODY = frozenset(BODY_FIELDS)
-_MERGED = ("tags", "extra_headers", "extra_body")
+_MERGED = ("tags", "metadata", "extra_headers", "extra_body")
 """Fields of which the defaults are merged into a request's own, the request's winning."""
 _TERMS_KEPT = 64
 
@@ -112,8 +114,8 @@ def parse_request(
     Args:
         request: see the head of this module. It is not changed.
         settings: for the classes' deadlines and timeouts, and for model names that only a route knows.
-        defaults: fields to take where the request does not give them; `tags`, `extra_headers` and `extra_body` are
-            merged, the request's winning.
+        defaults: fields to take where the request does not give them; `tags`, `metadata`, `extra_headers` and
+            `extra_body` are merged, the request's winning.
         now: the moment of the submit, seconds since the epoch; `deadline` and `not_before` in seconds count from it.
         routes: gives the routes there are, asked only about fields and betas that not every route takes; else those of
             the settings.
@@ -241,6 +243,7 @@ class RequestReader:
             not_before=not_before,
             tenant=terms.tenant,
             tags=tags,
+            metadata=write_metadata(metadata) if isinstance(metadata := given.get("metadata"), Mapping) else None,
             residency=terms.residency,
             compliance=terms.compliance,
             features=self._features(body, len(raw), blocks, terms.model_id),
@@ -292,7 +295,7 @@ class RequestReader:
         tenant = read_name(given.get("tenant"), "tenant", MAX_TENANT_CHARS)
         residency = read_names(given.get("residency"), "residency")
         compliance = read_names(given.get("compliance"), "compliance")
-        cache = given.get("cache", True)
+        cache = given.get("cache", settings.cache.enabled)
         if not isinstance(cache, bool):
             raise wrong("cache", f"must be true or false, is {quoted(cache)}.")
         return _Terms(
@@ -310,7 +313,8 @@ class RequestReader:
                 filter(
                     None,
                     (
-                        too_short_text(model, latency, max_tokens, settings),
+                        too_short_text(model, latency, max_tokens, settings.classes),
+                        unkept_text(latency, settings) if given.get("cache") else "",
                         retirement_warning(model, serving_routes(model_id, settings.routes), today) if model else "",
                     ),
                 )
@@ -469,6 +473,8 @@ def _body(given: dict[str, object], model: Model | None) -> dict[str, object]:
         if check is not None:
             check(value)
         body[name] = value
+    if "metadata" in body:
+        body |= _sent_metadata(body.pop("metadata"))
     if betas := body.pop("betas", None):
         body["anthropic_beta"] = list(dict.fromkeys(betas))  # type: ignore[call-overload]  # checked to be a list of names
     if "extra_headers" in given:
@@ -478,6 +484,14 @@ def _body(given: dict[str, object], model: Model | None) -> dict[str, object]:
     if "tool_choice" in body and not body.get("tools"):
         raise wrong("tool_choice", "needs tools.")
     return body
+
+
+def _sent_metadata(metadata: object) -> dict[str, object]:
+    """The field of the body with what a provider takes of the metadata; none where that is nothing."""
+    sent = (
+        {name: value for name, value in metadata.items() if name == "user_id"} if isinstance(metadata, Mapping) else {}
+    )
+    return {"metadata": sent} if sent else {}
 
 
 def _warnings(body: Mapping[str, object], terms: _Terms) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ the sampling parameters, which versions of the API before 2026-10-21 take.
 
 import re
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from trivet_tasks.requests.request_messages import (
     PLAIN_NAME,
@@ -249,3 +250,21 @@ BODY_FIELDS: Mapping[str, Callable[[object], None] | None] = {
     "betas": _check_betas,
 }
 """Every field of the body that is taken, with its check. `betas` is written as `anthropic_beta`, its name on the wires."""
+
+
+def as_submitted(body: Mapping[str, Any], model: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a request as `submit` takes it, from the body that a job keeps: with its model and all of its metadata.
+
+        as_submitted({"max_tokens": 9, "messages": [...], "anthropic_beta": ["x"]}, "claude-haiku-4-5", {"row": 1})
+        # {"model": "claude-haiku-4-5", "max_tokens": 9, "messages": [...], "betas": ["x"], "metadata": {"row": 1}}
+
+    Fields that Trivet does not know are in `extra_body` again.
+    """
+    fields = {"model": model, **body}
+    if betas := fields.pop("anthropic_beta", None):
+        fields["betas"] = betas
+    if metadata:
+        fields["metadata"] = dict(metadata)
+    known = BODY_FIELDS.keys() | {"model", "extra_headers"}
+    extra = {name: fields.pop(name) for name in fields.keys() - known}
+    return {**fields, **({"extra_body": extra} if extra else {})}

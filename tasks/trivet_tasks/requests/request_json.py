@@ -21,6 +21,8 @@ MAX_BODY_BYTES = 32 * 1024 * 1024
 
 _KEPT_IN_ORDER = ("tools", "output_config")  # the model reads the order of a schema's properties and answers in it
 _WRITE = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
+MAX_METADATA_BYTES = 16 * 1024
+"""Size of a request's metadata as JSON; with the row of its job it is read and written many times."""
 MAX_DEPTH = 250
 """Levels of nesting; orjson stops at 254."""
 
@@ -66,6 +68,24 @@ def write_body(body: dict[str, object]) -> bytes:
     if b"null" in raw and (flaw := _flaw_in(given)):  # orjson writes NaN and infinity as null
         raise flaw
     return raw
+
+
+def write_metadata(metadata: Mapping[str, object]) -> str:
+    """Return a request's metadata as JSON, in the order it was given.
+
+    Raises:
+        InvalidRequest: something in it is not JSON (named by its path), or it is larger than 16 KB.
+    """
+    path = ("metadata",)
+    try:
+        raw = orjson.dumps(metadata, option=_WRITE)
+    except (TypeError, RecursionError):
+        raise _flaw_in(metadata, path) or wrong("metadata", "cannot be written as JSON.") from None
+    if b"null" in raw and (flaw := _flaw_in(metadata, path)):
+        raise flaw
+    if len(raw) > MAX_METADATA_BYTES:
+        raise wrong("metadata", f"may have at most {MAX_METADATA_BYTES:,} bytes as JSON, has {len(raw):,}.")
+    return raw.decode()
 
 
 def _with_inputs_in_order(body: dict[str, object]) -> dict[str, object]:

@@ -1,6 +1,6 @@
 """Trivet's own fields of a request: latency class, times, names and tags, each read from what people may write.
 
-Also the check that an answer fits the time of its class, and the key of requests that one answer may serve.
+Also the key of requests that one answer may serve.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,6 @@ from hashlib import blake2b
 
 import orjson
 
-from trivet_tasks.catalog import Model
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.latency import Latency
 from trivet_tasks.requests.request_messages import check_text, kind, quoted, shown, wrong
@@ -24,7 +23,7 @@ MAX_TAG_CHARS = 200
 MAX_PLACES = 20
 
 _CLASSES = {latency.value: latency for latency in Latency}
-_CLASS_NAMES = "realtime, batch, async or deferred"
+_CLASS_NAMES = "realtime, interactive, batch, async or deferred"
 _MOMENTS = (
     'must be a span from now such as "90s", "5m" or "24h", seconds from now, '
     "or a moment in ISO 8601 such as 2026-12-01T18:00:00+01:00"
@@ -141,36 +140,6 @@ def read_tags(value: object) -> dict[str, str]:
     return tags
 
 
-def longest_call_s(latency: Latency, settings: Settings) -> float:
-    """Return the maximum time of one call of the class, in seconds."""
-    of_class = settings.of_class(latency)
-    return of_class.budget_s if of_class.attempt_timeout_s is None else of_class.attempt_timeout_s
-
-
-def needed_s(model: Model, max_tokens: int) -> float:
-    """Seconds that an answer of this length takes at the model's usual rate; rough."""
-    return max_tokens / model.output_tokens_per_s
-
-
-def too_short_text(model: Model | None, latency: Latency, max_tokens: int, settings: Settings) -> str | None:
-    """Return a warning when `max_tokens` cannot come in time at the model's usual rate; None where they can."""
-    if model is None:
-        return None
-    seconds = needed_s(model, max_tokens)
-    if seconds <= longest_call_s(latency, settings):
-        return None
-    fitting = next((one for one in Latency if longest_call_s(one, settings) >= seconds), None)
-    advice = (
-        f"latency {fitting.value} allows {longest_call_s(fitting, settings):g} s"
-        if fitting
-        else "no latency class allows that; a longer attempt_timeout_s can be set for one"
-    )
-    return (
-        f"max_tokens: {max_tokens:,} tokens take about {seconds:,.0f} s with {model.id}, but a call of class "
-        f"{latency.value} ends after {longest_call_s(latency, settings):g} s; {advice}."
-    )
-
-
 def cache_terms(
     settings: Settings, latency: Latency, residency: Sequence[str], compliance: Sequence[str], tenant: str | None
 ) -> bytes | None:
@@ -180,9 +149,16 @@ def cache_terms(
     the key: an answer made elsewhere must not serve a job that is bound to a place. The version of the API is not: a
     body that two versions take means the same in both, and the body is in the fingerprint.
     """
-    if not settings.cache.enabled or not settings.of_class(latency).cache_ttl_s:
+    if not settings.of_class(latency).cache_ttl_s:
         return None
     return orjson.dumps([residency, compliance, None if settings.cache.shared else tenant])
+
+
+def unkept_text(latency: Latency, settings: Settings) -> str:
+    """Return a warning where a request asks for the cache and its class keeps no answers; empty where it does."""
+    if settings.of_class(latency).cache_ttl_s:
+        return ""
+    return f"cache: has no effect, because [classes.{latency.value}] cache_ttl_s is 0."
 
 
 def cache_key_of(fingerprint: str, terms: bytes) -> str:

@@ -79,6 +79,7 @@ class _AwsWire:
         self._route = route
         self._key = RouteKey(route.api_key) if route.api_key else None
         self._region = region_of(route)
+        self.pings = route.endpoint == "platform"
         variable = "ANTHROPIC_AWS_API_KEY" if route.endpoint == "platform" else "AWS_BEARER_TOKEN_BEDROCK"
         self._key_of_environment = None if self._key else os.environ.get(variable) or None
         bearer = self._key is not None or self._key_of_environment is not None

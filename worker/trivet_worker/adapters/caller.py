@@ -28,7 +28,7 @@ from trivet_tasks.foreign_text import clean
 from trivet_tasks.outcomes import Outcome, Scope, Usage
 from trivet_worker.adapters import headers as wire_headers
 from trivet_worker.adapters.answers import Broken, Whole, judge, read_message
-from trivet_worker.adapters.assembly import Assembly, BrokenStream
+from trivet_worker.adapters.assembly import BrokenStream
 from trivet_worker.adapters.credentials import NotReady
 from trivet_worker.adapters.errors import error_in_body, is_local_io, network_failure, provider_failure
 from trivet_worker.adapters.http import (
@@ -46,12 +46,14 @@ from trivet_worker.adapters.protocol import (
     MESSAGE_LIMIT,
     NO_PURPOSE,
     Answer,
+    CallLimits,
     CallPurpose,
     Credentials,
     Failure,
     LocalCause,
+    StreamLimits,
 )
-from trivet_worker.adapters.streaming import assemble, reader_for
+from trivet_worker.adapters.streaming import Silence, StreamedAnswer, reader_for, receive, silence_limits
 from trivet_worker.adapters.wire import ATTEMPT_HEADER, Posted, RequestTemplate, Wire
 
 log = logging.getLogger("trivet.adapters")
@@ -70,7 +72,8 @@ class _Progress:
     timeout: httpx2.Timeout
     """Timeouts of its socket operations."""
     response: httpx2.Response | None = None
-    assembly: Assembly | None = None
+    answer: StreamedAnswer | None = None
+    silence: Silence | None = None
     headers: wire_headers.Headers = field(default_factory=dict)
     sent: bool = False
     """True if the request may have gone out."""
@@ -86,6 +89,7 @@ class _Progress:
         usage: Usage | None = None,
         own_fault: bool = False,
         local_cause: LocalCause | None = None,
+        stalled: bool = False,
     ) -> Failure:
         """Return a failure of our own wording, with the facts known from headers and stream."""
         return Failure(
@@ -95,25 +99,26 @@ class _Progress:
             request_id=wire_headers.request_id(self.headers),
             scope=scope,
             limits=wire_headers.limits(self.headers) if self.provider == "anthropic" else None,
-            usage=usage or (self.assembly.final_usage if self.assembly else None),
-            may_be_billed=self.assembly is not None and self.assembly.began,
+            usage=usage or (self.answer.assembly.final_usage if self.answer else None),
+            may_be_billed=self.answer is not None and self.answer.assembly.began,
             own_fault=own_fault,
             local_cause=local_cause,
+            stalled=stalled,
         )
-
-    @property
-    def is_whole(self) -> bool:
-        """True if the message of a stream is whole, even if something failed after it."""
-        return self.assembly is not None and self.assembly.is_whole
 
 
 class SdkCaller:
     """A `Caller` over one wire's SDK client."""
 
-    def __init__(self, wire: Wire, *, stream: bool) -> None:
+    def __init__(self, wire: Wire, *, stream: bool | None) -> None:
+        """Prepare; no connection is made yet.
+
+        Args:
+            stream: all answers are streamed, none is, or, for None, those of calls whose limits ask for it.
+        """
         self._wire = wire
         self._stream = stream
-        self._templates: LRUCache[tuple[str, str, tuple[tuple[str, str], ...]], RequestTemplate] = LRUCache(
+        self._templates: LRUCache[tuple[str, str, tuple[tuple[str, str], ...], bool], RequestTemplate] = LRUCache(
             _MAX_TEMPLATES
         )
         self._refused: tuple[str, ...] | None = None
@@ -124,18 +129,21 @@ class SdkCaller:
         body: bytes,
         model: str,
         attempt_id: str,
-        timeout_s: float,
+        limits: CallLimits,
         purpose: CallPurpose = NO_PURPOSE,
     ) -> Answer | Failure:
         """See `Caller.call`."""
-        progress = _Progress(self._wire.provider, timeout_within(timeout_s))
+        stream = None if self._stream is False else limits.stream or (StreamLimits() if self._stream else None)
+        progress = _Progress(self._wire.provider, timeout_within(limits.total_s))
         try:
-            async with asyncio.timeout(timeout_s) as guard:
+            async with asyncio.timeout(limits.total_s) as guard:
+                if stream is not None:
+                    progress.silence = Silence(guard, *silence_limits(stream, body, pings=self._wire.pings))
                 attempt = self._attempt(body, model, attempt_id, purpose, progress)
                 del body  # here and below: a prompt in memory once less while its call is under way
                 answer = await attempt
         except TimeoutError as error:
-            answer = self._late(timeout_s, progress) if guard.expired() else self._from_network(error, progress)
+            answer = self._late(limits.total_s, progress) if guard.expired() else self._from_network(error, progress)
         except NotReady as error:
             answer = self._not_ready(error, progress)
         except ErrorAnswer as error:
@@ -156,6 +164,9 @@ class SdkCaller:
             log.error("the call %s ended in a fault of Trivet's own: %s", attempt_id, place_of(error))
             text = f"a fault of Trivet's own: {place_of(error)}"
             answer = progress.failure(Outcome.SERVER_ERROR, text, own_fault=True)
+        finally:
+            if progress.silence is not None:
+                progress.silence.close()
         return answer
 
     async def credentials(self) -> Credentials:
@@ -195,7 +206,10 @@ class SdkCaller:
         self, body: bytes, model: str, attempt_id: str, purpose: CallPurpose, progress: _Progress
     ) -> Answer | Failure:
         await self._ready()
-        post = self._post(self._posted(body, model, purpose), attempt_id, progress.timeout)
+        stream = progress.silence is not None
+        post = self._post(
+            self._posted(body, model, purpose, stream=stream), attempt_id, progress.timeout, stream=stream
+        )
         del body
         progress.sent = True
         with noting(progress.contact):
@@ -233,19 +247,22 @@ class SdkCaller:
         """Read the body of a 200, streamed or, where a gateway does not stream, whole."""
         encoding = progress.headers.get("content-encoding", "")
         kind = progress.headers.get("content-type", "")
-        if not self._stream or kind.startswith("application/json"):
+        silence = progress.silence
+        if silence is None or kind.startswith("application/json"):
+            if silence is not None:
+                silence.close()
             body = await read_body(response, MAX_ANSWER_BYTES, encoding)
             await response.aclose()
             return read_message(body)
-        progress.assembly = Assembly()
-        reader = reader_for(kind, self._wire.provider)
+        progress.answer = answer = StreamedAnswer(reader_for(kind, self._wire.provider), response.headers)
         try:
-            await assemble(response, reader, progress.assembly, encoding)
+            await receive(response, encoding, answer, silence)
         except NETWORK_ERRORS:
-            if not progress.is_whole:
+            answer.read()
+            if not answer.assembly.is_whole:
                 raise
             await response.aclose()
-        return judge(progress.assembly.message())
+        return judge(answer.assembly.message())
 
     def _answer(self, whole: Whole, progress: _Progress) -> Answer:
         return Answer(
@@ -256,33 +273,42 @@ class SdkCaller:
             limits=wire_headers.limits(progress.headers) if self._wire.provider == "anthropic" else None,
         )
 
-    def _late(self, timeout_s: float, progress: _Progress) -> Answer | Failure:
+    def _late(self, total_s: float, progress: _Progress) -> Answer | Failure:
         """Return the result after the guard fired. A message that was complete by then is an answer."""
-        if progress.assembly is not None and progress.is_whole:
-            with contextlib.suppress(BrokenStream):
-                message = judge(progress.assembly.message())
-                if isinstance(message, Whole):
-                    return self._answer(message, progress)
+        if progress.answer is not None:
+            try:
+                progress.answer.read()
+                message = judge(progress.answer.assembly.message())
+            except ErrorAnswer as error:
+                return self._from_provider(error, progress)
+            except (BrokenStream, TooLarge):
+                message = None
+            if isinstance(message, Whole):
+                return self._answer(message, progress)
+        silence = progress.silence.words if progress.silence else ""
         if not progress.contact.made:
             stage = "no connection" if progress.sent else "no credentials"
-            text = f"{stage} within {timeout_s:.3g} s{self._way()}"
+            limit_s = progress.silence.first_byte_s if progress.silence and silence else total_s
+            text = f"{stage} within {limit_s:.3g} s{self._way()}"
             return progress.failure(Outcome.CONNECTION, text, local_cause=LocalCause.UNREACHED)
+        if silence:
+            return progress.failure(Outcome.TIMEOUT, silence, stalled=True)
         stage = "it had not begun to answer" if progress.response is None else "its answer had begun"
-        text = f"no whole answer within {timeout_s:.3g} s ({stage})"
+        text = f"no whole answer within {total_s:.3g} s ({stage})"
         return progress.failure(Outcome.TIMEOUT, text)
 
-    def _posted(self, body: bytes, model: str, purpose: CallPurpose) -> Posted:
+    def _posted(self, body: bytes, model: str, purpose: CallPurpose, *, stream: bool) -> Posted:
         request: dict[str, Any] = orjson.loads(body)
         headers = request.pop(EXTRA_HEADERS, None)
-        posted = self._wire.post(request, model, purpose, stream=self._stream)
+        posted = self._wire.post(request, model, purpose, stream=stream)
         return replace(posted, of_call=(*posted.of_call, *headers.items())) if headers else posted
 
-    async def _post(self, posted: Posted, attempt_id: str, sockets: httpx2.Timeout) -> httpx2.Response:
+    async def _post(self, posted: Posted, attempt_id: str, sockets: httpx2.Timeout, *, stream: bool) -> httpx2.Response:
         """Send it: by the SDK the first time, then as the SDK sent it. `ErrorAnswer`, or an error of the network."""
         identity = self._wire.identity()
         if identity is None:
             return await self._post_by_sdk(posted, attempt_id, sockets)
-        key = (identity, posted.model, posted.headers)
+        key = (identity, posted.model, posted.headers, stream)
         template = self._templates.get(key)
         if template is None:
             response = await self._post_by_sdk(posted, attempt_id, sockets)
@@ -310,9 +336,10 @@ class SdkCaller:
 
     def _from_provider(self, error: ErrorAnswer, progress: _Progress) -> Failure:
         secrets = self._wire.secrets()
-        usage = progress.assembly.usage if progress.assembly else None
+        assembly = progress.answer.assembly if progress.answer else None
+        usage = assembly.usage if assembly else None
         failure = provider_failure(error, self._wire.provider, secrets=secrets, usage=usage)
-        if progress.assembly is not None and progress.assembly.began:
+        if assembly is not None and assembly.began:
             failure = replace(failure, may_be_billed=True)
         if failure.scope is Scope.ROUTE:
             self._refused = secrets

@@ -14,6 +14,7 @@ class FirstPartyWire:
     """A route of provider `anthropic`."""
 
     provider = "anthropic"
+    pings = True
     signed = False
 
     def __init__(self, route: RouteSettings) -> None:

@@ -82,6 +82,8 @@ class Failure:
     """True if the provider did work without stating how much: the cost is estimated. So for all timeouts and cut answers."""
     from_api: bool = True
     """False for a page of a proxy or gateway: it may concern this one request."""
+    stalled: bool = False
+    """True for a timeout because a streamed answer stayed away or stopped: the route's fault, however long the answer."""
     own_fault: bool = False
     """True for a fault of Trivet's own, after the call was made: it says nothing about the route."""
     local_cause: LocalCause | None = None
@@ -103,6 +105,26 @@ NO_PURPOSE = CallPurpose()
 """Purpose of a call by hand: the route's own version of the API, no job."""
 
 
+@dataclass(frozen=True, slots=True)
+class StreamLimits:
+    """Silence that a streamed answer may keep, in seconds. None: Trivet's own limit for the wire and the request."""
+
+    first_byte_s: float | None = None
+    """From the start of the call to the first byte of the answer."""
+    stall_s: float | None = None
+    """Between two bytes of the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallLimits:
+    """Time limits of one call, e.g. `CallLimits(30)` for a plain one, `CallLimits(300, StreamLimits())` for a streamed one."""
+
+    total_s: float
+    """Seconds for everything: credentials, connect, headers, body."""
+    stream: StreamLimits | None = None
+    """None: the answer comes in one piece."""
+
+
 class Caller(Protocol):
     """Makes the calls of one route. Lives in one event loop; any number of calls at a time."""
 
@@ -111,7 +133,7 @@ class Caller(Protocol):
         body: bytes,
         model: str,
         attempt_id: str,
-        timeout_s: float,
+        limits: CallLimits,
         purpose: CallPurpose = NO_PURPOSE,
     ) -> Answer | Failure:
         """Make one call, once, without retries.
@@ -120,7 +142,7 @@ class Caller(Protocol):
             body: the Messages API request as JSON, without Trivet's own keys and without `model`.
             model: the model's id on this wire.
             attempt_id: sent as the header `x-trivet-attempt`.
-            timeout_s: seconds for everything: credentials, connect, headers, body.
+            limits: the call's time, and whether it is streamed.
             purpose: the model by its first-party id, job and batch.
 
         Raises:

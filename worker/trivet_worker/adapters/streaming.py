@@ -1,4 +1,4 @@
-"""A streamed answer: its bytes read as events, server-sent ones or those of AWS, and the events put into an `Assembly`.
+"""A streamed answer: its bytes kept, watched, and read as events, server-sent ones or those of AWS, into an `Assembly`.
 
 Both readers take pieces of any size and return whole events. They hold no more than one event, of bounded size, and
 skip what they do not understand: an unknown field, a frame whose checksum does not fit.
@@ -10,7 +10,7 @@ import binascii
 import contextlib
 import struct
 import zlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
 import httpx2
@@ -19,8 +19,10 @@ from botocore.eventstream import EventStreamHeaderParser, ParserError
 
 from trivet_worker.adapters.answers import MAX_VALUES, NotJson, is_error, loads
 from trivet_worker.adapters.assembly import Assembly
+from trivet_worker.adapters.deltas import joined
 from trivet_worker.adapters.errors import error_in_body
 from trivet_worker.adapters.http import MAX_ANSWER_BYTES, MAX_ERROR_BYTES, ErrorAnswer, TooLarge, body_pieces
+from trivet_worker.adapters.protocol import StreamLimits
 
 MAX_EVENT_BYTES = 16 * 2**20
 """Maximum size of an event. An answer of 300,000 tokens has 2 MB."""
@@ -28,6 +30,20 @@ AWS_TYPE = "application/vnd.amazon.eventstream"
 _TOO_LARGE = f"an event of the stream is larger than {MAX_EVENT_BYTES // 2**20} MB"
 _MAX_VALUES = 2 * MAX_VALUES
 """Maximum number of values in all events of a stream: most are gone once they are read."""
+_MAX_KEPT_BYTES = 2**20
+"""Maximum size of what is kept unread."""
+_LONGEST_SIGN = 40
+_FIRST_BYTE_S = 30.0
+"""Seconds to the first byte of an answer to a short request. Twice as many where the model thinks first, or where no
+pings are sent."""
+_BYTES_PER_S = 40_000
+"""Bytes of a request that take a second more: about 10,000 tokens."""
+_STALL_S = 30.0
+"""Seconds between two bytes of an answer. Twice as many where no pings are sent."""
+_STALL_THINKING_S = 300.0
+"""Seconds between two bytes of an answer by a model that thinks, where no pings are sent."""
+_THINKING = b'"thinking":'
+"""Part of a request that has the model think; a dialogue that has thoughts in it has it too."""
 _DRAIN_S = 1.0
 """Seconds after a stream's last event to wait for the end of the body, without which the connection cannot be reused."""
 _DONE = b"[DONE]"
@@ -55,6 +71,9 @@ GARBLED = StreamEvent("garbled", b"")
 class EventReader(Protocol):
     """Reads the events of a stream out of its bytes."""
 
+    signs_of_end: tuple[bytes, ...]
+    """Bytes that the last event of a stream has, or an error. A text that quotes them has them too."""
+
     def feed(self, piece: bytes) -> Iterator[StreamEvent]:
         """Yield the events that end in this piece. Raises TooLarge or BrokenFraming."""
         ...
@@ -66,6 +85,8 @@ class EventReader(Protocol):
 
 class ServerSentEvents:
     """Reads `text/event-stream` (html.spec.whatwg.org, "Server-sent events")."""
+
+    signs_of_end: tuple[bytes, ...] = (b"message_stop", b'"error"', b"event: error", b"event:error")
 
     def __init__(self) -> None:
         self._line: list[bytes] = []  # pieces of a line that has not ended
@@ -79,6 +100,7 @@ class ServerSentEvents:
         """See `EventReader.feed`."""
         if not piece:
             return
+        piece = joined(piece)
         start = 1 if self._after_cr and piece.startswith(b"\n") else 0
         self._after_cr = piece.endswith(b"\r")
         for line in piece[start:].splitlines(keepends=True):
@@ -124,57 +146,95 @@ class AwsEvents:
     the Messages API, as the SDK has it.
     """
 
+    # three bytes make four letters, so what an event begins with looks the same in all; other lengths would end in padding
+    signs_of_end: tuple[bytes, ...] = (
+        base64.b64encode(b'{"type":"message_stop'),
+        base64.b64encode(b'{"type":"error"'),
+        b":exception-type",
+        b":error-code",
+    )
+
     def __init__(self) -> None:
-        self._bytes = bytearray()
+        self._bytes = b""
+        self._chunk_headers: bytes | None = None
+        """Headers that all frames with an event have, once one has come."""
 
     def feed(self, piece: bytes) -> Iterator[StreamEvent]:
         """See `EventReader.feed`."""
-        self._bytes += piece
-        at = 0
+        plain: list[bytes] = []
+        broken: TooLarge | BrokenFraming | None = None
         try:
-            while len(self._bytes) - at >= _PRELUDE.size:
-                length, headers, checksum = _PRELUDE.unpack_from(self._bytes, at)
-                if zlib.crc32(self._bytes[at : at + 8]) != checksum:
-                    raise BrokenFraming("a frame of the stream has a wrong checksum")
-                if length > MAX_EVENT_BYTES:
-                    raise TooLarge(_TOO_LARGE)
-                if length < _PRELUDE.size + headers + _CHECKSUM_BYTES:
-                    raise BrokenFraming("a frame of the stream is shorter than its headers")
-                if len(self._bytes) - at < length:
-                    break
-                frame = bytes(self._bytes[at : at + length])
-                at += length
-                yield from _event(frame, headers)
-        finally:
-            del self._bytes[:at]
+            for data in self._frames(self._bytes + piece):
+                if isinstance(data, bytes):
+                    plain.append(data)
+                else:
+                    yield from _server_sent(plain)
+                    plain = []
+                    yield data
+        except (TooLarge, BrokenFraming) as error:
+            broken = error
+        yield from _server_sent(plain)
+        if broken is not None:
+            raise broken
 
     def rest(self) -> Iterator[StreamEvent]:
         """Yield nothing: a frame says its own length."""
         yield from ()
 
+    def _frames(self, data: bytes) -> Iterator[bytes | StreamEvent]:
+        """Yield the data of each whole frame, or another event that it stands for; keep what is left."""
+        at, size = 0, len(data)
+        try:
+            while size - at >= _PRELUDE.size:
+                length, headers, checksum = _PRELUDE.unpack_from(data, at)
+                end, payload = at + length - _CHECKSUM_BYTES, at + _PRELUDE.size + headers
+                if payload <= end <= size - _CHECKSUM_BYTES and length <= MAX_EVENT_BYTES:
+                    sound = zlib.crc32(data[at:end]) == int.from_bytes(data[end : end + _CHECKSUM_BYTES], "big")
+                else:
+                    sound = False
+                if not sound:
+                    if zlib.crc32(data[at : at + 8]) != checksum:
+                        raise BrokenFraming("a frame of the stream has a wrong checksum")
+                    if length > MAX_EVENT_BYTES:
+                        raise TooLarge(_TOO_LARGE)
+                    if end < payload:
+                        raise BrokenFraming("a frame of the stream is shorter than its headers")
+                    if size - at < length:
+                        break
+                head = data[at + _PRELUDE.size : payload]
+                at += length
+                event = self._event(head, data[payload:end]) if sound else GARBLED
+                if event:
+                    yield event
+        finally:
+            self._bytes = data[at:]
 
-def _event(frame: bytes, header_bytes: int) -> Iterator[StreamEvent]:
-    (checksum,) = struct.unpack("!I", frame[-_CHECKSUM_BYTES:])
-    if zlib.crc32(frame[:-_CHECKSUM_BYTES]) != checksum:
-        yield GARBLED
-        return
-    payload = frame[_PRELUDE.size + header_bytes : -_CHECKSUM_BYTES]
-    try:
-        headers = EventStreamHeaderParser().parse(frame[_PRELUDE.size : _PRELUDE.size + header_bytes])
-    except (ParserError, ValueError, KeyError, IndexError, struct.error):
-        yield GARBLED
-        return
-    if headers.get(":message-type") in ("exception", "error"):
-        yield StreamEvent("error", _exception(headers, payload))
-        return
-    try:
-        yield StreamEvent("", base64.b64decode(orjson.loads(payload)["bytes"]))
-    except (binascii.Error, ValueError, KeyError, TypeError):
-        if headers.get(":event-type", "chunk") == "chunk":
-            yield GARBLED
+    def _event(self, head: bytes, payload: bytes) -> bytes | StreamEvent | None:
+        """Return the data of a frame, or another event; None for a kind that carries none."""
+        if head != self._chunk_headers:
+            try:
+                headers = EventStreamHeaderParser().parse(head)
+            except (ParserError, ValueError, KeyError, IndexError, struct.error):
+                return GARBLED
+            if headers.get(":message-type") in ("exception", "error"):
+                return StreamEvent("error", _exception(headers, payload))
+            if headers.get(":event-type", "chunk") != "chunk":
+                return None
+            self._chunk_headers = head
+        try:
+            data = binascii.a2b_base64(orjson.loads(payload)["bytes"])
+        except (binascii.Error, ValueError, KeyError, TypeError):
+            return GARBLED
+        return data if b"\n" not in data else StreamEvent("", data)
 
 
-def _exception(headers: dict[str, object], payload: bytes) -> bytes:
+def _server_sent(events: list[bytes]) -> Iterator[StreamEvent]:
+    """Yield events as a reader of server-sent ones does, which joins deltas."""
+    if events:
+        yield from ServerSentEvents().feed(b"data: %b\n\n" % b"\n\ndata: ".join(events))
+
+
+def _exception(headers: Mapping[str, object], payload: bytes) -> bytes:
     """Return an exception or error frame as the first-party error body that says the same."""
     try:
         document = orjson.loads(payload)
@@ -193,54 +253,152 @@ def reader_for(content_type: str, provider: str) -> EventReader:
     return AwsEvents() if aws else ServerSentEvents()
 
 
-async def assemble(response: httpx2.Response, reader: EventReader, assembly: Assembly, encoding: str) -> None:
-    """Feed a stream to `assembly`, to its last event; then read the rest, so that the connection can be used again.
+def silence_limits(limits: StreamLimits, body: bytes, *, pings: bool) -> tuple[float, float]:
+    """Return the seconds to the first byte of an answer and between two of its bytes.
+
+    Args:
+        limits: those that the class sets, if any.
+        body: the request. A long one takes time to read; a model that thinks may be silent for minutes.
+        pings: the wire sends pings meanwhile.
+    """
+    thinks = _THINKING in body
+    stall_s = _STALL_S if pings else _STALL_THINKING_S if thinks else 2 * _STALL_S
+    first_byte_s = _FIRST_BYTE_S * (1 + thinks) * (1 if pings else 2) + len(body) / _BYTES_PER_S
+    return limits.first_byte_s or first_byte_s, limits.stall_s or stall_s
+
+
+class Silence:
+    """Watch over a streamed call: ends it when its first byte stays away, or the next one."""
+
+    def __init__(self, guard: asyncio.Timeout, first_byte_s: float, stall_s: float) -> None:
+        """Begin to watch.
+
+        Args:
+            guard: the call's timeout, which is brought forward to end it.
+            first_byte_s: seconds from now to the first byte. Nothing ends sooner, also after a first byte.
+            stall_s: seconds between two bytes.
+        """
+        self.first_byte_s, self._stall_s = first_byte_s, stall_s
+        self._guard = guard
+        self._loop = asyncio.get_running_loop()
+        self._begun = self._loop.time()
+        self._heard = 0.0
+        self._bytes = 0
+        self._check = self._loop.call_later(first_byte_s, self._look)
+        self.words = ""
+        """Reason for which it ended the call; empty where it did not."""
+
+    def hear(self, piece: bytes) -> None:
+        """Note that bytes have come."""
+        self._heard = self._loop.time()
+        self._bytes += len(piece)
+
+    def close(self) -> None:
+        """Watch no more."""
+        self._check.cancel()
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        due = max(self._begun + self.first_byte_s, self._heard + self._stall_s) if self._bytes else now
+        if now < due:
+            self._check = self._loop.call_at(due, self._look)
+            return
+        if self._guard.expired():
+            return
+        self.words = (
+            f"no byte for {self._stall_s:.3g} s after {self._bytes:,} bytes"
+            if self._bytes
+            else f"no byte of its answer within {self.first_byte_s:.3g} s"
+        )
+        self._guard.reschedule(now)
+
+
+class StreamedAnswer:
+    """A streamed answer: its bytes are kept as they come, and read together once its message may have ended."""
+
+    def __init__(self, reader: EventReader, headers: httpx2.Headers) -> None:
+        self.assembly = Assembly()
+        self._reader = reader
+        self._headers = headers
+        self._kept: list[bytes] = []
+        self._kept_bytes = 0
+        self._tail = b""
+        self._values = 0
+        self.over = False
+        """True if nothing that still comes can change the message."""
+
+    def keep(self, piece: bytes) -> None:
+        """Keep a piece; read what is kept if it has a sign of the end, or has become large.
+
+        Raises:
+            ErrorAnswer: an event is an error.
+            TooLarge
+        """
+        self._kept.append(piece)
+        self._kept_bytes += len(piece)
+        seen = self._tail + piece
+        self._tail = seen[-_LONGEST_SIGN:]
+        if self._kept_bytes > _MAX_KEPT_BYTES or any(sign in seen for sign in self._reader.signs_of_end):
+            self.read()
+
+    def read(self) -> None:
+        """Read what is kept. Raises as `keep` does."""
+        kept, self._kept, self._kept_bytes = b"".join(self._kept), [], 0
+        try:
+            for event in self._reader.feed(kept):
+                self._take(event)
+        except BrokenFraming as error:
+            self.assembly.spoil(str(error))
+            self.over = True
+
+    def end(self) -> None:
+        """Read the rest of a body that has ended. Raises as `keep` does."""
+        self.read()
+        if not self.assembly.is_whole:  # what was cut off behind a whole message is nothing of it
+            for event in self._reader.rest():
+                self._take(event)
+
+    def _take(self, event: StreamEvent) -> None:
+        if self.over:
+            return None
+        self._values += event.data.count(b",") + event.data.count(b"[") + event.data.count(b"{")
+        if self._values > _MAX_VALUES:
+            raise TooLarge(f"the stream holds more than {_MAX_VALUES:,} values")
+        if event is GARBLED:
+            return self.assembly.spoil("an event of the stream is garbled")
+        if not event.data or event.data == _DONE or event.name == "ping":
+            return None
+        try:
+            document = loads(event.data)
+        except NotJson:
+            if event.name == "error":
+                words = event.data[:MAX_ERROR_BYTES].decode("utf-8", "replace")
+                raise ErrorAnswer(200, self._headers, words) from None
+            return self.assembly.spoil("an event of the stream is garbled")
+        if event.name == "error" or is_error(document):
+            raise error_in_body(document, self._headers)
+        self.assembly.take(document)
+        self.over = self.assembly.ended
+        return None
+
+
+async def receive(response: httpx2.Response, encoding: str, answer: StreamedAnswer, silence: Silence) -> None:
+    """Receive a stream up to its last event; then the rest, so that the connection can be used again.
 
     Raises:
         ErrorAnswer: an event is an error.
         TooLarge
-        httpx2.HTTPError: and what else the network raises. What `assembly` has by then may be whole.
+        httpx2.HTTPError: and what else the network raises. What `answer` has by then may be whole.
     """
-    values = 0
     async with contextlib.aclosing(body_pieces(response, MAX_ANSWER_BYTES, encoding)) as pieces:
-        async for event in _events(pieces, reader, assembly):
-            values += event.data.count(b",") + event.data.count(b"[") + event.data.count(b"{")
-            if values > _MAX_VALUES:
-                raise TooLarge(f"the stream holds more than {_MAX_VALUES:,} values")
-            _take(event, assembly, response.headers)
-            if assembly.ended:
+        async for piece in pieces:
+            silence.hear(piece)
+            answer.keep(piece)
+            if answer.over:
                 break
+        answer.end()
         await _drain(pieces)
     await response.aclose()
-
-
-async def _events(pieces: AsyncIterator[bytes], reader: EventReader, assembly: Assembly) -> AsyncIterator[StreamEvent]:
-    try:
-        async for piece in pieces:
-            for event in reader.feed(piece):
-                yield event
-        if not assembly.is_whole:  # what was cut off behind a whole message is nothing of it
-            for event in reader.rest():
-                yield event
-    except BrokenFraming as error:
-        assembly.spoil(str(error))
-
-
-def _take(event: StreamEvent, assembly: Assembly, headers: httpx2.Headers) -> None:
-    if event is GARBLED:
-        return assembly.spoil("an event of the stream is garbled")
-    if not event.data or event.data == _DONE or event.name == "ping":
-        return None
-    try:
-        document = loads(event.data)
-    except NotJson:
-        if event.name == "error":
-            raise ErrorAnswer(200, headers, event.data[:MAX_ERROR_BYTES].decode("utf-8", "replace")) from None
-        return assembly.spoil("an event of the stream is garbled")
-    if event.name == "error" or is_error(document):
-        raise error_in_body(document, headers)
-    assembly.take(document)
-    return None
 
 
 async def _drain(pieces: AsyncIterator[bytes]) -> None:

@@ -17,6 +17,7 @@ class VertexWire:
     """A route of provider `vertex`: with an access token, or one from Google's application default credentials."""
 
     provider = "vertex"
+    pings = True
     signed = False
 
     def __init__(self, route: RouteSettings) -> None:

@@ -54,6 +54,8 @@ class Wire(Protocol):
 
     provider: str
     """Provider in whose words its errors are written."""
+    pings: bool
+    """True if its streams carry pings while the model is silent."""
 
     @property
     def client(self) -> SdkClient:

@@ -140,9 +140,8 @@ class Runtime:
         )
 
     def _seal(self) -> AnswerSeal | None:
-        if not self._context.settings.cache.enabled:
-            return None
-        return AnswerSeal(read_key(self._context.settings), self._context.store.clock.reckoned)
+        key = read_key(self._context.settings)
+        return None if key is None else AnswerSeal(key, self._context.store.clock.reckoned)
 
     def start(self) -> None:
         """Check the schema, make the routes known, open the lease.

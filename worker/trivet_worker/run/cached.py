@@ -15,9 +15,10 @@ from trivet_store.events import Drop
 from trivet_store.jobs.answering import Answered, CachedAnswer, Served, end_answered
 from trivet_store.jobs.coalescing import FREED_AT_ONCE, LOOK_AGAIN_S, CoalescedJob, coalesce, free_coalesced
 from trivet_store.steps import End, Settlement, Transition
+from trivet_tasks.call_times import call_time
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.jobs import DispatchedJob
-from trivet_tasks.latency import Latency
+from trivet_tasks.latency import Lane, Latency
 from trivet_tasks.messages import Chunk
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.shared_state import is_away, publish_finished, publish_work
@@ -68,8 +69,15 @@ class Cached:
         asking = {job.id: job for job in chunk.jobs if job.cache_key}
         if not asking:
             return chunk.jobs
+        if not self._cache.sealed:
+            self._say("answers are not cached, though requests ask for it: [security] key is not set")
+            return chunk.jobs
         to_call = {job.id for job in chunk.jobs if not job.cache_key}
-        looks = [LookUp(job.cache_key or "", job.id) for job in asking.values()]
+        classes = self._settings.classes
+        looks = [
+            LookUp(job.cache_key or "", job.id, budget_s=call_time(classes, chunk.latency, chunk.model, job).budget_s)
+            for job in asking.values()
+        ]
         for _ in range(LOOKS):
             if not looks:
                 break
@@ -79,7 +87,8 @@ class Cached:
             to_call.update(job.id for job in found.to_call)
             to_call.update(job.id for job in self._end_safely(chunk, found.answered))
             leaderless = self._coalesce(chunk, found.coalesced)
-            looks = [LookUp(asking[job.id].cache_key or "", job.id, over=job.leader) for job in leaderless]
+            over = {job.id: job.leader for job in leaderless}
+            looks = [look._replace(over=over[look.job_id]) for look in looks if look.job_id in over]
         to_call.update(look.job_id for look in looks)
         return [job for job in chunk.jobs if job.id in to_call]
 
@@ -91,7 +100,7 @@ class Cached:
             if key is not None and result.decides and isinstance(transition.next, End):
                 kept = self._cached_result(key, result, transition.settlement, transition.next)
                 results.setdefault(result.call.target.latency, []).append(kept)
-        if self._process_impairments.seen(SHARED_STATE, WATCH):
+        if not self._cache.sealed or self._process_impairments.seen(SHARED_STATE, WATCH):
             return
         for latency, of_class in results.items():
             if self._keeps(latency):
@@ -110,7 +119,7 @@ class Cached:
             log.warning("jobs that wait for an answer are looked at in time: %s", error)
 
     def _keeps(self, latency: Latency) -> bool:
-        return self._settings.cache.enabled and self._settings.of_class(latency).cache_ttl_s > 0
+        return self._settings.of_class(latency).cache_ttl_s > 0
 
     def _look_up(self, chunk: Chunk, asking: dict[str, DispatchedJob], looks: Sequence[LookUp]) -> _Found | None:
         """Look up the answers of jobs. None where the cache does not answer."""
@@ -170,7 +179,7 @@ class Cached:
         """Let jobs wait for their leaders. Returns those whose leader has already ended."""
         if not wanted:
             return ()
-        look_again_s = REALTIME_LOOK_AGAIN_S if chunk.latency is Latency.REALTIME else LOOK_AGAIN_S
+        look_again_s = REALTIME_LOOK_AGAIN_S if chunk.latency.lane is Lane.REALTIME else LOOK_AGAIN_S
         with self._store.write() as connection:
             result = coalesce(self._store, connection, wanted, look_again_s)
         if result.coalesced:
@@ -205,12 +214,16 @@ class Cached:
             self._without(error)
 
     def _without(self, error: Exception) -> None:
-        """Log an error, at most once a minute. An outage is reported by the parts that cannot do without Redis."""
+        """Log an error. An outage is reported by the parts that cannot do without Redis."""
+        if not (isinstance(error, redis.RedisError) and is_away(error)):
+            self._say(f"the response cache is not used: {type(error).__name__}")
+
+    def _say(self, words: str) -> None:
+        """Log this, at most once a minute."""
         now = time.monotonic()
-        if (isinstance(error, redis.RedisError) and is_away(error)) or now - self._said_at < SAID_EVERY_S:
-            return
-        self._said_at = now
-        log.error("the response cache is not used: %s", type(error).__name__)
+        if now - self._said_at >= SAID_EVERY_S:
+            self._said_at = now
+            log.error(words)
 
 
 def _groups(answered: Iterable[Answered]) -> Iterable[list[Answered]]:

@@ -14,13 +14,14 @@ from trivet_routing.liveness.monitors import Pulse
 from trivet_routing.permits import Quota
 from trivet_routing.route_choice import Candidate, Requirements
 from trivet_store.steps import CallTarget, ClaimedJob
+from trivet_tasks.call_times import CallTime
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.errors import place_of
 from trivet_tasks.latency import ClassSettings, Latency
 from trivet_tasks.outcomes import RULES, Outcome
 from trivet_tasks.prices.cost_model import TYPICAL, Mix
 from trivet_worker.adapters import build_caller
-from trivet_worker.adapters.protocol import Answer, Caller, CallPurpose, Credentials, Failure
+from trivet_worker.adapters.protocol import Answer, Caller, CallLimits, CallPurpose, Credentials, Failure, StreamLimits
 from trivet_worker.run.process_state import WaitGroup
 
 log = logging.getLogger("trivet.worker")
@@ -59,11 +60,15 @@ class Call:
     route: RouteSettings
     """The route's settings when the job was claimed."""
     timeout_s: float
+    allowed: CallTime
+    """The time that its class gives the job: `timeout_s` before deadline and budget cut it."""
     full_time: bool
     """False where deadline or budget left the call so little time that a timeout says nothing about the route."""
     wait_group: WaitGroup
     hedge_after_s: float | None = None
     """A call that takes longer than this is slow for its route; None: no hedge is wanted."""
+    stream: StreamLimits | None = None
+    """None: its answer is not streamed."""
     race: Race = field(default_factory=Race)
     born_at: float = field(default_factory=time.monotonic)
 
@@ -76,6 +81,11 @@ class Call:
     def quota(self) -> Quota:
         """Limits under which its permit was granted."""
         return Quota.of(self.route, self.job.target.model)
+
+    @property
+    def limits(self) -> CallLimits:
+        """Limits that the route's caller keeps."""
+        return CallLimits(self.timeout_s, self.stream)
 
     @property
     def ends_at(self) -> float:
@@ -204,7 +214,7 @@ class Calls:
     async def _call(self, call: Call) -> Answer | Failure:
         job, caller = call.job, self._callers[call.target.route]
         purpose = CallPurpose(call.target.model, job.id, job.batch_id)
-        answer = caller.call(job.prompt.body, call.target.wire_model, job.attempt_id, call.timeout_s, purpose)
+        answer = caller.call(job.prompt.body, call.target.wire_model, job.attempt_id, call.limits, purpose)
         if call.hedge_after_s is None:  # no hedge will want it
             job.prompt.release()
         return await answer
@@ -294,6 +304,7 @@ def fallback_reserve_s(fallbacks: Sequence[Candidate]) -> float:
 def attempt_timeout_s(
     latency: Latency,
     terms: ClassSettings,
+    allowed: CallTime,
     *,
     spent_s: float,
     deadline_at: float | None,
@@ -303,22 +314,18 @@ def attempt_timeout_s(
     """Return the time limit of the next call, in seconds; 0 or less when no time is left for one.
 
     Args:
+        allowed: the time that the class gives the job.
         spent_s: what the round has used of its budget.
         reserve_s: what the quickest route that could still take the job would need; 0 = there is none.
     """
-    left = terms.budget_s - spent_s
+    left = allowed.budget_s - spent_s
     if deadline_at is not None:
         left = min(left, deadline_at - now)
     if latency is Latency.REALTIME and terms.attempt_timeout_s is None:
         return left - min(reserve_s, left / 2)
-    return min(left, _class_timeout_s(terms))
+    return min(left, allowed.attempt_s)
 
 
-def is_full_time(timeout_s: float, terms: ClassSettings) -> bool:
-    """Return whether a call had at least half of its class's time: only then does a timeout count."""
-    return timeout_s >= _class_timeout_s(terms) / 2
-
-
-def _class_timeout_s(terms: ClassSettings) -> float:
-    """Return the time limit of a class's calls; without a timeout of its own, half its budget: the rest is for another route."""
-    return terms.attempt_timeout_s or terms.budget_s / 2
+def is_full_time(timeout_s: float, allowed: CallTime) -> bool:
+    """Return whether a call had at least half of its time: only then does a timeout count."""
+    return timeout_s >= allowed.attempt_s / 2

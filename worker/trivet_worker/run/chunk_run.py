@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import redis
@@ -16,14 +16,14 @@ from trivet_routing.route_choice import SLOW_CALLS, Candidate, choose
 from trivet_store.events import Drop
 from trivet_store.jobs.claiming import ClaimResult, claim, give_back
 from trivet_store.steps import CallTarget, ClaimedJob
+from trivet_tasks.call_times import CallTime, call_time, longest_call_s
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.jobs import DispatchedJob, Permit, permit_id
-from trivet_tasks.latency import Latency
+from trivet_tasks.latency import Lane, Latency, kept_slots
 from trivet_tasks.messages import Chunk
 from trivet_tasks.outcomes import HealthSignal, Outcome
 from trivet_tasks.requests.eligibility import misfit, name_on_wire
-from trivet_tasks.requests.request_terms import longest_call_s
 from trivet_tasks.shared_state import publish_work
 from trivet_worker.adapters.protocol import Failure
 from trivet_worker.run.cached import Cached
@@ -44,13 +44,14 @@ from trivet_worker.run.isolation import Isolation
 from trivet_worker.run.lease_keeper import LeaseKeeper
 from trivet_worker.run.process_state import WaitGroup
 from trivet_worker.run.recorder import Recorder
+from trivet_worker.run.stream_choice import stream_limits
 
 log = logging.getLogger("trivet.worker")
 
 AGAIN_S = 3.0
 """Pause in taking work after a chunk has met a database or shared state that failed it."""
 URGENT_S = 0.005
-"""Interval at which a realtime call looks for a free slot, alone: before calls of batches do."""
+"""Interval at which a call of the realtime lane looks for a free slot, alone: before calls of batches do."""
 _REFUSED = {
     Denial.LIMITED: "limited by its provider",
     Denial.OPEN: "open, only a probe may call",
@@ -181,7 +182,7 @@ class ChunkRunner:
             return 0, "the worker is stopping"
         if impairment := self._process_impairments.text or self._impairments.of(wave.chunk.route):
             return 0, impairment
-        slots = self._slots.take(len(pending), self._settings.dispatch.permit_patience_s)
+        slots = self._take_slots(wave.chunk.latency, len(pending))
         if slots == 0:
             return 0, "no free slot"
         jobs = pending[:slots]
@@ -195,8 +196,14 @@ class ChunkRunner:
         self._slots.give(slots - grant.granted)
         if not grant.permits:
             return 0, _REFUSED[grant.reason] if grant.reason else "no permit"
-        self._launch(wave, jobs[: grant.granted], attempt_ids[: grant.granted], grant.permits)
+        self._launch(wave, jobs[: grant.granted], attempt_ids[: grant.granted], grant)
         return grant.granted, ""
+
+    def _take_slots(self, latency: Latency, wanted: int) -> int:
+        if latency is Latency.INTERACTIVE:
+            # such calls last for minutes: neither slots nor threads may run out for realtime ones
+            return self._slots.take(wanted, 0.0, keep=kept_slots(self._slots.total))
+        return self._slots.take(wanted, self._settings.dispatch.permit_patience_s)
 
     def _take_permits(self, wave: _Wave, jobs: Sequence[DispatchedJob], attempt_ids: Sequence[str]) -> PermitGrant:
         """Take permits for the first of these jobs; wait a while for one. Raises RedisError."""
@@ -205,17 +212,24 @@ class ChunkRunner:
             for job, attempt_id in zip(jobs, attempt_ids, strict=True)
         ]
         until = time.monotonic() + self._settings.dispatch.permit_patience_s
-        timeout_s = longest_call_s(wave.chunk.latency, self._settings)
+        chunk, classes = wave.chunk, self._settings.classes
+        timeout_s = max(longest_call_s(classes, chunk.latency, chunk.model, job) for job in jobs)
         while True:
             grant = self._directory.limits.take(
-                wave.chunk.route, wave.chunk.model, wave.quota, requests, timeout_s, wave.chunk.probe
+                wave.chunk.route,
+                wave.chunk.model,
+                wave.chunk.latency,
+                wave.quota,
+                requests,
+                timeout_s,
+                wave.chunk.probe,
             )
             if grant.permits or not self._waits(wave, grant, until):
                 return grant
 
     def _waits(self, wave: _Wave, grant: PermitGrant, until: float) -> bool:
         """Wait until permits may be free; False when there is no time for that."""
-        if grant.reason != Denial.CONCURRENCY or wave.chunk.latency is not Latency.REALTIME:
+        if grant.reason != Denial.CONCURRENCY or wave.chunk.latency.lane is not Lane.REALTIME:
             return time.monotonic() + grant.wait_s <= until and not self.stopping.wait(grant.wait_s)
         self._hurry(1)
         try:
@@ -230,10 +244,11 @@ class ChunkRunner:
             self._hurrying += change
 
     def _launch(
-        self, wave: _Wave, jobs: Sequence[DispatchedJob], attempt_ids: Sequence[str], permits: Sequence[Permit]
+        self, wave: _Wave, jobs: Sequence[DispatchedJob], attempt_ids: Sequence[str], grant: PermitGrant
     ) -> None:
         """Claim jobs in SQL and make their calls. Slots and permits of jobs that were not claimed are given back."""
         claimed: list[ClaimedJob] = []
+        permits = grant.permits
         try:
             routes = self._routes_now(wave)
             found, now = self._claim(wave, jobs, attempt_ids, permits)
@@ -247,7 +262,8 @@ class ChunkRunner:
         self._context.in_progress.add(job.id for job in claimed)
         wave.wait_group.add(len(claimed))
         hedge_after_s = self._hedge_after_s(wave, routes)
-        calls = [self._call(wave, job, self._timeout_s(wave, job, now, routes), hedge_after_s) for job in claimed]
+        calls = [self._call(wave, job, now, routes, hedge_after_s) for job in claimed]
+        calls = [replace(call, stream=stream_limits(call, self._settings, grant.p95_s)) for call in calls]
         for call in calls:
             if call.timeout_s < LEAST_S:
                 failure = Failure(Outcome.TIMEOUT, "no time was left for a call")
@@ -278,10 +294,19 @@ class ChunkRunner:
             )
         return found, now
 
-    def _call(self, wave: _Wave, job: ClaimedJob, timeout_s: float, hedge_after_s: float | None) -> Call:
+    def _call(
+        self,
+        wave: _Wave,
+        job: ClaimedJob,
+        now: float,
+        routes: Sequence[Candidate] | None,
+        hedge_after_s: float | None,
+    ) -> Call:
         probe = wave.target.probe
-        full_time = probe or is_full_time(timeout_s, self._settings.of_class(wave.chunk.latency))
-        return Call(job, wave.route, timeout_s, full_time, wave.wait_group, None if probe else hedge_after_s)
+        allowed = call_time(self._settings.classes, wave.chunk.latency, wave.chunk.model, job)
+        timeout_s = self._timeout_s(wave, job, allowed, now, routes)
+        full_time = probe or is_full_time(timeout_s, allowed)
+        return Call(job, wave.route, timeout_s, allowed, full_time, wave.wait_group, None if probe else hedge_after_s)
 
     def _count_dropped(self, chunk: Chunk, found: ClaimResult) -> None:
         if found.forged:
@@ -302,7 +327,9 @@ class ChunkRunner:
         except redis.RedisError:
             return None
 
-    def _timeout_s(self, wave: _Wave, job: ClaimedJob, now: float, routes: Sequence[Candidate] | None) -> float:
+    def _timeout_s(
+        self, wave: _Wave, job: ClaimedJob, allowed: CallTime, now: float, routes: Sequence[Candidate] | None
+    ) -> float:
         if wave.target.probe:
             return self._settings.health.probe_timeout_s
         terms = self._settings.of_class(wave.chunk.latency)
@@ -313,6 +340,7 @@ class ChunkRunner:
         return attempt_timeout_s(
             wave.chunk.latency,
             terms,
+            allowed,
             spent_s=job.round.spent_s,
             deadline_at=job.deadline_at,
             now=now,

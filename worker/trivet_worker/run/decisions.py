@@ -1,5 +1,6 @@
 """The next states of jobs whose calls have ended."""
 
+import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,27 +20,27 @@ from trivet_routing.retry_policy import (
 from trivet_routing.route_choice import Candidate, Choice, Refusal, Why, choose, load_of
 from trivet_routing.route_directory import AnswerLengths
 from trivet_store.steps import End, GoOn, JobRound, Next
+from trivet_tasks.call_times import too_short_text, usual_s
 from trivet_tasks.catalog import known
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import StoreUnavailable
+from trivet_tasks.latency import Latency
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.prices.cost_model import Mix
-from trivet_tasks.requests.request_terms import too_short_text
 from trivet_tasks.shared_state import unavailable_text
 from trivet_tasks.states import JobState
 from trivet_worker.adapters.protocol import Answer, Failure
-from trivet_worker.run.calls import Call, CallResult, requirements_of
+from trivet_worker.run.calls import LEAST_S, Call, CallResult, requirements_of
 from trivet_worker.run.local_faults import Witness
 
 _NO_VIEW = Choice((), (), (Refusal("", Why.LIMITED, "the shared state does not answer"),))
 """While the routes cannot be read, a failed job goes back to waiting."""
 BRIEFLY_S = 1.0
 """Time for which a failure to read the routes counts, in seconds."""
-
-
-def _too_short(call: Call, settings: Settings) -> str | None:
-    """Return why the call could hardly be answered in its time; None where it could."""
-    return too_short_text(known(call.target.model), call.target.latency, call.job.max_tokens, settings)
+LONG_ANSWER = 2.0
+"""Length of a long answer, as a multiple of the usual length of its kind."""
+WHOLE_TIME = 0.95
+"""Share of its time after which a call counts as one that used all of it; a stall ends a call before."""
 
 
 class RouteStates(Protocol):
@@ -115,10 +116,11 @@ class Decisions:
         terms = self._settings.of_class(target.latency)
         local = self._witness.local(result)
         job_round, again = self._round_after(result, failure, candidates, now, local=local)
-        message = failure.message
-        if failure.outcome is Outcome.TIMEOUT and (why := _too_short(result.call, self._settings)):
-            message = f"{message} ({why.rstrip('.')})"
-        failed = Failed(target.route, target.provider, failure.outcome, message, failure.scope, local)
+        message, predicted = failure.message, False
+        if failure.outcome is Outcome.TIMEOUT and (why := self._too_short(result.call)):
+            predicted = self._predicted(result, now)
+            message = f"{message} ({why.rstrip('.')}{'; it is not tried again' if predicted else ''})"
+        failed = Failed(target.route, target.provider, failure.outcome, message, failure.scope, local, predicted)
         choice = _NO_VIEW
         if candidates is not None:
             hands_over = not local or self._witness.hands_over(result)
@@ -129,6 +131,7 @@ class Decisions:
             failed,
             choice,
             terms,
+            budget_s=result.call.allowed.budget_s,
             now=now,
             deadline_at=job.deadline_at,
             claims=job.claim,
@@ -137,6 +140,26 @@ class Decisions:
             load=lambda route: load_of(route) + sent[route.name] / route.settings.weight,
             has_room=lambda route: sent[route.name] < _room(route),
         )
+
+    def _too_short(self, call: Call) -> str | None:
+        """Return why the call could hardly be answered in its time; None where it could."""
+        target = call.target
+        return too_short_text(known(target.model), target.latency, call.job.max_tokens, self._settings.classes)
+
+    def _predicted(self, result: CallResult, now: float) -> bool:
+        """Return whether a long answer of its kind needs more time than any call of the job gets.
+
+        A silent provider is another matter: where answers are short as observed, or the stream stalled, the next one is asked.
+        """
+        call, target = result.call, result.call.target
+        ends_by_itself = call.job.deadline_at is not None and call.job.deadline_at - now < LEAST_S
+        if target.latency is Latency.REALTIME or ends_by_itself or result.latency_s < WHOLE_TIME * call.timeout_s:
+            return False
+        with contextlib.suppress(StoreUnavailable):  # then as they were known before
+            self._routes.lengths.refresh()
+        share = min(1.0, LONG_ANSWER * self._routes.lengths.share(target.model, target.latency))
+        usual = usual_s(known(target.model), share * call.job.max_tokens, call.allowed.pace)
+        return usual > max(call.timeout_s, call.allowed.attempt_s)
 
     def _round_after(
         self, result: CallResult, failure: Failure, candidates: list[Candidate] | None, now: float, *, local: bool

@@ -106,7 +106,7 @@ class Hedger:
         job, quota, attempt_id = call.job, Quota.of(route, target.model), uuid7().hex
         request = PermitRequest(permit_id(target.lease_id, attempt_id), job.input_estimate, job.max_tokens)
         limits = self._directory.limits
-        grant = limits.take(target.route, target.model, quota, [request], left_s)
+        grant = limits.take(target.route, target.model, target.latency, quota, [request], left_s)
         if not grant.permits:
             return None
         (permit,) = grant.permits
@@ -118,13 +118,12 @@ class Hedger:
             if not written:
                 unused = PermitRelease(permit, 0, 0, HealthSignal.UNUSED)
                 limits.release(target.route, target.model, target.latency, quota, [unused])
-        full_time = is_full_time(left_s, self._settings.of_class(target.latency))
         hedge = replace(
             call,
             job=job,
             route=route,
             timeout_s=left_s,
-            full_time=full_time,
+            full_time=is_full_time(left_s, call.allowed),
             hedge_after_s=None,
             born_at=time.monotonic(),
         )

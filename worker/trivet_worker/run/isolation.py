@@ -15,9 +15,9 @@ import orjson
 import redis
 
 from trivet_store.jobs import rescuing
+from trivet_tasks.call_times import longest_call_s
 from trivet_tasks.errors import StoreUnavailable
 from trivet_tasks.messages import Chunk
-from trivet_tasks.requests.request_terms import longest_call_s
 from trivet_worker.run.context import WorkerContext
 from trivet_worker.run.fork_server import ForkedProcess, ForkServer, NoServer
 
@@ -134,13 +134,14 @@ class Isolation:
 
     def _reply_of(self, child: "_Child", chunk: Chunk) -> "_Reply":
         """Wait for the child's reply. A child that hangs, and whose job was taken from it, is given up."""
-        patience_s = longest_call_s(chunk.latency, self._settings) + HUNG_AFTER_S
+        job = chunk.jobs[0]
+        patience_s = longest_call_s(self._settings.classes, chunk.latency, chunk.model, job) + HUNG_AFTER_S
         looks = 0
         while not child.done.wait(patience_s):
             patience_s = HUNG_AFTER_S
             try:
                 with self._store.read() as connection:
-                    runs = rescuing.runs(connection, chunk.jobs[0].id, chunk.jobs[0].claim)
+                    runs = rescuing.runs(connection, job.id, job.claim)
             except StoreUnavailable:
                 continue  # it may only be waiting for the database, as we do
             looks += 1

@@ -11,12 +11,12 @@ from trivet_routing.limits import Limits
 from trivet_routing.liveness.process_impairments import SHARED_STATE, WATCH, ProcessImpairments
 from trivet_routing.permits import NO_PERMIT, Change, PermitRelease, Quota, Stated
 from trivet_routing.route_directory import RouteSnapshot
+from trivet_tasks.call_times import usual_s
 from trivet_tasks.catalog import known
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import StoreUnavailable, place_of
 from trivet_tasks.latency import Latency
 from trivet_tasks.outcomes import RULES, HealthSignal, Outcome, signal_of
-from trivet_tasks.requests.request_terms import needed_s
 from trivet_tasks.shared_state import is_away, unavailable_text
 from trivet_tasks.states import RouteState
 from trivet_worker.adapters.protocol import Answer, Failure, LimitReading, LimitWindow, LocalCause
@@ -107,7 +107,7 @@ class PermitReleaser:
         return [*reports, *(check for result in pages for check in self._checks(result))]
 
     def _release_of(self, result: CallResult) -> PermitRelease:
-        return release_of(result, self._settings, local=self._witness.local(result))
+        return release_of(result, local=self._witness.local(result))
 
     def _checks(self, result: CallResult) -> Iterator["_Report"]:
         """Yield reports for other routes where the job met a proxy's page: a probe decides which of them is at fault."""
@@ -165,10 +165,10 @@ _LOCAL_SIGNALS = {
 }
 
 
-def release_of(result: CallResult, settings: Settings, *, local: bool = False) -> PermitRelease:
+def release_of(result: CallResult, *, local: bool = False) -> PermitRelease:
     """Return the release of a call's permit: its use, and the call's health signal for the route.
 
-    A call that ran out of time counts, where speed is compared, as one that took its class's whole budget.
+    A call that ran out of time counts, where speed is compared, as one that took its job's whole budget.
 
     Args:
         local: its failure is this worker's own, as far as this worker can tell (`Witness.local`).
@@ -182,7 +182,7 @@ def release_of(result: CallResult, settings: Settings, *, local: bool = False) -
         case Failure(local_cause=LocalCause() as cause) as failure if local:
             return PermitRelease(permit, 0, 0, _LOCAL_SIGNALS[cause], _text_of(failure))
         case Failure() as failure:
-            return _after_failure(result.call, failure, settings)
+            return _after_failure(result.call, failure)
 
 
 def _after_answer(result: CallResult, answer: Answer) -> PermitRelease:
@@ -201,7 +201,7 @@ def _after_answer(result: CallResult, answer: Answer) -> PermitRelease:
     )
 
 
-def _after_failure(call: Call, failure: Failure, settings: Settings) -> PermitRelease:
+def _after_failure(call: Call, failure: Failure) -> PermitRelease:
     permit, signal = call.job.permit, _signal_of(call, failure)
     # the usage of a call without an answer is not known: it counts as all of its permit
     all_used = RULES[failure.outcome].may_be_billed or failure.own_fault
@@ -213,7 +213,8 @@ def _after_failure(call: Call, failure: Failure, settings: Settings) -> PermitRe
         signal,
         _text_of(failure),
         pause_s=failure.retry_after_s or 0.0,
-        took_s=settings.of_class(call.target.latency).budget_s if timed_out else 0.0,
+        took_s=call.allowed.budget_s if timed_out else 0.0,
+        late=timed_out,
         job="" if _is_of_route(failure) else call.job.id,
         stated=_stated(failure.limits),
     )
@@ -223,9 +224,9 @@ def _signal_of(call: Call, failure: Failure) -> HealthSignal:
     outcome = failure.outcome
     # a fault of Trivet's own says nothing of the route
     signal = HealthSignal.NEUTRAL if failure.own_fault else signal_of(outcome, failure.scope)
-    if outcome is Outcome.TIMEOUT and not call.full_time:
+    if outcome is Outcome.TIMEOUT and not failure.stalled and not call.full_time:
         return HealthSignal.NEUTRAL
-    if outcome is Outcome.TIMEOUT and not call.target.probe and _asked_too_much(call):
+    if outcome is Outcome.TIMEOUT and not failure.stalled and not call.target.probe and _asked_too_much(call):
         return HealthSignal.SHORT
     if call.target.probe and not failure.own_fault:
         return _of_probe(signal, outcome)
@@ -255,7 +256,7 @@ def _of_probe(signal: HealthSignal, outcome: Outcome) -> HealthSignal:
 def _asked_too_much(call: Call) -> bool:
     """Return whether `max_tokens` could hardly come within the time that this call had."""
     model = known(call.target.model)
-    return model is not None and needed_s(model, call.job.max_tokens) > call.timeout_s
+    return model is not None and usual_s(model, call.job.max_tokens, call.allowed.pace) > call.timeout_s
 
 
 def _stated(reading: LimitReading | None) -> tuple[Stated, Stated, Stated] | None:

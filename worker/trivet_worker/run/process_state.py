@@ -27,15 +27,19 @@ class Slots:
         """Number of slots in use."""
         return self.total - self._free
 
-    def take(self, wanted: int, timeout_s: float) -> int:
-        """Take up to `wanted` slots, at least one if any comes free within `timeout_s`; 0 if none did."""
+    def take(self, wanted: int, timeout_s: float, *, keep: int = 0) -> int:
+        """Take up to `wanted` slots, at least one if any comes free within `timeout_s`; 0 if none did.
+
+        Args:
+            keep: number of free slots to leave for others.
+        """
         until = time.monotonic() + timeout_s
         with self._changed:
-            while self._free == 0:
+            while self._free <= keep:
                 left = until - time.monotonic()
                 if left <= 0 or not self._changed.wait(left):
                     return 0
-            taken = min(wanted, self._free)
+            taken = min(wanted, self._free - keep)
             self._free -= taken
             return taken
 

@@ -140,7 +140,7 @@ def impairments(
                 ImpairmentKind.SCHEDULER,
                 SCHEDULER,
                 "No scheduler is alive: waiting jobs are not dispatched, and jobs of dead workers are not rescued."
-                " Start one: trivet scheduler",
+                " Start one: trivet scheduler, or all of it: trivet up",
             )
         )
     served = {lease.lane for lease in processes.workers}
@@ -184,11 +184,12 @@ def idle_words(one: Announced, now: float) -> str:
 
 
 def _no_worker_of(lane: str) -> Impairment:
-    jobs = "realtime jobs fail" if lane == Lane.REALTIME else "batch, async and deferred jobs wait"
+    fast = "realtime jobs fail, interactive ones wait"
+    jobs = fast if lane == Lane.REALTIME else "batch, async and deferred jobs wait"
     return Impairment(
         ImpairmentKind.LANE,
         lane,
-        f"No {lane} worker is alive: {jobs}. Start one: trivet worker --lane {lane}",
+        f"No {lane} worker is alive: {jobs}. Start one: trivet worker --lane {lane}, or all of it: trivet up",
         lane,
     )
 

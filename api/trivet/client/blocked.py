@@ -4,22 +4,28 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from shlex import quote
 
 import redis
 
-from trivet.admin.budgets import holding_batch, holding_job
-from trivet.admin.impairments import Impairment, ImpairmentKind, read_impairments
 from trivet.client.connections import Connections
-from trivet.times import ago, seconds
+from trivet.client.impairments import Impairment, ImpairmentKind, read_impairments
+from trivet.times import ago, moment, seconds
+from trivet_routing.budget_headroom import holding_batch, holding_job
 from trivet_routing.limits import FORGOTTEN
 from trivet_routing.route_choice import Candidate, Choice, Requirements, Why, choose
+from trivet_store import controls
+from trivet_store.controls import Control, ControlKind
+from trivet_store.jobs import batches
 from trivet_store.jobs.batches import Progress
 from trivet_store.reports import backlog
 from trivet_store.reports.backlog import FlowRequirements
 from trivet_store.reports.results import JobRow
+from trivet_tasks.errors import ResultTimeout
 from trivet_tasks.shared_state import check_writable
 from trivet_tasks.states import END_STATES, BatchState, JobState
 
+GOES_ON = "It goes on; ask again later."
 PASSING_S = 1.0
 """Jobs that wait for less than this move at the pace that the limits allow: nothing blocks them."""
 
@@ -77,16 +83,22 @@ class Blocked:
     """Impairments of processes and servers; also in the notes."""
     budget: bool = False
     """True if a budget holds the next job: nobody knows when it goes on."""
+    paused: bool = False
+    """True if an operator paused all of them, or some."""
 
 
 def blocked_batch(connections: Connections, progress: Progress) -> Blocked:
     """Return why a batch, or a part of it, does not move."""
+    if partly := _taken_in_partly(progress):
+        return partly
     if progress.state != BatchState.OPEN or progress.done:
         return Blocked()
     store, name, moving = connections.store, progress.name, progress.running > 0 or progress.waiting == 0
     with store.read() as connection:
         required = backlog.requirements_of_batch(connection, name)
     found = _blocked(connections, required, processes_only=moving)
+    if progress.paused:
+        return replace(found, notes=(*pause_notes(progress.paused), *found.notes), paused=True)
     if found.notes or progress.waiting == 0:
         return found
     with store.read() as connection:
@@ -101,22 +113,81 @@ def blocked_batch(connections: Connections, progress: Progress) -> Blocked:
 
 
 def blocked_job(connections: Connections, job: JobRow) -> Blocked:
-    """Return why a job does not move, as far as routes and processes are concerned."""
-    if job.state in END_STATES:
+    """Return why a job does not move: its batch, the budget that holds it, processes and routes. A probe is not looked at."""
+    if job.state in END_STATES or job.probe:
         return Blocked()
-    with connections.store.read() as connection:
+    store = connections.store
+    with store.read() as connection:
         required = backlog.requirements_of_job(connection, job.id)
-    return _blocked(connections, required, processes_only=job.state != JobState.WAITING)
-
-
-def blocked_waiting_job(connections: Connections, job: JobRow) -> Blocked:
-    """Return why no route takes a waiting job now, the budget that holds it included; a probe is not looked at."""
-    if job.state != JobState.WAITING or job.probe:
-        return Blocked()
-    found = blocked_job(connections, job)
-    with connections.store.read() as connection:
-        budget = holding_job(connections.store, connection, connections.directory.costs, job.id)
+        progress = batches.progress(connection, job.batch) if job.batch else None
+        paused = controls.pauses_of_job(connection, job.id) if job.state != JobState.RUNNING else ()
+    if progress and (partly := _taken_in_partly(progress)):
+        return partly
+    if paused:
+        return Blocked(pause_notes(paused), paused=True)
+    found = _blocked(connections, required, processes_only=job.state != JobState.WAITING)
+    if job.state != JobState.WAITING:
+        return found
+    with store.read() as connection:
+        budget = holding_job(store, connection, connections.directory.costs, job.id)
     return replace(found, notes=(*found.notes, budget), budget=True) if budget else found
+
+
+def timed_out_job(connections: Connections, job: JobRow, message: str) -> ResultTimeout:
+    """Return the error of a wait for a job that was too short, with the reason for which the job has not ended."""
+    match job.state:
+        case JobState.DELAYED:
+            left_s = max(0.0, (job.not_before or 0.0) - connections.now())
+            moves = f"It waits {seconds(left_s)} more for its {'next round' if job.round else 'time'}."
+        case JobState.COALESCED:
+            moves = "It waits for the answer to an equal request."
+        case JobState.DISPATCHED:
+            moves = f"It is in the queue of {job.route}."
+        case JobState.RUNNING:
+            moves = f"It runs on {job.route}."
+        case _:
+            moves = GOES_ON
+    return _timed_out(message, blocked_job(connections, job), moves)
+
+
+def timed_out_batch(connections: Connections, progress: Progress, message: str) -> ResultTimeout:
+    """Return the error of a wait for a batch that was too short, with the reason for which it has not ended."""
+    return _timed_out(message, blocked_batch(connections, progress), GOES_ON)
+
+
+def _timed_out(message: str, blocked: Blocked, moves: str) -> ResultTimeout:
+    hint = "\n".join(blocked.notes) or moves  # a line each: some end with a command to type
+    return ResultTimeout(message, hint=hint, reasons=blocked.notes, held_up=blocked.wrong)
+
+
+def pause_notes(paused: Iterable[Control]) -> tuple[str, ...]:
+    """Return a sentence on each of these pauses, with the command that ends it."""
+    return tuple(_pause_note(one) for one in paused)
+
+
+def _pause_note(one: Control) -> str:
+    value = quote(one.value)
+    named = value if one.kind is ControlKind.BATCH else f"--{one.kind} {value}"
+    return f"The {one.words(moment(one.paused_at))} (`trivet batch resume {named}`)."
+
+
+def _taken_in_partly(progress: Progress) -> Blocked | None:
+    """Return that nothing of a batch runs before all of it was taken in; None where it was."""
+    taken = f"{progress.taken:,} request{'' if progress.taken == 1 else 's'}"
+    if progress.state == BatchState.LOADING:
+        return Blocked(
+            (f"The batch {progress.name!r} has taken in {taken} so far: none runs before the last is there.",)
+        )
+    if progress.state == BatchState.DISCARDING:
+        rest = f"trivet batch discard {quote(progress.name)} deletes the rest if that was interrupted"
+        return Blocked((f"The batch {progress.name!r} is being deleted and does not run: {rest}",), wrong=True)
+    if progress.state == BatchState.INCOMPLETE:
+        advice = (
+            f"Submit it again to add the rest, run it as it is: trivet batch accept {quote(progress.name)}, or delete it: "
+            f"trivet batch discard {quote(progress.name)}"
+        )
+        return Blocked((f"The batch {progress.name!r} took in only {taken} and does not run. {advice}",), wrong=True)
+    return None
 
 
 def _blocked(connections: Connections, required: Sequence[FlowRequirements], *, processes_only: bool) -> Blocked:

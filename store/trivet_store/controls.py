@@ -1,0 +1,207 @@
+"""Controls: pauses and priorities that an operator set for a batch, a tenant or a latency class.
+
+A control acts on flows, so it costs a dispatcher nothing per job and counts for new jobs, too. Jobs of a tenant share flows
+with those of others until the tenant gets its first control. From then on its new jobs go to flows of its own, and
+schedulers move the others there (`jobs/separating.py`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final, NamedTuple, Self
+
+from sqlalchemy import Connection, Row, text
+
+from trivet_store import events
+from trivet_store.database.engine import Store
+from trivet_tasks.errors import InvalidRequest
+from trivet_tasks.foreign_text import clean
+
+HIGHEST_PRIORITY = 10
+"""Priorities go from minus this to this; 0 is the default."""
+LONGEST_REASON = 300
+"""Characters of a reason."""
+
+OF_FLOW: Final = """
+    (c.kind = 'batch' AND c.batch_id = f.batch_id OR c.kind = 'tenant' AND c.value = f.tenant
+     OR c.kind = 'class' AND c.value = f.latency)
+"""
+"""SQL: the control `c` is one of the flow `f`."""
+PAUSED: Final = f"EXISTS (SELECT 1 FROM controls c WHERE c.paused_at IS NOT NULL AND {OF_FLOW})"
+"""SQL: the flow `f` is paused."""
+PRIORITY: Final = f"(SELECT coalesce(sum(c.priority), 0) FROM controls c WHERE {OF_FLOW})"
+"""SQL: the priority of the flow `f`, the sum of those of its batch, its tenant and its class."""
+
+
+class ControlKind(StrEnum):
+    """Kind of work that a control is for."""
+
+    BATCH = "batch"
+    TENANT = "tenant"
+    CLASS = "class"
+    """A latency class."""
+
+
+class Work(NamedTuple):
+    """The work that a control is for: a batch, a tenant or a latency class.
+
+    Work(ControlKind.TENANT, "acme")
+    """
+
+    kind: ControlKind
+    value: str
+    """Name of the batch, the tenant or the class."""
+    batch_id: int | None = None
+    """The batch's row id."""
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A pause, a priority or both. Times are seconds since the epoch."""
+
+    kind: ControlKind
+    value: str
+    """Name of the batch, the tenant or the class."""
+    priority: int
+    paused_at: float | None
+    """None: it is not paused."""
+    paused_by: str | None
+    reason: str | None
+
+    @classmethod
+    def of(cls, row: Row[Any]) -> Self:
+        """Return the control in a row."""
+        return cls(ControlKind(row.kind), row.value, row.priority, row.paused_at, row.paused_by, row.reason)
+
+    def words(self, since: str = "") -> str:
+        """Return who paused it and why, e.g. `batch contracts is paused by ana@build-7: the prompt is wrong`.
+
+        Args:
+            since: the time, in words.
+        """
+        time = f" since {since}" if since else ""
+        return (
+            f"{self.kind} {self.value} is paused by {self.paused_by}{time}{f': {self.reason}' if self.reason else ''}"
+        )
+
+
+_COLUMNS = "c.kind, c.value, c.priority, c.paused_at, c.paused_by, c.reason"
+_ALL = text(
+    f"""
+    SELECT {_COLUMNS} FROM controls c
+     WHERE NOT EXISTS (SELECT 1 FROM batches b
+                        WHERE b.id = c.batch_id AND b.state IN ('open', 'cancelled') AND b.ended >= b.total)
+     ORDER BY c.kind, c.value
+    """
+)
+_OF_BATCH = text(
+    f"""
+    SELECT {_COLUMNS} FROM controls c
+     WHERE c.batch_id = :id
+        OR EXISTS (SELECT 1 FROM flows f WHERE f.batch_id = :id AND f.active AND c.kind <> 'batch' AND {OF_FLOW})
+     ORDER BY c.kind, c.value
+    """
+)
+_OF_JOB = text(
+    f"""
+    SELECT {_COLUMNS} FROM jobs j JOIN flows f ON f.id = j.flow_id JOIN controls c ON {OF_FLOW}
+     WHERE j.id = :id AND c.paused_at IS NOT NULL AND NOT f.probe ORDER BY c.kind, c.value
+    """
+)
+_OF_NEW_JOB = text(
+    f"""
+    SELECT {_COLUMNS} FROM controls c
+     WHERE c.paused_at IS NOT NULL
+       AND (c.kind = 'tenant' AND c.value = :tenant OR c.kind = 'class' AND c.value = :latency)
+     ORDER BY c.kind LIMIT 1
+    """
+)
+_TENANTS = text("SELECT value FROM controls WHERE kind = 'tenant'")
+_PAUSE = text(
+    """
+    INSERT INTO controls (kind, value, batch_id, priority, paused_at, paused_by, reason)
+    VALUES (:kind, :value, :batch_id, 0, :now, :by, :reason)
+    ON CONFLICT (kind, value) DO UPDATE SET paused_at = :now, paused_by = :by, reason = :reason
+     WHERE controls.paused_at IS NULL
+    """
+)
+_RESUME = text(
+    """
+    UPDATE controls SET paused_at = NULL, paused_by = NULL, reason = NULL
+     WHERE kind = :kind AND value = :value AND paused_at IS NOT NULL
+    """
+)
+_PRIORITIZE = text(
+    """
+    INSERT INTO controls (kind, value, batch_id, priority) VALUES (:kind, :value, :batch_id, :priority)
+    ON CONFLICT (kind, value) DO UPDATE SET priority = :priority
+    """
+)
+_FORGET = text("DELETE FROM controls WHERE kind = :kind AND value = :value AND paused_at IS NULL AND priority = 0")
+
+
+def pause(store: Store, connection: Connection, work: Work, *, by: str, reason: str = "") -> bool:
+    """Let none of the work begin until it is resumed. Returns False when it was paused already, and changes nothing then."""
+    said = clean(reason, LONGEST_REASON) or None
+    now = store.now(connection)
+    if not connection.execute(_PAUSE, {**_row(work), "now": now, "by": by, "reason": said}).rowcount:
+        return False
+    events.note(connection, "work paused", f"{work} by {by}{f': {said}' if said else ''}", now)
+    return True
+
+
+def resume(store: Store, connection: Connection, work: Work, *, by: str) -> bool:
+    """Let the work go on. Returns False when it was not paused."""
+    if not connection.execute(_RESUME, _row(work)).rowcount:
+        return False
+    connection.execute(_FORGET, _row(work))
+    events.note(connection, "work resumed", f"{work} by {by}", store.now(connection))
+    return True
+
+
+def prioritize(store: Store, connection: Connection, work: Work, priority: int, *, by: str) -> None:
+    """Dispatch the work before all of lower priority; 0 is the default.
+
+    Raises:
+        InvalidRequest: the priority is not from -10 to 10.
+    """
+    if not -HIGHEST_PRIORITY <= priority <= HIGHEST_PRIORITY:
+        raise InvalidRequest(
+            f"priority: must be from {-HIGHEST_PRIORITY} to {HIGHEST_PRIORITY}, is {priority}.", field="priority"
+        )
+    connection.execute(_PRIORITIZE, {**_row(work), "priority": priority})
+    connection.execute(_FORGET, _row(work))
+    events.note(connection, "work priority", f"{work}: {priority} by {by}", store.now(connection))
+
+
+def every(connection: Connection) -> list[Control]:
+    """Return all controls in force, without those of batches that are done."""
+    return [Control.of(row) for row in connection.execute(_ALL)]
+
+
+def of_batch(connection: Connection, batch_id: int) -> tuple[Control, ...]:
+    """Return the controls of a batch, and of tenants and classes that it has jobs of."""
+    return tuple(Control.of(row) for row in connection.execute(_OF_BATCH, {"id": batch_id}))
+
+
+def pauses_of_job(connection: Connection, job_id: str) -> tuple[Control, ...]:
+    """Return the pauses that keep a job from beginning; none of a probe."""
+    return tuple(Control.of(row) for row in connection.execute(_OF_JOB, {"id": job_id}))
+
+
+def pause_of_new(connection: Connection, tenant: str | None, latency: str) -> Control | None:
+    """Return a pause that a single new job of this tenant and class would meet."""
+    row = connection.execute(_OF_NEW_JOB, {"tenant": tenant or "", "latency": latency}).one_or_none()
+    return None if row is None else Control.of(row)
+
+
+def controlled_tenants(connection: Connection) -> frozenset[str]:
+    """Return the tenants that have a control, whose jobs go to flows of their own."""
+    return frozenset(connection.execute(_TENANTS).scalars())
+
+
+def _row(work: Work) -> Mapping[str, object]:
+    return {"kind": work.kind.value, "value": work.value, "batch_id": work.batch_id}
