@@ -318,7 +318,8 @@ class Life(StoreMachine):
         assert sorted(results) == sorted(ended), "one result for each that ended, none for another"
         leases_ = {row.id for row in self.world.sql("SELECT id FROM leases")}
         assert {job.lease_id for job in jobs if job.lease_id} <= leases_, "every holder of a job can be rescued from"
-        assert len({job.key for job in jobs if job.key}) == sum(1 for job in jobs if job.key)
+        keys = [(job.key_owner, job.key) for job in jobs if job.key]
+        assert len(set(keys)) == len(keys), "an owner uses a key once"
         self._attempts_are_right({job.id: job for job in jobs})
         self._coalesced_are_right({job.id: job for job in jobs})
         for batch in self.world.sql("SELECT * FROM batches"):
