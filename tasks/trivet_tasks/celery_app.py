@@ -30,25 +30,29 @@ class _Loader(AppLoader):  # type: ignore[misc] # Celery has no types
         return {}
 
 
-class _App(Celery):  # type: ignore[misc] # Celery has no types
+class App(Celery):  # type: ignore[misc] # Celery has no types
     """Connects to the broker of the settings. Celery would rather follow CELERY_BROKER_URL and its variants."""
 
     trivet_broker_url = ""
+    """URL of the broker of the settings, as Celery takes it."""
 
     def connection_for_read(self, url: str | None = None, **options: Any) -> Any:
+        """Return a connection to consume from; `url` as in Celery."""
         return super().connection_for_read(url or self.trivet_broker_url, **options)
 
     def connection_for_write(self, url: str | None = None, **options: Any) -> Any:
+        """Return a connection to publish to; `url` as in Celery."""
         return super().connection_for_write(url or self.trivet_broker_url, **options)
 
     def connection(self, hostname: str | None = None, *arguments: Any, **options: Any) -> Any:
+        """Return a connection; `hostname` is a URL, as in Celery."""
         return super().connection(hostname or self.trivet_broker_url, *arguments, **options)
 
 
-def make_app(settings: Settings) -> Celery:
-    """Return a Celery application for these settings. It opens no connection by itself."""
+def make_app(settings: Settings, kind: type[App] = App) -> Celery:
+    """Return a Celery application of this class for these settings. It opens no connection by itself."""
     server = read_server_url(settings.broker_url)
-    app = _App("trivet", broker=server.celery_url, loader=_Loader, fixups=[], set_as_current=False)
+    app = kind("trivet", broker=server.celery_url, loader=_Loader, fixups=[], set_as_current=False)
     app.trivet_broker_url = server.celery_url
     app.conf.update(
         task_acks_late=False,  # a redelivered message would be a second bill

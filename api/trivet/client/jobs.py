@@ -122,6 +122,11 @@ class Batch:
         with self._connections.store.read() as connection:
             return batches.progress(connection, self.name)
 
+    def job_ids(self) -> list[str]:
+        """Return the ids of its jobs, in the order of their requests."""
+        with self._connections.store.read() as connection:
+            return results.batch_job_ids(connection, self._id)
+
     def results(self, timeout: float | None = None, *, with_request: bool = False) -> Iterator[Result]:
         """Yield every result once, in the order the jobs end; failures are results too.
 

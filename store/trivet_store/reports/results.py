@@ -114,6 +114,14 @@ _BY_KEY = "j.key = :key AND j.key_owner = :owner"
 _LINES = "j.key = :key AND j.batch_id = :batch_id"
 _IN_BATCH = "j.batch_id = :batch_id AND j.batch_seq > :after AND j.batch_seq IS NOT NULL"
 _LAST = text("SELECT coalesce(max(batch_seq), 0) FROM jobs WHERE batch_id = :id AND batch_seq IS NOT NULL")
+_BATCH_IDS = text(
+    """
+    SELECT id FROM jobs WHERE batch_id = :id AND batch_seq IS NOT NULL
+     UNION ALL
+    SELECT j.id FROM flows f JOIN jobs j ON j.flow_id = f.id WHERE f.batch_id = :id AND j.ended_at IS NULL
+     ORDER BY id
+    """
+)
 _ATTEMPTS = of_ids(
     """
     SELECT id, job_id, route, outcome, started_at, latency_s, status, request_id, message, input_tokens,
@@ -163,6 +171,11 @@ def batch_page_upto(
 def last_number(connection: Connection, batch_id: int) -> int:
     """Return the number of the batch's last job that has ended; 0 where none has."""
     return int(connection.execute(_LAST, {"id": batch_id}).scalar_one())
+
+
+def batch_job_ids(connection: Connection, batch_id: int) -> list[str]:
+    """Return the ids of the batch's jobs in the order of their requests, which is that of the ids."""
+    return list(connection.execute(_BATCH_IDS, {"id": batch_id}).scalars())
 
 
 def recent_jobs(connection: Connection, *, state: JobState | None, batch_id: int | None, limit: int) -> list[JobRow]:

@@ -1,0 +1,111 @@
+"""Celery's result backend over Trivet's database: a task id is the id of a job, a group's id the name of a batch.
+
+It is read only. Waiting is pushed: a notice wakes who waits, and the database decides.
+"""
+
+from datetime import UTC, datetime
+from typing import Any, TypeAlias
+
+from celery import states
+from celery.backends.base import BaseBackend
+from celery.exceptions import TaskRevokedError
+from celery.exceptions import TimeoutError as CeleryTimeout
+from celery.result import AsyncResult, GroupResult
+
+from trivet.client.result import Result
+from trivet_store.reports.results import JobRow
+from trivet_tasks.errors import NotFound, ResultTimeout, TrivetError
+from trivet_tasks.outcomes import OutcomeName
+from trivet_tasks.states import END_STATES, JobState
+
+Meta: TypeAlias = dict[str, Any]
+"""What Celery knows of a task: `status`, `result`, `traceback`, `date_done`, `task_id`."""
+
+
+class JobFailed(TrivetError):
+    """A job that ended without an answer: it failed or expired.
+
+    Attributes:
+        outcome: outcome of its last call, by the words of the outcome table; None where no call was made.
+        job_id: id of the job.
+    """
+
+    def __init__(self, job_id: str, message: str, outcome: OutcomeName | None = None) -> None:
+        super().__init__(message)
+        self.job_id = job_id
+        self.outcome = outcome
+
+
+class ResultBackend(BaseBackend):  # type: ignore[misc] # Celery has no types
+    """Reads the state and the result of jobs. A result is a `trivet.Result`: `.text`, `.message`, `.usage`, `.cost_usd`."""
+
+    def wait_for(
+        self,
+        task_id: str,
+        timeout: float | None = None,
+        interval: float = 0.5,
+        no_ack: bool = True,
+        on_interval: Any = None,
+    ) -> Meta:
+        """Wait for the end of a job, and return what Celery knows of it.
+
+        Raises:
+            celery.exceptions.TimeoutError: it has not ended within `timeout` seconds. The text says why.
+            NotFound: there is no such job.
+        """
+        del interval, no_ack, on_interval  # nothing is polled
+        try:
+            result = self.app.trivet_client.job(task_id).result(timeout)
+        except ResultTimeout as error:
+            raise CeleryTimeout(str(error)) from error
+        return _meta_of_result(result)
+
+    def restore_group(self, group_id: str, cache: bool = True) -> GroupResult | None:
+        """Return the results of a batch, in the order of its requests; None when there is no such batch."""
+        del cache
+        try:
+            ids = self.app.trivet_client.batch(group_id).job_ids()
+        except NotFound:
+            return None
+        return GroupResult(group_id, [AsyncResult(job_id, app=self.app) for job_id in ids], app=self.app)
+
+    def store_result(self, task_id: str, *_: Any, **__: Any) -> None:
+        """Refuse: only Trivet's workers write results."""
+        raise NotImplementedError(f"the result of {task_id} was not stored: only Trivet's workers write results")
+
+    def forget(self, task_id: str) -> None:
+        """Refuse: `trivet db prune` and `[retention]` delete results."""
+        raise NotImplementedError(f"{task_id} was not forgotten: `trivet db prune` deletes results")
+
+    def _get_task_meta_for(self, task_id: str) -> Meta:
+        """Return what Celery knows of a job. As with any backend, an id that nobody knows is PENDING."""
+        try:
+            job = self.app.trivet_client.job(task_id)
+        except NotFound:
+            return _meta(task_id, states.PENDING)
+        row = job.look()
+        return _meta_of_result(job.result(timeout=0)) if row.state in END_STATES else _meta_of_waiting(row)
+
+
+def _meta_of_waiting(row: JobRow) -> Meta:
+    if row.state == JobState.RUNNING:
+        return _meta(row.id, states.STARTED)
+    if row.last_outcome is None:
+        return _meta(row.id, states.PENDING)
+    said = row.last_error or f"the last call ended as {row.last_outcome}"
+    return _meta(row.id, states.RETRY, JobFailed(row.id, said, row.last_outcome.value), traceback=said)
+
+
+def _meta_of_result(result: Result) -> Meta:
+    done = {"date_done": datetime.fromtimestamp(result.ended_at, UTC)}
+    if result.succeeded:
+        return _meta(result.id, states.SUCCESS, result, **done)
+    said = result.error.message if result.error else f"The job was {result.status}."
+    if result.status == JobState.CANCELLED.value:
+        return _meta(result.id, states.REVOKED, TaskRevokedError(said), traceback=said, **done)
+    failed = JobFailed(result.id, said, result.error.outcome if result.error else None)
+    return _meta(result.id, states.FAILURE, failed, traceback=said, **done)
+
+
+def _meta(job_id: str, status: str, result: object = None, **more: Any) -> Meta:
+    return {"task_id": job_id, "status": status, "result": result, "traceback": None, "children": [], **more}
