@@ -5,7 +5,7 @@
     make chaos CHAOS="--database sqlite --seed 7"
     make bill                              5,000 jobs on each, with faults, hedges and repeated requests beside the kills
 
-Every round has a system and a database of its own, with Trivet's default settings but for the worker's places, and is
+Every round has a system and a database of its own, with Trivet's default settings but for slots and cache, and is
 audited at its end (`audit.py`). A line is printed for each, and at the end what can be pasted into docs/explanation/reliability.md.
 Exit code 1 when a round found a fault; its folder, with all logs, is kept then.
 """
@@ -41,8 +41,9 @@ from trivet_tasks.errors import StoreUnavailable
 
 DATABASES = ("sqlite", "postgres")
 ROUTES = Names("chaos", Shape(legs=3))
-SECTIONS: dict[str, dict[str, float]] = {"worker": {"slots": 16}}
-"""Enough slots, and such slow providers, that a round takes half a minute; the rest are defaults."""
+SECTIONS: dict[str, dict[str, float]] = {"worker": {"slots": 16}, "cache": {"enabled": True}}
+"""Enough slots, and such slow providers, that a round takes half a minute, and answers for requests that repeat; the rest are
+defaults."""
 LATENCY_S, LATENCY_P95_S = 0.8, 2.0
 BATCHES = 19
 REALTIME_SHARE = 0.05
