@@ -168,7 +168,7 @@ class ResponseCache:
 
     @property
     def sealed(self) -> bool:
-        """Whether it can look up and keep answers: it has the key that they are signed with."""
+        """True where it has the key that answers are signed with: without it none is looked up or kept."""
         return self._seal is not None
 
     @property

@@ -8,6 +8,7 @@ import redis
 from sqlalchemy import Connection
 
 from trivet_routing.limits import Limits
+from trivet_store.database.batched_scan import turn
 from trivet_store.database.engine import BULK_ROWS, SLOW_S, Store
 from trivet_store.jobs import cancelling, coalescing, rescuing, separating, upkeep
 from trivet_tasks.config.settings import LeaseSettings
@@ -112,7 +113,7 @@ class Housekeeping:
             moved = separating.MOVED_AT_ONCE
             until = time.monotonic() + SEPARATE_S / len(found)
             while moved == separating.MOVED_AT_ONCE and time.monotonic() < until:
-                with self._store.write() as connection:
+                with turn(self._store) as connection:
                     moved = separating.separate(connection, stray)
                 self._beat()
 

@@ -18,9 +18,9 @@ from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.foreign_text import clean
 
 HIGHEST_PRIORITY = 10
-"""Priorities go from minus this to this; 0 is the default."""
+"""Maximum priority; the minimum is its negative, the default 0."""
 LONGEST_REASON = 300
-"""Characters of a reason."""
+"""Maximum characters of a reason."""
 
 OF_FLOW: Final = """
     (c.kind = 'batch' AND c.batch_id = f.batch_id OR c.kind = 'tenant' AND c.value = f.tenant
@@ -128,6 +128,7 @@ _PAUSE = text(
      WHERE controls.paused_at IS NULL
     """
 )
+_DONE = text("SELECT 1 FROM batches WHERE id = :id AND state IN ('open', 'cancelled') AND ended >= total")
 _RESUME = text(
     """
     UPDATE controls SET paused_at = NULL, paused_by = NULL, reason = NULL
@@ -144,7 +145,17 @@ _FORGET = text("DELETE FROM controls WHERE kind = :kind AND value = :value AND p
 
 
 def pause(store: Store, connection: Connection, work: Work, *, by: str, reason: str = "") -> bool:
-    """Let none of the work begin until it is resumed. Returns False when it was paused already, and changes nothing then."""
+    """Let none of the work begin until it is resumed. Returns False when it was paused already, and changes nothing then.
+
+    Raises:
+        InvalidRequest: the batch is done, so that the pause would be for a later retry, and shown nowhere.
+    """
+    if work.batch_id is not None and connection.execute(_DONE, {"id": work.batch_id}).one_or_none() is not None:
+        raise InvalidRequest(
+            f"The batch {work.value!r} is done: nothing of it waits.",
+            field="batch",
+            hint="A batch is paused while jobs of it wait or run.",
+        )
     said = clean(reason, LONGEST_REASON) or None
     now = store.now(connection)
     if not connection.execute(_PAUSE, {**_row(work), "now": now, "by": by, "reason": said}).rowcount:

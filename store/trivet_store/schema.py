@@ -169,6 +169,7 @@ controls = Table(  # pauses and priorities that an operator set (`controls.py`)
     Column("paused_by", Text),
     Column("reason", Text),
 )
+Index("ix_controls_batch", controls.c.batch_id)
 
 jobs = Table(
     "jobs",

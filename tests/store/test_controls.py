@@ -10,7 +10,7 @@ from tests.store.world import InThread, World, spec, specs
 from trivet.admin import Admin
 from trivet_store import controls, retention
 from trivet_store.controls import Control, ControlKind, Work
-from trivet_store.jobs import batches, dispatching, rescuing, separating, upkeep
+from trivet_store.jobs import batches, cancelling, dispatching, rescuing, separating, upkeep
 from trivet_store.jobs.enqueue import BatchRef
 from trivet_store.reports import backlog
 from trivet_tasks.config.settings import Settings
@@ -70,6 +70,18 @@ def test_nothing_of_a_paused_batch_begins_until_it_is_resumed(world: World) -> N
         "work paused: batch contracts by ana@build-7: the prompt is wrong",
         "work resumed: batch contracts by ana@build-7",
     ]
+
+
+def test_a_batch_that_is_done_is_not_paused(world: World) -> None:
+    contracts = world.batch("contracts", *specs(2))
+    with world.store.write() as connection:
+        cancelling.begin_cancel(connection, contracts.id)
+        cancelling.cancel_waiting(world.store, connection, contracts.id)
+    with pytest.raises(InvalidRequest, match="'contracts' is done: nothing of it waits"):
+        pause(world, of(contracts))
+    with world.store.read() as connection:
+        assert controls.every(connection) == []
+    assert world.events() == []
 
 
 def test_a_second_pause_changes_nothing(world: World) -> None:

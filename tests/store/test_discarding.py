@@ -4,7 +4,7 @@ import pytest
 from tests.databases import orphans
 from tests.store.world import InThread, World, spec, specs, until_blocked
 
-from trivet_store.jobs import batches, cancelling, discarding, upkeep
+from trivet_store.jobs import batches, cancelling, discarding, retrying, upkeep
 from trivet_store.jobs.batches import Loading
 from trivet_store.jobs.enqueue import BatchRef
 from trivet_tasks.errors import InvalidRequest, NotFound
@@ -49,6 +49,13 @@ def test_a_batch_that_was_complete_once_is_refused(world: World) -> None:
             batches.mark_incomplete(connection, batch.id, "request 2: messages: is empty")
     assert world.progress("contracts").total == 2
     assert world.value("SELECT count(*) FROM jobs") == 2
+
+
+def test_the_handle_of_a_discarded_batch_retries_nothing(world: World) -> None:
+    gone = world.batch("contracts", *specs(2), opened=False)
+    discarding.discard(world.store, "contracts")
+    with world.store.read() as connection, pytest.raises(NotFound, match="was deleted"):
+        retrying.begin_retry(connection, gone.id)
 
 
 def test_jobs_that_others_may_have_joined_are_refused(world: World) -> None:

@@ -53,7 +53,7 @@ class Controls(Group):
             by: None: the user and machine of this process.
 
         Raises:
-            InvalidRequest: not one of the three is named, or there is no such class.
+            InvalidRequest: not one of the three is named, there is no such class, or the batch is done.
             NotFound: there is no such batch.
         """
         store, who = self._connections.store, by or current_operator()

@@ -19,7 +19,7 @@ from trivet_tasks.outcomes import OutcomeName
 from trivet_tasks.states import END_STATES, JobState
 
 Meta: TypeAlias = dict[str, Any]
-"""What Celery knows of a task: `status`, `result`, `traceback`, `date_done`, `task_id`."""
+"""Values that Celery knows of a task: `status`, `result`, `traceback`, `date_done`, `task_id`."""
 
 
 class JobFailed(TrivetError):
@@ -47,7 +47,7 @@ class ResultBackend(BaseBackend):  # type: ignore[misc] # Celery has no types
         no_ack: bool = True,
         on_interval: Any = None,
     ) -> Meta:
-        """Wait for the end of a job, and return what Celery knows of it.
+        """Wait for the end of a job, and return its values for Celery.
 
         Raises:
             celery.exceptions.TimeoutError: it has not ended within `timeout` seconds. The text says why.
@@ -78,7 +78,7 @@ class ResultBackend(BaseBackend):  # type: ignore[misc] # Celery has no types
         raise NotImplementedError(f"{task_id} was not forgotten: `trivet db prune` deletes results")
 
     def _get_task_meta_for(self, task_id: str) -> Meta:
-        """Return what Celery knows of a job. As with any backend, an id that nobody knows is PENDING."""
+        """Return a job's values for Celery. As with any backend, an id that nobody knows is PENDING."""
         try:
             job = self.app.trivet_client.job(task_id)
         except NotFound:

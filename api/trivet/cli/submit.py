@@ -41,7 +41,7 @@ LONGEST_STEM = 180
 
 
 class Dedupe(StrEnum):
-    """How far the keys of a batch reach, other than within itself."""
+    """Scope of the keys of a batch, wider than the batch itself."""
 
     TENANT = "tenant"
 

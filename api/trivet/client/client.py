@@ -27,7 +27,7 @@ MAX_WARNINGS = 100
 MAX_NAME = 200
 """Maximum number of characters of a batch's name."""
 Dedupe: TypeAlias = Literal["tenant"] | None
-"""How far the keys of a batch reach; None: each names a request of that batch."""
+"""Scope of the keys of a batch; None: each names a request of that batch."""
 
 
 class Client(Connected):

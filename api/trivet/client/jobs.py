@@ -209,6 +209,9 @@ class Batch:
 
         Returns:
             False when it was paused already.
+
+        Raises:
+            InvalidRequest: the batch is done.
         """
         store = self._connections.store
         with store.write() as connection:

@@ -44,7 +44,7 @@ class Advice:
     day_usd: Decimal | None
     """Saving in USD a day; None: it is about failures."""
     finding: str
-    """What was found, one sentence or two."""
+    """Finding, in one sentence or two."""
     change: str
     """The change to make; empty: it is in force already, and the plan does not count it."""
 

@@ -13,7 +13,7 @@ from trivet_store.jobs import transitions
 from trivet_store.jobs.ending import costs_of
 from trivet_store.jobs.enqueue import ranks_of
 from trivet_store.schema import Usd
-from trivet_tasks.errors import InvalidRequest
+from trivet_tasks.errors import InvalidRequest, NotFound
 from trivet_tasks.latency import ClassSettings, Latency
 from trivet_tasks.states import BatchState, JobState
 
@@ -179,8 +179,15 @@ def _run_again(
 
 
 def _uncancelled(connection: Connection, batch_id: int) -> Row[Any]:
-    """Return the batch; InvalidRequest when it was cancelled, because nobody would ever dispatch a job of it."""
-    batch = connection.execute(_BATCH, {"id": batch_id}).one()
+    """Return the batch.
+
+    Raises:
+        InvalidRequest: it was cancelled: nobody would ever dispatch a job of it.
+        NotFound: it was deleted.
+    """
+    batch = connection.execute(_BATCH, {"id": batch_id}).one_or_none()
+    if batch is None:
+        raise NotFound("The batch was deleted.", hint="`trivet batch list` shows those that are there.")
     if batch.state == BatchState.CANCELLED:
         raise InvalidRequest(
             f"The batch {batch.name!r} was cancelled; nothing of it runs again.",

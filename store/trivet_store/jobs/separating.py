@@ -5,10 +5,11 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, text
 
+from trivet_store.database.engine import BULK_ROWS
 from trivet_store.database.locking import lock_flows, select_locked
 from trivet_store.jobs import transitions
 
-MOVED_AT_ONCE = 1_000
+MOVED_AT_ONCE = BULK_ROWS
 """Jobs that one transaction moves to a flow of their tenant."""
 STRAYS_AT_ONCE = 20
 
