@@ -3,10 +3,13 @@
 import contextlib
 import os
 import pwd
+import queue
 import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +33,30 @@ def listens(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def wait_for_line(process: subprocess.Popen[str], words: str, within_s: float) -> None:
+    """Read standard error up to the line with these words, and further in a thread of its own.
+
+    Args:
+        within_s: seconds; AssertionError with what it said when they are over.
+    """
+    assert process.stderr is not None
+    stderr = process.stderr
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def read() -> None:
+        for line in stderr:
+            lines.put(line)
+
+    threading.Thread(target=read, daemon=True).start()
+    deadline = time.monotonic() + within_s
+    seen: list[str] = []
+    while not seen or words not in seen[-1]:
+        try:
+            seen.append(lines.get(timeout=max(0.0, deadline - time.monotonic())))
+        except queue.Empty:
+            raise AssertionError(f"{words!r} did not come; it said: {''.join(seen)}") from None
 
 
 class ServerProcess:

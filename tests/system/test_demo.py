@@ -4,12 +4,10 @@ import contextlib
 import json
 import os
 import pty
-import queue
 import select
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
@@ -17,7 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.processes import under
+from tests.processes import under, wait_for_line
 
 KEYS = [
     "jobs", "succeeded", "failed", "expired", "lost", "doubled", "attempts", "failovers", "throttled_s", "cost_usd",
@@ -125,7 +123,7 @@ def test_a_signal_at_any_moment_stops_and_removes_everything(
 ) -> None:
     jobs = "20" if moment == "Stopping" else "400"
     with _demo(folder, "--jobs", jobs, "--json", "--plain", ignored=ignored) as process:
-        _wait_for_line(process, moment)
+        wait_for_line(process, moment, LINE_S)
         process.send_signal(number)
         assert process.wait(timeout=GONE_S) == 130
         assert _left(folder) == []
@@ -169,22 +167,3 @@ def _wait_for_screen(terminal: int, words: str) -> None:
         ready, _, _ = select.select([terminal], [], [], max(0.0, deadline - time.monotonic()))
         assert ready, f"{words!r} did not come"
         seen += os.read(terminal, 65_536)
-
-
-def _wait_for_line(process: subprocess.Popen[str], words: str) -> None:
-    assert process.stderr is not None
-    stderr = process.stderr
-    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-
-    def read() -> None:
-        for line in stderr:
-            lines.put(line)
-
-    threading.Thread(target=read, daemon=True).start()
-    deadline = time.monotonic() + LINE_S
-    seen: list[str] = []
-    while not seen or words not in seen[-1]:
-        try:
-            seen.append(lines.get(timeout=max(0.0, deadline - time.monotonic())))
-        except queue.Empty:
-            pytest.fail(f"{words!r} did not come; it said: {''.join(seen)}")

@@ -2,11 +2,9 @@
 
 import json
 import os
-import queue
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
+from tests.processes import wait_for_line
 from tests.timing import PATIENCE_S, until
 
 CONFIG = """
@@ -83,22 +82,6 @@ def left(folder: Path) -> list[str]:
     return found
 
 
-def wait_for_line(process: subprocess.Popen[str], words: str) -> None:
-    """Read standard error up to the line with these words, and further in a thread of its own."""
-    assert process.stderr is not None
-    stderr = process.stderr
-    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-
-    def read() -> None:
-        for line in stderr:
-            lines.put(line)
-
-    threading.Thread(target=read, daemon=True).start()
-    seen = ""
-    while words not in seen:
-        seen += lines.get(timeout=PATIENCE_S)
-
-
 def rehearsed(folder: Path, *arguments: str, code: int = 0) -> Any:
     with rehearsal(folder, "--json", *arguments) as process:
         out, err = process.communicate(timeout=4 * PATIENCE_S)
@@ -138,7 +121,7 @@ def test_a_job_that_nobody_can_take_is_reported_and_not_waited_for(folder: Path)
 
 def test_ctrl_c_prints_what_is_known_so_far_and_leaves_nothing(folder: Path) -> None:
     with rehearsal(folder, "--json", "--outage", "home=1h@0s", "--outage", "away=1h@0s") as process:
-        wait_for_line(process, "The clock runs")
+        wait_for_line(process, "The clock runs", PATIENCE_S)
         process.send_signal(signal.SIGINT)
         assert process.stdout is not None
         out = process.stdout.read()
