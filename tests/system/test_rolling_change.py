@@ -37,7 +37,7 @@ MANY, FEW = 12, 3
 HOLDS_WITHIN_S = 2.0
 READY_S = 120.0
 DEADLINE_S = 90.0
-LATENCY_S = 0.2
+LATENCY_S = 0.8
 TERMS: dict[str, Any] = {"model": "claude-sonnet-5-5", "max_tokens": 40, "latency": "batch"}
 
 

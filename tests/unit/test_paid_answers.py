@@ -336,6 +336,11 @@ def test_a_gateway_that_does_not_stream_is_read_whole() -> None:
     assert answered(answered_with("anthropic", response(whole()), streams=True))[0].usage == Usage(3, 4)
 
 
+def test_an_error_that_is_a_broken_character_is_read() -> None:
+    failure = failed(answered_with("anthropic", response(b'"\\ud83d"', 599), streams=True))
+    assert failure.outcome is Outcome.SERVER_ERROR
+
+
 @given(rng=st.randoms(use_true_random=False), wire=st.sampled_from(WIRES), streams=st.booleans())
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_answer_harms_the_readers(rng: Any, wire: str, streams: bool) -> None:

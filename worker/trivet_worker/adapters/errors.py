@@ -112,7 +112,7 @@ def error_in_body(body: Any, headers: httpx2.Headers) -> ErrorAnswer:
 
 def _parsed(body: object) -> object:
     try:
-        return loads(body.strip().encode()) if isinstance(body, str) else body
+        return loads(body.strip().encode(errors="replace")) if isinstance(body, str) else body
     except NotJson:
         return body
 
