@@ -133,7 +133,7 @@ def fill_batch(connections: "Connections", name: str, specs: Iterable[JobSpec], 
         error.hint = f"{error.hint} {stands}".strip()
         raise
     with store.write() as connection:
-        batches.open_batch(connection, loading.id)
+        batches.open_batch(store, connection, loading.id)
     connections.tell_work()
     return loading.id
 
