@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from celery import shared_task, states
+from celery.app.task import get_actual_ignore_result
 from celery.exceptions import Ignore, Retry
 from celery.utils.log import get_task_logger
 
@@ -54,7 +55,7 @@ def generate(self: GenerateTask, *given: Any, returns: Returns = "text", max_ret
     options = {"returns": returns, "max_retries": max_retries}
     name = delivery_of(self.request)
     if name is not None:
-        return _resume(self, name, given, options)
+        return _resume(name, given, options)
     check_choice("returns", returns, Returns)
     if not isinstance(max_retries, int) or max_retries < 0:
         raise InvalidRequest("max_retries: must be a whole number from 0.", field="max_retries")
@@ -93,7 +94,7 @@ def generate_many(
     options = {"returns": returns, "failed": failed}
     name = delivery_of(self.request)
     if name is not None:
-        return list(_resume(self, name, (values,), options))
+        return list(_resume(name, (values,), options))
     check_choice("returns", returns, Returns)
     check_choice("failed", failed, Failed)
     requests = [with_prompt(request, value if star else (value,)) for value in values]
@@ -115,9 +116,16 @@ def _begin(task: GenerateTask, options: dict[str, Any]) -> Callback:
     """Show a first run as started, and return the callback that resumes it."""
     request = task.request
     again = request.retries > 0 or (request.delivery_info or {}).get("redelivered")
-    if not again:  # one that comes late must not overwrite a result
-        task.update_state(state=states.STARTED, meta={})
+    if not again and not get_actual_ignore_result(task, request):  # one that comes late must not overwrite a result
+        _show_started(task)
     return Callback(request.id, task.app.main or "", resuming(task, options), confirmed=True)
+
+
+def _show_started(task: GenerateTask) -> None:
+    try:
+        task.update_state(state=states.STARTED, meta={})
+    except Exception as error:  # of any backend: the job matters more than its state there
+        log.warning("the state of the task %s was not stored: %s", task.request.id, type(error).__name__)
 
 
 def _try_later(task: GenerateTask, error: TrivetError) -> NoReturn:
@@ -126,7 +134,7 @@ def _try_later(task: GenerateTask, error: TrivetError) -> NoReturn:
     raise task.retry(exc=StoreUnavailable(str(error)), countdown=wait_s)
 
 
-def _resume(task: GenerateTask, name: str, given: Sequence[Any], options: dict[str, Any]) -> Any:
+def _resume(name: str, given: Sequence[Any], options: dict[str, Any]) -> Any:
     """Return the answer of the job or batch that has ended. Raises as `generate` does."""
     try:
         delivery = Delivery(process_client(), name, given[0] if given else {})

@@ -25,7 +25,7 @@ class HiddenRequest(Request):  # type: ignore[misc] # Celery has no types
     """A received message whose arguments no log and no event shows, whoever sent it and however."""
 
     def __init__(self, message: Any, *, headers: Mapping[str, Any] | None = None, **options: Any) -> None:
-        shown = {name: "hidden" for name in _REPRS}
+        shown = dict.fromkeys(_REPRS, "hidden")
         super().__init__(message, headers={**(message.headers if headers is None else headers), **shown}, **options)
         shown = hidden(self._args, self._kwargs)
         self._request_dict.update(shown)

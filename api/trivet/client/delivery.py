@@ -1,11 +1,11 @@
 """A delivery from the side of its task: the run that a callback began, and its end."""
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any
 
 from trivet.client.client import Client
 from trivet.client.jobs import Batch, Job
-from trivet_store import deliveries
+from trivet_store.jobs import deliveries
 from trivet_store.reports import results
 from trivet_tasks.errors import InvalidRequest
 
@@ -46,12 +46,12 @@ class Delivery:
         """Take it for a run of so many seconds. False when it is confirmed, another run has it, or its job goes on."""
         store = self._connections.store
         with store.write() as connection:
-            return deliveries.begin(store, connection, self.name, seconds, **self._owner)
+            return deliveries.begin(store, connection, self._owner, self.name, seconds)
 
     def confirm(self) -> None:
         """Note that the run is done: the callback is not sent again."""
         with self._connections.store.write() as connection:
-            deliveries.confirm(connection, self.name, **self._owner)
+            deliveries.confirm(connection, self._owner, self.name)
 
     @property
     def retries(self) -> int:
@@ -61,8 +61,8 @@ class Delivery:
             return len(results.retries_of(connection, self.job.id))
 
     @property
-    def _owner(self) -> dict[str, Any]:
+    def _owner(self) -> str | int:
         if self.job is not None:
-            return {"job_id": self.job.id}
+            return self.job.id
         assert self.batch is not None
-        return {"batch_id": self.batch._id}
+        return self.batch._id
