@@ -7,21 +7,20 @@ from tests.databases import rows
 from trivet.testing import RunningTrivet
 
 _JOBS = """
-    SELECT j.id, j.key FROM jobs j JOIN flows f ON f.id = j.flow_id WHERE NOT f.probe
+    SELECT id, key FROM jobs WHERE tenant = :tenant
 """
 _ATTEMPTS = """
-    SELECT a.id, a.job_id, a.outcome FROM attempts a
-      JOIN jobs j ON j.id = a.job_id JOIN flows f ON f.id = j.flow_id WHERE NOT f.probe
+    SELECT a.id, a.job_id, a.outcome FROM attempts a JOIN jobs j ON j.id = a.job_id WHERE j.tenant = :tenant
 """
 
 
-def faults_of(trivet: RunningTrivet, documents: int) -> list[str]:
-    """Return what is wrong where each of so many documents should be one job with one paid and settled call.
+def faults_of(trivet: RunningTrivet, tenant: str, documents: int) -> list[str]:
+    """Return the faults of a tenant, each of whose documents should be one job with one paid and settled call.
 
     A call whose worker was killed has no known end, and another is made: it is on record as `unknown`.
     """
-    jobs = rows(trivet.settings, _JOBS)
-    attempts = rows(trivet.settings, _ATTEMPTS)
+    jobs = rows(trivet.settings, _JOBS, tenant=tenant)
+    attempts = rows(trivet.settings, _ATTEMPTS, tenant=tenant)
     calls = {call.attempt for call in trivet.simulator.iter_calls(running=True)}
     settled = Counter(attempt.job_id for attempt in attempts if attempt.outcome == "succeeded")
     found = [f"{len(jobs)} jobs for {documents} documents"] if len(jobs) != documents else []
@@ -37,6 +36,6 @@ def faults_of(trivet: RunningTrivet, documents: int) -> list[str]:
     return found
 
 
-def unknown_calls(trivet: RunningTrivet) -> int:
+def unknown_calls(trivet: RunningTrivet, tenant: str) -> int:
     """Return the number of calls without a known end, which kills of Trivet's workers left."""
-    return sum(attempt.outcome == "unknown" for attempt in rows(trivet.settings, _ATTEMPTS))
+    return sum(attempt.outcome == "unknown" for attempt in rows(trivet.settings, _ATTEMPTS, tenant=tenant))

@@ -7,7 +7,7 @@ is repeated until that is done. The key of the job is made of the task's id: a m
 is killed, makes no second call.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from celery import shared_task, states
@@ -59,9 +59,7 @@ def generate(self: GenerateTask, *given: Any, returns: Returns = "text", max_ret
     check_choice("returns", returns, Returns)
     if not isinstance(max_retries, int) or max_retries < 0:
         raise InvalidRequest("max_retries: must be a whole number from 0.", field="max_retries")
-    if "key" in request:
-        hint = "A task with the same `task_id` has the same job."
-        raise InvalidRequest("key: is made of the task's id.", field="key", hint=hint)
+    _refuse_own_fields(request)
     filled = with_prompt(request, given)
     if self.request.called_directly or self.request.is_eager:
         return answer_of(process_client().submit(**filled).result(), returns)
@@ -97,6 +95,7 @@ def generate_many(
         return list(_resume(name, (values,), options))
     check_choice("returns", returns, Returns)
     check_choice("failed", failed, Failed)
+    _refuse_own_fields(request)
     requests = [with_prompt(request, value if star else (value,)) for value in values]
     if not requests:
         return []
@@ -112,13 +111,26 @@ def generate_many(
     raise Ignore(f"its batch is in Trivet's database under the name celery-{self.request.id}")
 
 
+def _refuse_own_fields(request: Mapping[str, Any]) -> None:
+    hints = {
+        "key": "A task with the same `task_id` has the same job.",
+        "on_done": "Use `link=`, or the next task of a chain.",
+    }
+    for field in hints:
+        if field in request:
+            raise InvalidRequest(f"{field}: is set by `generate` itself.", field=field, hint=hints[field])
+
+
 def _begin(task: GenerateTask, options: dict[str, Any]) -> Callback:
     """Show a first run as started, and return the callback that resumes it."""
     request = task.request
+    if not task.app.main:
+        hint = 'Name it, e.g. Celery("shop"), and its broker in [celery_apps.shop] of Trivet\'s configuration.'
+        raise InvalidRequest("The Celery application of this task has no name.", field="app", hint=hint)
     again = request.retries > 0 or (request.delivery_info or {}).get("redelivered")
     if not again and not get_actual_ignore_result(task, request):  # one that comes late must not overwrite a result
         _show_started(task)
-    return Callback(request.id, task.app.main or "", resuming(task, options), confirmed=True)
+    return Callback(request.id, task.app.main, resuming(task, options), confirmed=True)
 
 
 def _show_started(task: GenerateTask) -> None:
