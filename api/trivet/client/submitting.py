@@ -7,10 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from shlex import quote
 from typing import TYPE_CHECKING, Self
 
-from sqlalchemy import Connection
-
 from trivet_store.controls import pause_of_new
-from trivet_store.database.engine import BULK_BYTES, BULK_ROWS
+from trivet_store.database.engine import BULK_BYTES, BULK_ROWS, Connection
 from trivet_store.jobs import batches, deliveries
 from trivet_store.jobs.batches import Loading
 from trivet_store.jobs.enqueue import Accepted, BatchRef, DirectDispatch, insert
