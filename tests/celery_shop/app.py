@@ -32,19 +32,19 @@ def folder() -> Path:
     return Path(os.environ["SHOP_FOLDER"])
 
 
-@app.task(name="shop.load")  # type: ignore[untyped-decorator] # Celery has no types
+@app.task(name="shop.load", shared=False)  # type: ignore[untyped-decorator] # Celery has no types
 def load(number: int) -> str:
     """Return a document."""
     return f"document {number}"
 
 
-@app.task(name="shop.load_all")  # type: ignore[untyped-decorator] # as above
+@app.task(name="shop.load_all", shared=False)  # type: ignore[untyped-decorator] # as above
 def load_all(count: int) -> list[str]:
     """Return so many documents."""
     return [f"document {number}" for number in range(count)]
 
 
-@app.task(name="shop.save")  # type: ignore[untyped-decorator] # as above
+@app.task(name="shop.save", shared=False)  # type: ignore[untyped-decorator] # as above
 def save(text: Any, name: str) -> str:
     """Append a line to the file of this name."""
     with (folder() / name).open("a", encoding="utf-8") as file:
@@ -52,14 +52,14 @@ def save(text: Any, name: str) -> str:
     return name
 
 
-@app.task(name="shop.collect")  # type: ignore[untyped-decorator] # as above
+@app.task(name="shop.collect", shared=False)  # type: ignore[untyped-decorator] # as above
 def collect(texts: list[str], name: str) -> int:
     """Append the number of texts to the file of this name."""
     save(len(texts), name)
     return len(texts)
 
 
-@app.task(name="shop.note_failure")  # type: ignore[untyped-decorator] # as above
+@app.task(name="shop.note_failure", shared=False)  # type: ignore[untyped-decorator] # as above
 def note_failure(request: Any, error: Exception, traceback: str, name: str) -> None:
     """Append the kind and the outcome of an error to the file of this name."""
     save(f"{type(error).__name__} {getattr(error, 'outcome', None)}", name)

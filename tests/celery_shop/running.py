@@ -97,9 +97,9 @@ class Shop:
         path = self.files / name
         return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
-    def module(self, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-        """Import the shop's application in this process, to send tasks."""
-        for name, value in self.environment.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.delitem(sys.modules, "tests.celery_shop.app", raising=False)
-        return importlib.import_module("tests.celery_shop.app")
+    def module(self) -> ModuleType:
+        """Import the shop's application in this process, to send tasks. Once: an application's tasks have names."""
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in self.environment.items():
+                patch.setenv(name, value)
+            return importlib.import_module("tests.celery_shop.app")

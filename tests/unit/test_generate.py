@@ -4,22 +4,26 @@ import json
 import pickle
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from celery import Celery, chain
+from celery.app.trace import build_tracer
 from celery.backends.cache import CacheBackend
 from kombu import Queue
+from tests.builders import unique
 
+from trivet.celery import generation
 from trivet.celery.answers import answer_of, check_choice, may_go_better
 from trivet.celery.failures import JobFailed
 from trivet.celery.generation import Returns, generate
+from trivet.celery.hidden_arguments import HiddenRequest
 from trivet.celery.resumption import resuming
 from trivet.client.result import JobError, Result
-from trivet_tasks.errors import InvalidRequest
+from trivet_tasks.errors import BrokerUnavailable, InvalidRequest, SchemaMismatch, StoreUnavailable
 
 TERMS: dict[str, Any] = {"model": "claude-haiku-4-5", "max_tokens": 40}
 SECRET = "the secret words"
@@ -91,8 +95,6 @@ def test_no_way_of_sending_shows_the_prompt_to_logs_and_events(shop: Celery, way
     if way == "send_task":  # Celery writes these itself: the worker's side hides them
         request = generate.Request
         assert request == "trivet.celery.hidden_arguments:HiddenRequest"
-        from trivet.celery.hidden_arguments import HiddenRequest
-
         received = HiddenRequest(message, app=shop, hostname="here", task=shop.tasks["trivet.generate"])
         shown = f"{received.argsrepr} {received.kwargsrepr} {received!r} {received.info()} {received.request_dict['argsrepr']}"
         assert received.args == [SECRET]
@@ -169,3 +171,88 @@ def test_the_answer_comes_in_the_wanted_form() -> None:
     assert json.loads(json.dumps(whole))["cost_usd"] == "0.01"
     with pytest.raises(InvalidRequest, match="'text', 'message', 'result'"):
         check_choice("returns", "texts", Returns)
+
+
+class Submitted:
+    """A client that takes jobs, or fails to."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.requests: list[dict[str, Any]] = []
+
+    def submit(self, **request: Any) -> None:
+        self.requests.append(request)
+        if self.error is not None:
+            raise self.error
+
+
+def run(app: Celery, task_id: str, *args: Any, delivery_info: Mapping[str, Any] | None = None, **kwargs: Any) -> Any:
+    """Run `generate` as a worker does; returns the state that the tracer gives, and its value."""
+    task = app.tasks["trivet.generate"]
+    given = {"exchange": "", "routing_key": "shop", **(delivery_info or {})}
+    request = {"id": task_id, "task": task.name, "retries": 0, "delivery_info": given, "hostname": "here"}
+    traced = build_tracer(task.name, task, app=app)(task_id, list(args), kwargs, request)
+    return traced.info.state if traced.info else "SUCCESS", traced.info.retval if traced.info else None
+
+
+def test_a_first_run_submits_under_the_tasks_id_and_ends_without_a_result(
+    shop: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, task_id = Submitted(), unique("task")
+    monkeypatch.setattr(generation, "process_client", lambda: client)
+    assert run(shop, task_id, "a text", prompt="Summarise: {0}", **TERMS)[0] == "IGNORED"
+    assert shop.AsyncResult(task_id).state == "STARTED"
+    (request,) = client.requests
+    callback = request.pop("on_done")
+    assert request == {"prompt": "Summarise: a text", "key": f"celery:{task_id}", **TERMS}
+    assert (callback.name, callback.app, callback.confirmed) == (task_id, "shop", True)
+    shop.backend.store_result(task_id, JobFailed("job", "kept"), "FAILURE")
+    assert run(shop, task_id, "a text", delivery_info={"redelivered": True}, **TERMS)[0] == "IGNORED"
+    assert shop.AsyncResult(task_id).state == "FAILURE", "a message that comes late changes no result"
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable("no answer"), SchemaMismatch("older"), BrokerUnavailable("gone")])
+def test_a_trivet_that_is_away_is_tried_again_under_the_same_key(
+    shop: Celery, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    client, task_id = Submitted(error), unique("task")
+    monkeypatch.setattr(generation, "process_client", lambda: client)
+    state, retry = run(shop, task_id, SECRET, **TERMS)
+    assert (state, str(retry.exc)) == ("RETRY", str(error))
+    message = message_in(shop)
+    assert (message.headers["id"], message.headers["retries"]) == (task_id, 1)
+    assert message.headers["eta"]
+    assert SECRET not in json.dumps(message.headers)
+    assert message.payload[0] == [SECRET]
+    assert client.requests[0]["key"] == f"celery:{task_id}"
+
+
+@pytest.mark.parametrize(
+    ("request_", "says"),
+    [
+        ({"key": "mine"}, "key: is set by `generate` itself. A task with the same `task_id`"),
+        ({"on_done": {}}, "on_done: is set by `generate` itself. Use `link=`"),
+        ({"returns": "answer"}, "returns: must be one of"),
+        ({"max_retries": -1}, "max_retries: must be a whole number"),
+        ({"prompt": "no place"}, "prompt: the template does not use"),
+    ],
+)
+def test_wrong_arguments_fail_once_and_submit_nothing(
+    shop: Celery, monkeypatch: pytest.MonkeyPatch, request_: dict[str, Any], says: str
+) -> None:
+    client = Submitted()
+    monkeypatch.setattr(generation, "process_client", lambda: client)
+    state, error = run(shop, unique("task"), "a text", **{**TERMS, **request_})
+    assert state == "FAILURE"
+    assert isinstance(error, InvalidRequest)
+    assert says in str(error)
+    assert client.requests == []
+
+
+def test_an_application_without_a_name_is_told_to_take_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generation, "process_client", Submitted)
+    app = Celery(broker="memory://", set_as_current=False)
+    state, error = run(app, unique("task"), "a text", **TERMS)
+    assert state == "FAILURE"
+    assert "[celery_apps.shop]" in str(error)
+    app.close()

@@ -27,8 +27,9 @@ from trivet_tasks.errors import BrokerUnavailable, InvalidRequest, NotFound, Sto
 
 log = get_task_logger("trivet.celery")
 
-RUN_S = 120.0
-"""Seconds that a resumed run may take before its delivery is repeated."""
+RUN_S = 30.0
+"""Seconds for which a resumed run keeps other runs out: it reads an answer, stores it and sends a message. If it is
+killed, the next may begin then."""
 LONGEST_WAIT_S = 60
 """Maximum seconds between two tries to submit while Trivet's database does not answer."""
 
