@@ -11,6 +11,8 @@ MAX_SIGNATURE_BYTES = 256 * 1024
 """Maximum size of a signature as JSON. What is larger belongs into a store of the user's, with its key in the signature."""
 MAX_NAME = 200
 """Maximum number of characters of a callback's name."""
+_DEFAULTS: Mapping[str, Any] = {"args": [], "kwargs": {}, "options": {}, "subtask_type": None, "immutable": False}
+"""Parts that Celery expects of every signature."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,7 @@ class Callback:
 
     Example:
         client.submit("Summarise: …", model="claude-sonnet-5-5", max_tokens=300,
-                      on_done=Callback("save", "shop", {"task": "shop.save", "args": ["doc/1"], "kwargs": {}}))
+                      on_done=Callback("save", "shop", {"task": "shop.save", "args": ["doc/1"]}))
     """
 
     name: str
@@ -44,7 +46,7 @@ class Callback:
         task = self.signature.get("task") if isinstance(self.signature, Mapping) else None
         if not isinstance(task, str) or not task:
             raise InvalidRequest(f"on_done: the callback {self.name!r} has no signature of a task.", field="on_done")
-        return _json_of(self.name, dict(self.signature))
+        return _json_of(self.name, {**_DEFAULTS, **self.signature})
 
 
 def _json_of(name: str, signature: dict[str, Any]) -> str:

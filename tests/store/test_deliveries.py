@@ -18,7 +18,14 @@ from trivet_tasks.outcomes import Outcome
 from trivet_tasks.states import JobState
 
 APP = "shop"
-SIGNATURE = {"task": "shop.save", "args": ["doc/1"], "kwargs": {}, "options": {}}
+SIGNATURE = {
+    "task": "shop.save",
+    "args": ["doc/1"],
+    "kwargs": {},
+    "options": {},
+    "subtask_type": None,
+    "immutable": False,
+}
 ONCE = Callback("save", APP, SIGNATURE)
 CONFIRMED = Callback("save", APP, SIGNATURE, confirmed=True)
 FAILURE = End(JobState.FAILED, outcome=Outcome.INVALID, error="bad")
