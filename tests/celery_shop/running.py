@@ -41,6 +41,7 @@ class Shop:
         }
         self._valkey = EmbeddedValkey(folder / "valkey")
         self._worker: subprocess.Popen[bytes] | None = None
+        self._starts = self._killed_early = 0
 
     @contextlib.contextmanager
     def running(self) -> Iterator["Shop"]:
@@ -66,6 +67,12 @@ class Shop:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        self._starts += 1
+
+    @property
+    def ready(self) -> bool:
+        """True once the worker that was started last takes tasks."""
+        return self.log.count(" ready.\n") >= self._starts - self._killed_early
 
     def family(self) -> list[psutil.Process]:
         """Return the worker and its children."""
@@ -78,6 +85,8 @@ class Shop:
 
     def kill(self) -> None:
         """End the worker and its children at once (SIGKILL)."""
+        if self._worker is not None and not self.ready:
+            self._killed_early += 1
         family = self.family()
         for process in family:
             with contextlib.suppress(psutil.NoSuchProcess):
