@@ -33,9 +33,10 @@ class Shop:
         self.files = folder / "files"
         self.log_path = folder / "worker.log"
         self.broker_url = f"redis+socket://{socket}?virtual_host=1"
+        self.backend_url = f"redis+socket://{socket}?virtual_host=2"
         self.environment = {
             "SHOP_BROKER_URL": self.broker_url,
-            "SHOP_BACKEND_URL": f"redis+socket://{socket}?virtual_host=2",
+            "SHOP_BACKEND_URL": self.backend_url,
             "SHOP_FOLDER": str(self.files),
             "SHOP_VISIBILITY_S": str(visibility_s),
         }
