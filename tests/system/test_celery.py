@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from tests.timing import until
 
 from trivet.celery.application import TrivetApp, application, worker_command
-from trivet.celery.results import JobFailed
+from trivet.celery.failures import JobFailed
 from trivet.testing import RunningTrivet
 from trivet_tasks.errors import NotFound
 
