@@ -37,7 +37,7 @@ MAX_BYTES = 1_000_000
 """A message's body is a tenth of it at most."""
 _PROVIDER_OF = {task_name(provider): provider for provider in PROVIDERS}
 _TASK_ID = re.compile(r"[0-9a-f-]{32,36}")
-_UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 """Exceptions that reading an element may raise. Errors of the connection and of the server are none of these."""
 _NAME_CHARS = 500
 
@@ -210,7 +210,7 @@ class _StrictChannel:
         def deliver(message: Any) -> None:
             try:
                 callback(message)
-            except _UNREADABLE as error:
+            except UNREADABLE as error:
                 log.error("a message was read and not handled, by a fault of Trivet's own: %s", place_of(error))
                 if not no_ack and not message.acknowledged:
                     message.reject()
@@ -234,7 +234,7 @@ class _StrictChannel:
     def _guarded(self, read: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         try:
             return read(*arguments, **options)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             self.connection.client.unreadable("", f"{place_of(error)}.")
             return True
 
@@ -246,7 +246,7 @@ class _StrictQoS:
         """Put an unacknowledged element back; drop one that cannot be read."""
         try:
             super().restore_by_tag(tag, client, leftmost)  # type: ignore[misc]
-        except (*_UNREADABLE, DataError) as error:  # the last for names that are no text
+        except (*UNREADABLE, DataError) as error:  # the last for names that are no text
             self.channel.connection.client.unreadable("", f"{place_of(error)}.")
             self._remove_from_indices(tag).execute()  # type: ignore[attr-defined]
 
