@@ -2,9 +2,8 @@
 
 import time
 
-from tests.command_line import run_trivet
 from tests.databases import database_of
-from tests.foreign_calls import LIKE_OURS, MARK, QUEUE, RUN, other_app, send_wrong_calls
+from tests.foreign_calls import MARK, QUEUE, other_app, send_wrong_calls
 from tests.timing import until
 
 from trivet.testing import RunningTrivet

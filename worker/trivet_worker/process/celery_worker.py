@@ -26,10 +26,11 @@ from trivet_tasks.messages import queue_of
 from trivet_tasks.processes.signals import Reloader, StopRequests
 from trivet_tasks.processes.startup import served, set_title, without_collecting
 from trivet_worker.process.consumer_steps import consuming, inspection_only
-from trivet_worker.process.intake import Intake, strict_connection, strict_consumer
+from trivet_worker.process.intake import Intake, strict_consumer
 from trivet_worker.process.isolated_process import run_isolated
 from trivet_worker.process.runtime import Runtime
 from trivet_worker.process.stopping import Stopper
+from trivet_worker.process.strict_transport import strict_connection
 from trivet_worker.run.context import origin_of
 from trivet_worker.run.fork_server import ForkServer
 from trivet_worker.run.process_state import Drops

@@ -24,8 +24,8 @@ from celery.worker.control import Panel
 
 from trivet_tasks.errors import place_of
 from trivet_tasks.messages import is_amqp
-from trivet_worker.process.intake import UNREADABLE
 from trivet_worker.process.runtime import Runtime
+from trivet_worker.process.strict_transport import UNREADABLE
 
 log = logging.getLogger("trivet.worker")
 
