@@ -148,12 +148,23 @@ def _strict(usual: Callable[..., Any], unreadable: Callable[[str, str], None]) -
     """Return a reader of the mailbox that drops what makes no sense; Celery would log a traceback and start it anew."""
 
     def handle(body: Any, message: Any = None) -> Any:
+        if not _is_command(body):
+            return unreadable("", "A remote command has not the form of one.")
         try:
             return usual(body, message)
         except (*UNREADABLE, re.error) as error:
-            return unreadable("", f"A remote command is none: {place_of(error)}.")
+            return unreadable("", f"A remote command has not the form of one: {place_of(error)}.")
 
     return handle
+
+
+def _is_command(body: Any) -> bool:
+    if not isinstance(body, dict) or not isinstance(body.get("method"), str):
+        return False
+    arguments, reply_to = body.get("arguments"), body.get("reply_to")
+    return (arguments is None or isinstance(arguments, dict)) and (
+        reply_to is None or (isinstance(reply_to, dict) and {"exchange", "routing_key"} <= reply_to.keys())
+    )
 
 
 def _answer(command: str, handler: Callable[..., Any], state: Any, /, **arguments: Any) -> Any:
