@@ -48,6 +48,7 @@ def test_status_and_report_answer(celery: Celery) -> None:
     assert "software -> celery:5.7" in report.stdout
 
 
+@pytest.mark.habit("beat")
 @pytest.mark.parametrize(
     ("command", "instead"),
     [
@@ -88,6 +89,7 @@ def test_the_worker_of_queues_is_named(queues: list[str], command: str) -> None:
     assert worker_command(queues) == command
 
 
+@pytest.mark.habit("result backend")
 def test_the_result_of_a_job_is_its_result_in_celerys_words(
     system: RunningTrivet, app: TrivetApp, celery: Celery
 ) -> None:
@@ -105,6 +107,7 @@ def test_the_result_of_a_job_is_its_result_in_celerys_words(
     assert (shown.exit_code, "succeeded" in shown.stdout) == (0, True), shown.stderr
 
 
+@pytest.mark.habit("revoke")
 def test_states_follow_the_job(system: RunningTrivet, app: TrivetApp) -> None:
     for provider in ("anthropic", "bedrock", "vertex"):
         system.simulator.latency(provider, median_s=30)

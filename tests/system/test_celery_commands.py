@@ -112,6 +112,7 @@ def test_the_queues_of_routes_are_listed_and_a_graph_is_drawn(system: RunningTri
 
 
 @ONE_DATABASE
+@pytest.mark.habit("events")
 def test_events_are_dumped_without_prompts(system: RunningTrivet, app: TrivetApp, tmp_path: Path) -> None:
     prompt = "words of a prompt"
     with pytest.MonkeyPatch.context() as patch:

@@ -2,6 +2,7 @@
 
 import time
 
+import pytest
 from tests.databases import database_of
 from tests.foreign_calls import MARK, QUEUE, other_app, send_wrong_calls
 from tests.timing import until
@@ -24,6 +25,7 @@ def logs(system: RunningTrivet) -> str:
     return "".join(path.read_text(encoding="utf-8") for path in folder.glob("worker-*.log"))
 
 
+@pytest.mark.habit("send_task")
 def test_wrong_calls_are_refused_once_and_counted_and_nothing_stalls(system: RunningTrivet) -> None:
     before, said, calls = refused(system), len(logs(system)), len(system.simulator.calls())
     app = other_app(make_app(system.settings).conf.broker_url)
