@@ -16,7 +16,7 @@ from tests.stopped_workers import stopped
 from tests.timing import until
 
 from trivet.celery.application import TrivetApp
-from trivet.celery.results import JobFailed
+from trivet.celery.failures import JobFailed
 from trivet.testing import RunningTrivet
 from trivet_tasks.latency import Latency
 from trivet_tasks.shared_state import connect
