@@ -23,22 +23,27 @@ ROOT = Path(__file__).parents[2]
 class Shop:
     """The shop's surroundings, and the workers that were started in them."""
 
-    def __init__(self, folder: Path, *, visibility_s: float = 3_600.0) -> None:
+    def __init__(
+        self, folder: Path, *, visibility_s: float = 3_600.0, broker_url: str = "", queue_type: str = "classic"
+    ) -> None:
         """Nothing runs yet.
 
         Args:
+            broker_url: its broker, if not its Valkey.
+            queue_type: type of its queues on RabbitMQ: "classic" or "quorum".
             visibility_s: seconds after which the broker delivers a message again that nobody acknowledged.
         """
         socket = socket_path(folder / "valkey")
         self.files = folder / "files"
         self.log_path = folder / "worker.log"
-        self.broker_url = f"redis+socket://{socket}?virtual_host=1"
+        self.broker_url = broker_url or f"redis+socket://{socket}?virtual_host=1"
         self.backend_url = f"redis+socket://{socket}?virtual_host=2"
         self.environment = {
             "SHOP_BROKER_URL": self.broker_url,
             "SHOP_BACKEND_URL": self.backend_url,
             "SHOP_FOLDER": str(self.files),
             "SHOP_VISIBILITY_S": str(visibility_s),
+            "SHOP_QUEUE_TYPE": queue_type,
         }
         self._valkey = EmbeddedValkey(folder / "valkey")
         self._worker: subprocess.Popen[bytes] | None = None
