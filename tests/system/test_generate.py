@@ -189,7 +189,9 @@ def test_failed_requests_of_a_batch_raise_or_become_none(trivet: RunningTrivet, 
 
 def test_a_revoked_task_is_dropped_for_good(trivet: RunningTrivet, tasks: ModuleType) -> None:
     gate = threading.Event()
-    with trivet.reply(lambda _: gate.wait(WAIT_S) and None, contains="not wanted", timeout_s=WAIT_S):
+    with trivet.reply(
+        lambda _: None if gate.wait(WAIT_S) else ErrorReply("overloaded"), contains="not wanted", timeout_s=WAIT_S
+    ):
         result = tasks.generate.delay(prompt="not wanted", **tasks.TERMS)
         until(lambda: result.state == "STARTED", "the job", WAIT_S)
         tasks.app.control.revoke(result.id, reply=True)
