@@ -169,7 +169,7 @@ def _ports_before(path: Path) -> dict[str, int]:
 def _tuned(settings: Settings) -> dict[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]]:
     """Return the settings of the sections that are neither routes nor URLs, as tables of TOML."""
     given = settings.model_dump(
-        mode="json", exclude={"store", "broker", "redis", "routes", "budgets"}, exclude_unset=True
+        mode="json", exclude={"store", "broker", "redis", "routes", "budgets", "schedules"}, exclude_unset=True
     )
     classes = {f"classes.{name}": values for name, values in given.pop("classes", {}).items()}
     # None cannot be written in TOML; where it is allowed, it is the default
@@ -177,4 +177,7 @@ def _tuned(settings: Settings) -> dict[str, Mapping[str, Any] | Sequence[Mapping
         table: {k: v for k, v in values.items() if v is not None} for table, values in {**given, **classes}.items()
     }
     budgets = [budget.definition() for budget in settings.budgets]
-    return {**tables, **({"budgets": budgets} if budgets else {})}
+    # this configuration lies elsewhere, and relative paths count from it
+    schedules = [schedule.definition(settings.base_dir) for schedule in settings.schedules]
+    arrays = {"budgets": budgets, "schedules": schedules}
+    return {**tables, **{name: array for name, array in arrays.items() if array}}
