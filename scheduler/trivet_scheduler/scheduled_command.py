@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, NamedTuple
 import orjson
 
 from trivet_store.schedules import ClaimedRun
-from trivet_tasks.config.schedules import ScheduleSettings
+from trivet_tasks.config.schedules import ScheduleSettings, WorkKind
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.processes.startup import PARENT_FD_VARIABLE, READY_FILE_VARIABLE
 
@@ -50,7 +50,7 @@ def arguments(schedule: ScheduleSettings, run: ClaimedRun) -> list[str]:
     """Return the arguments of `trivet` for a run: `bulk --json --name nightly-2026-12-01T06:30 -- mails.jsonl`."""
     at, by_hand = run.key.planned_at, run.by_hand
     match schedule.kind:
-        case "bulk":
+        case WorkKind.BULK:
             given: dict[str, object] = {
                 "--name": schedule.run_name(at, by_hand=by_hand),
                 "--model": schedule.model,
@@ -66,11 +66,11 @@ def arguments(schedule: ScheduleSettings, run: ClaimedRun) -> list[str]:
             words += [] if schedule.cache is None else ["--cache" if schedule.cache else "--no-cache"]
             words += ["--skip-bad"] * schedule.skip_bad + ["--with-request"] * schedule.with_request
             return ["bulk", "--json", *words, "--", schedule.bulk]
-        case "prune":
+        case WorkKind.PRUNE:
             forget = ["--attempts-older-than", schedule.attempts_older_than] if schedule.attempts_older_than else []
             keep = ["--keep-results"] * schedule.keep_results
             return ["db", "prune", "--json", "--older-than", schedule.older_than, *forget, *keep]
-        case "report":
+        case WorkKind.REPORT:
             since, until = (datetime.fromtimestamp(moment, UTC).isoformat() for moment in schedule.report_span(at))
             ending = Path(schedule.out).suffix.lstrip(".")
             form = ["--json"] if ending == "json" else [f"--{ending}", "-"]

@@ -114,7 +114,9 @@ def test_a_run_that_fails_says_why_and_is_tried_again_later(world: World, runner
     assert failed.error == "none.jsonl: no such file."
     runner.look()
     assert last(world, "broken").state is RunState.WAITING, "not at once"
-    world.sql("UPDATE schedule_runs SET claimed_until = 0, claims = 2")  # the time passes, and the second try fails, too
+    world.sql(
+        "UPDATE schedule_runs SET claimed_until = 0, claims = 2"
+    )  # the time passes, and the second try fails, too
     runner.look()
     failed = look_until(runner, world, "broken", RunState.FAILED)
     assert failed.error == "none.jsonl: no such file."

@@ -17,13 +17,23 @@ from trivet_tasks.spans import span_s
 PLACEHOLDERS = ("name", "time")
 """Words in braces that `out` may have."""
 REPORT_ENDINGS = (".csv", ".json", ".html")
-_KEYS: dict[str, tuple[str, ...]] = {
-    "bulk": (
+
+
+class WorkKind(StrEnum):
+    """Kind of a schedule's work: the key that names it."""
+
+    BULK = "bulk"
+    PRUNE = "prune"
+    REPORT = "report"
+
+
+_KEYS: dict[WorkKind, tuple[str, ...]] = {
+    WorkKind.BULK: (
         *("model", "max_tokens", "latency", "tenant", "tags", "cache", "prompt_cache", "dedupe", "skip_bad"),
         *("out", "with_request"),
     ),
-    "prune": ("older_than", "attempts_older_than", "keep_results"),
-    "report": ("by", "since", "out"),
+    WorkKind.PRUNE: ("older_than", "attempts_older_than", "keep_results"),
+    WorkKind.REPORT: ("by", "since", "out"),
 }
 """By kind of work: the keys that only it takes."""
 
@@ -147,14 +157,14 @@ class ScheduleSettings(BaseModel):
             raise ValueError(f"{self.name}: out needs {{time}}, or each run would replace the results of the last")
 
     @property
-    def kind(self) -> Literal["bulk", "prune", "report"]:
+    def kind(self) -> WorkKind:
         """Return the kind of its work."""
-        return "bulk" if self.bulk else "prune" if self.prune else "report"
+        return next(kind for kind in WorkKind if getattr(self, kind))
 
     @property
     def work(self) -> str:
         """Return its work for a person: `bulk data/mails.jsonl`."""
-        return {"bulk": f"bulk {self.bulk}", "prune": "prune", "report": f"report {self.report}"}[self.kind]
+        return f"{self.kind} {self.bulk or self.report}".strip()
 
     @cached_property
     def recurrence(self) -> Recurrence:
