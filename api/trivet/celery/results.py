@@ -12,7 +12,7 @@ from celery import states
 from celery.backends.base import BaseBackend
 from celery.exceptions import TaskRevokedError
 from celery.exceptions import TimeoutError as CeleryTimeout
-from celery.result import AsyncResult, GroupResult, ResultSet
+from celery.result import AsyncResult, ResultSet
 
 from trivet.celery.batch_result import BatchResult
 from trivet.client.result import Result
