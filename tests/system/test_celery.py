@@ -12,7 +12,7 @@ from tests.celery_command import Celery, typed
 from tests.timing import until
 
 from trivet.celery.application import TrivetApp, worker_command
-from trivet.celery.results import JobFailed
+from trivet.celery.failures import JobFailed
 from trivet.testing import RunningTrivet
 from trivet_tasks.errors import NotFound
 
