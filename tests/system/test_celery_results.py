@@ -13,7 +13,7 @@ from tests.databases import database_of
 from tests.timing import until
 
 from trivet.celery.application import TrivetApp
-from trivet.celery.results import JobFailed
+from trivet.celery.failures import JobFailed
 from trivet.testing import RunningTrivet
 from trivet_tasks.errors import NotFound
 
