@@ -119,6 +119,7 @@ _OF_NEW_JOB = text(
      ORDER BY c.kind LIMIT 1
     """
 )
+_OF_TENANT = text("SELECT 1 FROM jobs WHERE tenant = :tenant AND ended_at IS NULL LIMIT 1")
 _TENANTS = text("SELECT value FROM controls WHERE kind = 'tenant'")
 _PAUSE = text(
     """
@@ -162,6 +163,13 @@ def pause(store: Store, connection: Connection, work: Work, *, by: str, reason: 
         return False
     events.note(connection, "work paused", f"{work} by {by}{f': {said}' if said else ''}", now)
     return True
+
+
+def is_idle(connection: Connection, work: Work) -> bool:
+    """Return whether this is a tenant of which no job waits or runs: mostly one whose name was mistyped."""
+    if work.kind is not ControlKind.TENANT:
+        return False
+    return connection.execute(_OF_TENANT, {"tenant": work.value}).one_or_none() is None
 
 
 def resume(store: Store, connection: Connection, work: Work, *, by: str) -> bool:

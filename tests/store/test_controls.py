@@ -301,6 +301,12 @@ def test_the_operations_check_what_they_are_given(world: World) -> None:
             "wait for it",
         )
         assert not admin.controls.pause(batch="contracts").changed
+        world.add(spec(tenant="acme"))
+        assert [admin.controls.pause(tenant=tenant).idle for tenant in ("acme", "amce")] == [False, True]
+        assert [admin.controls.prioritize(1, tenant=tenant).idle for tenant in ("acme", "amce")] == [False, True]
+        for tenant in ("acme", "amce"):
+            admin.controls.prioritize(0, tenant=tenant)
+            admin.controls.resume(tenant=tenant)
         assert admin.batches.blocked("contracts").paused
         assert admin.controls.resume(batch="contracts").changed
         assert admin.controls.list() == ()
