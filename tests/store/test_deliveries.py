@@ -18,7 +18,7 @@ from trivet_tasks.outcomes import Outcome
 from trivet_tasks.states import JobState
 
 APP = "shop"
-SIGNATURE = {
+SIGNATURE: dict[str, Any] = {
     "task": "shop.save",
     "args": ["doc/1"],
     "kwargs": {},

@@ -40,6 +40,8 @@ class Backlog:
     spent: Mapping[str, Spent] = field(default_factory=dict)
     """Cost of the calls of today (UTC) so far, by route."""
     budgets: tuple[BudgetStatus, ...] = ()
+    callbacks: tuple[AppDeliveries, ...] = ()
+    """Callbacks (`on_done=`) that are on their way, by Celery application."""
     read_at: float | None = None
     """The database's clock when it was read, seconds since the epoch; None: never."""
     stale: str = ""
@@ -185,6 +187,7 @@ def _read_backlog(connections: Connections, batches: int) -> Backlog:
             impairments=wrong,
             spent=spending.by_route(connection, now),
             budgets=statuses(connection, known, now, connections.directory.costs),
+            callbacks=tuple(deliveries.on_their_way(connection)),
             read_at=now,
         )
 
