@@ -11,7 +11,7 @@ from trivet_routing.liveness.process_impairments import Announced, announced
 from trivet_store import events
 from trivet_store.cluster import health, leases, registry
 from trivet_store.cluster.leases import Lease
-from trivet_store.events import Event
+from trivet_store.events import Dropped, Event
 from trivet_store.jobs import deliveries
 from trivet_store.jobs.deliveries import AppDeliveries
 from trivet_store.ledger import spending
@@ -42,6 +42,8 @@ class Backlog:
     budgets: tuple[BudgetStatus, ...] = ()
     callbacks: tuple[AppDeliveries, ...] = ()
     """Callbacks (`on_done=`) that are on their way, by Celery application."""
+    dropped: tuple[Dropped, ...] = ()
+    """Messages and answers that were not acted on, counted since the database began."""
     read_at: float | None = None
     """The database's clock when it was read, seconds since the epoch; None: never."""
     stale: str = ""
@@ -188,6 +190,7 @@ def _read_backlog(connections: Connections, batches: int) -> Backlog:
             spent=spending.by_route(connection, now),
             budgets=statuses(connection, known, now, connections.directory.costs),
             callbacks=tuple(deliveries.on_their_way(connection)),
+            dropped=tuple(events.drops(connection)),
             read_at=now,
         )
 
