@@ -173,7 +173,7 @@ class _Terms(NamedTuple):
     tenant: str | None
     residency: tuple[str, ...]
     compliance: tuple[str, ...]
-    cache: bool
+    cache: bool | None
     cache_terms: bytes | None
     prompt_cache: str | None
     warnings: tuple[str, ...]
@@ -306,7 +306,7 @@ class RequestReader:
             tenant=tenant,
             residency=residency,
             compliance=compliance,
-            cache=cache,
+            cache=given.get("cache"),
             cache_terms=cache_terms(settings, latency, residency, compliance, tenant) if cache else None,
             prompt_cache=read_prompt_cache(given.get("prompt_cache")),
             warnings=tuple(
