@@ -275,6 +275,9 @@ def check_with_bar(
             )
             tell(check.rows, 1.0)
             return check
+    except KeyboardInterrupt:
+        print_error(f"Interrupted. Nothing of {name or file} was submitted.")
+        raise
     except InvalidRequest as error:
         for field in ("model", "max_tokens"):
             if any(problem.message.startswith(f"{field}: is missing") for problem in error.problems):
