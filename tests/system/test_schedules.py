@@ -5,6 +5,7 @@ import signal
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -31,7 +32,7 @@ def fleet(tmp_path: Path) -> Iterator[RunningTrivet]:
         "name": "nightly", "crontab": "30 2 * * *", "timezone": "Europe/Zurich", "bulk": str(tmp_path / "mails.jsonl"),
         "model": "claude-sonnet-5-5", "max_tokens": 40,
     }  # fmt: skip
-    sections = {**QUICK, "leases": {"ttl_s": 4.0, "heartbeat_s": 0.5}, "schedules": [schedule]}
+    sections: dict[str, Any] = {**QUICK, "leases": {"ttl_s": 4.0, "heartbeat_s": 0.5}, "schedules": [schedule]}
     with running_trivet(tmp_path, workers=0, sections=sections) as running:
         running.local.start_part(SCHEDULERS[1], "scheduler")
         running.local.supervisor.wait_ready(SCHEDULERS[1], 150)
