@@ -71,6 +71,8 @@ class _Progress:
     provider: str
     timeout: httpx2.Timeout
     """Timeouts of its socket operations."""
+    until: float
+    """Time of the event loop at which it is over."""
     response: httpx2.Response | None = None
     answer: StreamedAnswer | None = None
     silence: Silence | None = None
@@ -134,7 +136,13 @@ class SdkCaller:
     ) -> Answer | Failure:
         """See `Caller.call`."""
         stream = None if self._stream is False else limits.stream or (StreamLimits() if self._stream else None)
-        progress = _Progress(self._wire.provider, timeout_within(limits.total_s))
+        streams = stream is not None
+        progress = _Progress(
+            self._wire.provider,
+            timeout_within(limits.total_s, stream=streams),
+            asyncio.get_running_loop().time() + limits.total_s,
+            contact=Contact(gathers=streams),
+        )
         try:
             async with asyncio.timeout(limits.total_s) as guard:
                 if stream is not None:
@@ -256,7 +264,7 @@ class SdkCaller:
             return read_message(body)
         progress.answer = answer = StreamedAnswer(reader_for(kind, self._wire.provider), response.headers)
         try:
-            await receive(response, encoding, answer, silence)
+            await receive(response, encoding, answer, silence, progress.contact.gathered, progress.until)
         except NETWORK_ERRORS:
             answer.read()
             if not answer.assembly.is_whole:

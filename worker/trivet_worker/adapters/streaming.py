@@ -21,6 +21,7 @@ from trivet_worker.adapters.answers import MAX_VALUES, NotJson, is_error, loads
 from trivet_worker.adapters.assembly import Assembly
 from trivet_worker.adapters.deltas import joined
 from trivet_worker.adapters.errors import error_in_body
+from trivet_worker.adapters.gathering import GatheredBody
 from trivet_worker.adapters.http import MAX_ANSWER_BYTES, MAX_ERROR_BYTES, ErrorAnswer, TooLarge, body_pieces
 from trivet_worker.adapters.protocol import StreamLimits
 
@@ -278,7 +279,7 @@ class Silence:
             first_byte_s: seconds from now to the first byte. Nothing ends sooner, also after a first byte.
             stall_s: seconds between two bytes.
         """
-        self.first_byte_s, self._stall_s = first_byte_s, stall_s
+        self.first_byte_s, self.stall_s = first_byte_s, stall_s
         self._guard = guard
         self._loop = asyncio.get_running_loop()
         self._begun = self._loop.time()
@@ -299,14 +300,14 @@ class Silence:
 
     def _look(self) -> None:
         now = self._loop.time()
-        due = max(self._begun + self.first_byte_s, self._heard + self._stall_s) if self._bytes else now
+        due = max(self._begun + self.first_byte_s, self._heard + self.stall_s) if self._bytes else now
         if now < due:
             self._check = self._loop.call_at(due, self._look)
             return
         if self._guard.expired():
             return
         self.words = (
-            f"no byte for {self._stall_s:.3g} s after {self._bytes:,} bytes"
+            f"no byte for {self.stall_s:.3g} s after {self._bytes:,} bytes"
             if self._bytes
             else f"no byte of its answer within {self.first_byte_s:.3g} s"
         )
@@ -382,20 +383,38 @@ class StreamedAnswer:
         return None
 
 
-async def receive(response: httpx2.Response, encoding: str, answer: StreamedAnswer, silence: Silence) -> None:
+async def receive(
+    response: httpx2.Response,
+    encoding: str,
+    answer: StreamedAnswer,
+    silence: Silence,
+    gathered: GatheredBody | None,
+    until: float,
+) -> None:
     """Receive a stream up to its last event; then the rest, so that the connection can be used again.
+
+    Args:
+        gathered: the body, as far as it is gathered.
+        until: time of the event loop at which the call is over.
 
     Raises:
         ErrorAnswer: an event is an error.
         TooLarge
         httpx2.HTTPError: and what else the network raises. What `answer` has by then may be whole.
     """
+
+    def take(piece: bytes) -> bool:
+        silence.hear(piece)
+        answer.keep(piece)
+        return answer.over
+
+    if gathered is not None:
+        await gathered.read(take, stall_s=silence.stall_s, until=until)
     async with contextlib.aclosing(body_pieces(response, MAX_ANSWER_BYTES, encoding)) as pieces:
-        async for piece in pieces:
-            silence.hear(piece)
-            answer.keep(piece)
-            if answer.over:
-                break
+        if not answer.over:
+            async for piece in pieces:
+                if take(piece):
+                    break
         answer.end()
         await _drain(pieces)
     await response.aclose()
