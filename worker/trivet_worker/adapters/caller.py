@@ -293,7 +293,8 @@ class SdkCaller:
                 message = None
             if isinstance(message, Whole):
                 return self._answer(message, progress)
-        silence = progress.silence.words if progress.silence else ""
+        received = progress.answer.received if progress.answer else 0
+        silence = progress.silence.words(received) if progress.silence and progress.silence.ended else ""
         if not progress.contact.made:
             stage = "no connection" if progress.sent else "no credentials"
             limit_s = progress.silence.first_byte_s if progress.silence and silence else total_s

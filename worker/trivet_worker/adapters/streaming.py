@@ -283,16 +283,20 @@ class Silence:
         self._guard = guard
         self._loop = asyncio.get_running_loop()
         self._begun = self._loop.time()
-        self._heard = 0.0
-        self._bytes = 0
+        self._heard: float | None = None
         self._check = self._loop.call_later(first_byte_s, self._look)
-        self.words = ""
-        """Reason for which it ended the call; empty where it did not."""
+        self.ended = False
+        """True once it has ended the call."""
 
-    def hear(self, piece: bytes) -> None:
+    def words(self, received: int) -> str:
+        """Return the reason for which it ended the call, after so many bytes."""
+        if self._heard is None:
+            return f"no byte of its answer within {self.first_byte_s:.3g} s"
+        return f"no byte for {self.stall_s:.3g} s after {received:,} bytes"
+
+    def hear(self) -> None:
         """Note that bytes have come."""
         self._heard = self._loop.time()
-        self._bytes += len(piece)
 
     def close(self) -> None:
         """Watch no more."""
@@ -300,18 +304,12 @@ class Silence:
 
     def _look(self) -> None:
         now = self._loop.time()
-        due = max(self._begun + self.first_byte_s, self._heard + self.stall_s) if self._bytes else now
+        due = now if self._heard is None else max(self._begun + self.first_byte_s, self._heard + self.stall_s)
         if now < due:
             self._check = self._loop.call_at(due, self._look)
-            return
-        if self._guard.expired():
-            return
-        self.words = (
-            f"no byte for {self.stall_s:.3g} s after {self._bytes:,} bytes"
-            if self._bytes
-            else f"no byte of its answer within {self.first_byte_s:.3g} s"
-        )
-        self._guard.reschedule(now)
+        elif not self._guard.expired():
+            self.ended = True
+            self._guard.reschedule(now)
 
 
 class StreamedAnswer:
@@ -325,8 +323,17 @@ class StreamedAnswer:
         self._kept_bytes = 0
         self._tail = b""
         self._values = 0
+        self.received = 0
+        """Number of bytes that have come."""
         self.over = False
         """True if nothing that still comes can change the message."""
+
+    def may_end(self, piece: bytes) -> bool:
+        """Return whether a piece has a sign of the end."""
+        for sign in self._reader.signs_of_end:  # no `any`: this is run for each piece of each stream
+            if sign in piece:
+                return True
+        return False
 
     def keep(self, piece: bytes) -> None:
         """Keep a piece; read what is kept if it has a sign of the end, or has become large.
@@ -335,12 +342,19 @@ class StreamedAnswer:
             ErrorAnswer: an event is an error.
             TooLarge
         """
-        self._kept.append(piece)
-        self._kept_bytes += len(piece)
+        self.add(piece)
         seen = self._tail + piece
         self._tail = seen[-_LONGEST_SIGN:]
-        if self._kept_bytes > _MAX_KEPT_BYTES or any(sign in seen for sign in self._reader.signs_of_end):
+        if self._kept_bytes > _MAX_KEPT_BYTES or self.may_end(seen):
             self.read()
+
+    def add(self, piece: bytes) -> None:
+        """Keep a piece, to be read later. TooLarge with too many bytes."""
+        self._kept.append(piece)
+        self._kept_bytes += len(piece)
+        self.received += len(piece)
+        if self.received > MAX_ANSWER_BYTES:
+            raise TooLarge(f"the answer is larger than {MAX_ANSWER_BYTES // 2**20} MB")
 
     def read(self) -> None:
         """Read what is kept. Raises as `keep` does."""
@@ -383,6 +397,20 @@ class StreamedAnswer:
         return None
 
 
+class _Reading:
+    """Reading of a streamed answer under the watch of its silence: a `BodyReader`."""
+
+    def __init__(self, answer: StreamedAnswer, silence: Silence, until: float) -> None:
+        self._answer = answer
+        self.stall_s, self.until = silence.stall_s, until
+        self.hear, self.may_end = silence.hear, answer.may_end
+
+    def keep(self, piece: bytes) -> bool:
+        """See `BodyReader.keep`. Raises as `StreamedAnswer.keep` does."""
+        self._answer.keep(piece)
+        return self._answer.over
+
+
 async def receive(
     response: httpx2.Response,
     encoding: str,
@@ -402,18 +430,17 @@ async def receive(
         TooLarge
         httpx2.HTTPError: and what else the network raises. What `answer` has by then may be whole.
     """
-
-    def take(piece: bytes) -> bool:
-        silence.hear(piece)
-        answer.keep(piece)
-        return answer.over
-
+    reading = _Reading(answer, silence, until)
     if gathered is not None:
-        await gathered.read(take, stall_s=silence.stall_s, until=until)
+        try:
+            await gathered.read(reading)
+        finally:
+            answer.add(gathered.unread())
     async with contextlib.aclosing(body_pieces(response, MAX_ANSWER_BYTES, encoding)) as pieces:
         if not answer.over:
             async for piece in pieces:
-                if take(piece):
+                reading.hear()
+                if reading.keep(piece):
                     break
         answer.end()
         await _drain(pieces)
