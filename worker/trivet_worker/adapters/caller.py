@@ -60,6 +60,8 @@ log = logging.getLogger("trivet.adapters")
 
 EXTRA_HEADERS = "extra_headers"
 """Key of a stored body: headers that the request brings."""
+_AS_IT_COMES = ("accept-encoding", "identity")
+"""Header of a streamed call: what compresses a stream on its way may hold it back, and it cannot be gathered."""
 _MAX_TEMPLATES = 64
 """Maximum number of templates of a route: models times keys, some of which are gone."""
 
@@ -310,6 +312,8 @@ class SdkCaller:
         request: dict[str, Any] = orjson.loads(body)
         headers = request.pop(EXTRA_HEADERS, None)
         posted = self._wire.post(request, model, purpose, stream=stream)
+        if stream:
+            posted = replace(posted, headers=(*posted.headers, _AS_IT_COMES))
         return replace(posted, of_call=(*posted.of_call, *headers.items())) if headers else posted
 
     async def _post(self, posted: Posted, attempt_id: str, sockets: httpx2.Timeout, *, stream: bool) -> httpx2.Response:
