@@ -76,7 +76,7 @@ def fill(store: Store, settings: Settings, wanted: int) -> int:
                 insert(store, connection, group, classes=DEFAULTS, batch=reference)
                 loading = batches.advance(connection, loading, [spec.fingerprint for spec in group])
         with store.write() as connection:
-            batches.open_batch(connection, loading.id)
+            batches.open_batch(store, connection, loading.id)
     if not store.sqlite:
         with store.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text("ANALYZE"))

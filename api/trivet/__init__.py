@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from trivet.client.jobs import Batch, Job
     from trivet.client.result import Attempt, JobError, Result
     from trivet_store.jobs.batches import Progress
+    from trivet_tasks.callbacks import Callback
     from trivet_tasks.config.settings import Settings, load_settings
     from trivet_tasks.errors import (
         BatchIncomplete,
@@ -46,6 +47,7 @@ __all__ = [
     "Batch",
     "BatchIncomplete",
     "BrokerUnavailable",
+    "Callback",
     "Client",
     "ClientClosed",
     "ConfigError",
@@ -82,6 +84,7 @@ _MODULES = {
     "Attempt": "trivet.client.result",
     "JobError": "trivet.client.result",
     "Result": "trivet.client.result",
+    "Callback": "trivet_tasks.callbacks",
     "Settings": "trivet_tasks.config.settings",
     "load_settings": "trivet_tasks.config.settings",
     "Progress": "trivet_store.jobs.batches",

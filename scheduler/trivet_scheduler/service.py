@@ -17,6 +17,7 @@ from trivet_routing.liveness.monitors import DependencyMonitor, Pulse, Pulses
 from trivet_routing.liveness.process_impairments import BROKER, DATABASE, FAULT, SHARED_STATE, ProcessImpairments
 from trivet_routing.route_directory import RouteDirectory
 from trivet_scheduler.budget_monitor import BudgetMonitor
+from trivet_scheduler.delivering import Callbacks
 from trivet_scheduler.dispatch import Dispatcher
 from trivet_scheduler.housekeeping import Housekeeping
 from trivet_scheduler.probing import Prober
@@ -81,6 +82,7 @@ class Scheduler:
             self._store, self._directory.limits, self._tell_finished, settings.leases, self._pulse.beat
         )
         self._budgets = BudgetMonitor(self._store, self._directory)
+        self._callbacks = Callbacks(self._store, settings)
         self._due = _Due()
         self._process_impairments = ProcessImpairments(log, "no jobs are dispatched")
         self._name = name = f"{SCHEDULER}.{os.getpid()}@{socket.gethostname()}"
@@ -111,12 +113,14 @@ class Scheduler:
         self._heartbeat.start()
         self._pulses.start()
         self._watch.start()
+        self._callbacks.start()
         if on_ready:
             on_ready()
         log.info("scheduling on %s", self._store.shown_url)
         while not self._stopping.is_set():
             self._guarded(self._pass)
             self._pulse.beat()
+        self._callbacks.close()
         self._watch.close()
         with contextlib.suppress(StoreUnavailable):  # the lease runs out by itself
             self._heartbeat.close()

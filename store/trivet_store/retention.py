@@ -21,7 +21,7 @@ from trivet_store.database.engine import BULK_ROWS, Store
 from trivet_store.database.locking import select_locked
 from trivet_store.database.many_rows import of_ids
 
-KINDS = ("bodies", "results", "attempts", "retries", "jobs", "flows", "batches", "events", "shares")
+KINDS = ("bodies", "results", "attempts", "retries", "deliveries", "jobs", "flows", "batches", "events", "shares")
 """Kinds of counts: rows of these tables; a body is that of a request."""
 
 # under the jobs' locks: one may have begun again since it was read
@@ -46,6 +46,7 @@ _OF_JOBS = {
         ("results", "job_results", "job_id"),
         ("attempts", "attempts", "job_id"),
         ("retries", "retries", "job_id"),
+        ("deliveries", "deliveries", "job_id"),
         ("jobs", "jobs", "id"),
     )
 }
@@ -67,6 +68,7 @@ _FLOWS = "SELECT id, batch_id FROM flows WHERE batch_id IN :ids"
 _HOLD = "SELECT id FROM batches WHERE id IN :ids {FOR UPDATE SKIP LOCKED}"
 _EMPTY = of_ids(f"SELECT b.id FROM batches b WHERE b.id IN :ids AND {_OVER.format(but_for='')}", Integer)
 _OF_BATCHES = {
+    "deliveries": of_ids("DELETE FROM deliveries WHERE batch_id IN :ids", Integer),
     "controls": of_ids("DELETE FROM controls WHERE batch_id IN :ids", Integer),
     "flows": of_ids("DELETE FROM flows WHERE batch_id IN :ids", Integer),
     "batches": of_ids("DELETE FROM batches WHERE id IN :ids", Integer),

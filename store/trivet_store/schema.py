@@ -210,6 +210,7 @@ jobs = Table(
     Column("last_outcome", String(16)),
     Column("last_error", Text),
     Column("cache_key", String(32)),  # null: called for in any case
+    Column("called_back", Boolean, nullable=False, server_default=text("false")),  # a delivery may wait for its end
 )
 _partial_index("ix_jobs_flow", jobs.c.flow_id, jobs.c.state, jobs.c.rank, where="ended_at IS NULL")
 _partial_index("ix_jobs_key", jobs.c.key, jobs.c.key_owner, unique=True, where="key IS NOT NULL")
@@ -452,6 +453,40 @@ route_limits = Table(  # how long each provider last told us to wait, by the mod
     Column("closed_until", Double, nullable=False),
     Column("cause", Text),
     Column("since", Double, nullable=False),
+)
+
+deliveries = Table(  # callbacks of jobs and batches; they stay as long as these, so that none is added twice
+    "deliveries",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("job_id", String(32)),  # this or the next
+    Column("batch_id", Integer),
+    Column("name", String(200), nullable=False),
+    Column("app", String(100), nullable=False),
+    Column("signature", Text, nullable=False),  # JSON, may hold the user's data; empty once it was confirmed
+    Column("confirmed", Boolean, nullable=False),  # it is sent again until its task confirms it
+    Column("created_at", Double, nullable=False),
+    Column("ended_at", Double),  # the end that it is about
+    Column("due_at", Double),  # when to send it; null: its job or batch goes on, or it was sent
+    Column("sends", Integer, nullable=False, server_default=text("0")),
+    Column("failures", Integer, nullable=False, server_default=text("0")),  # since it was last sent
+    Column("claimed_until", Double),  # a scheduler is sending it; names that claim, too
+    Column("taken_until", Double),  # its task runs
+    Column("done", Boolean, nullable=False, server_default=text("false")),  # its task has confirmed it
+    Column("error", Text),  # of the last try to send it
+)
+_partial_index("ix_deliveries_job", deliveries.c.job_id, deliveries.c.name, unique=True, where="job_id IS NOT NULL")
+_partial_index(
+    "ix_deliveries_batch", deliveries.c.batch_id, deliveries.c.name, unique=True, where="batch_id IS NOT NULL"
+)
+_partial_index("ix_deliveries_due", deliveries.c.app, deliveries.c.due_at, where="due_at IS NOT NULL")
+
+celery_apps = Table(  # applications of users whose brokers take no callbacks now
+    "celery_apps",
+    metadata,
+    Column("name", String(100), primary_key=True),
+    Column("failing_since", Double, nullable=False),
+    Column("error", Text, nullable=False),
 )
 
 events = Table(  # what an operator wants to read afterwards

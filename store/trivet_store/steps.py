@@ -182,6 +182,8 @@ class Ended:
     route: str | None
     led: bool = True
     """False where no other job can have waited for its answer."""
+    called_back: bool = True
+    """False where no delivery waits for its end."""
 
 
 @dataclass(frozen=True, slots=True)

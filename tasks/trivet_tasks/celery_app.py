@@ -4,7 +4,7 @@ A task runs a chunk of jobs. Its message holds ids and fencing tokens; results a
 no result of its own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from celery import Celery
@@ -77,6 +77,28 @@ def make_app(settings: Settings, kind: type[App] = App) -> Celery:
         broker_heartbeat=HEARTBEAT_S,
         broker_use_ssl=server.celery_tls(),
         broker_transport_options=_amqp_options(server) if server.is_amqp else _redis_options(server),
+    )
+    return app
+
+
+def make_sender(name: str, url: str, transport_options: Mapping[str, Any]) -> Celery:
+    """Return an application that sends tasks to an application of the user. It opens no connection by itself.
+
+    Args:
+        name: name of the user's application (`Celery("NAME")`).
+        url: its broker's, as `read_server_url` takes it.
+        transport_options: Celery's `broker_transport_options`, over Trivet's own for such a broker.
+    """
+    server = read_server_url(url)
+    app = App(name, broker=server.celery_url, loader=_Loader, fixups=[], set_as_current=False)
+    app.trivet_broker_url = server.celery_url
+    own = _amqp_options(server) if server.is_amqp else _redis_options(server)
+    app.conf.update(
+        task_serializer="json",
+        task_send_sent_event=False,
+        broker_heartbeat=HEARTBEAT_S,
+        broker_use_ssl=server.celery_tls(),
+        broker_transport_options={**own, **transport_options},
     )
     return app
 

@@ -9,7 +9,7 @@ does not need.
 
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -161,14 +161,27 @@ def publish(app: Celery, chunks: Iterable[Chunk]) -> None:
     Raises:
         BrokerUnavailable: some or all were not sent. Their jobs are dispatched again in time.
     """
+    send_together(app, lambda producer: _send(app, producer, chunks))
+
+
+def send_together(app: Celery, send: Callable[[Any], int]) -> None:
+    """Send messages pipelined with Redis, confirmed as a group by RabbitMQ.
+
+    Args:
+        app: the application that sends.
+        send: sends them by the producer that it is given, and returns their number.
+
+    Raises:
+        BrokerUnavailable: some or all were not sent.
+    """
     try:
         with app.producer_pool.acquire(block=True, timeout=ACQUIRE_S) as producer:
             try:
                 if is_amqp(app):
-                    _send_confirmed(app, producer, chunks)
+                    _send_confirmed(app, producer, send)
                 else:
                     with producer.batch(max_size=100):
-                        _send(app, producer, chunks)
+                        send(producer)
             except BaseException:
                 if is_amqp(app):  # its answers would be taken for those to the next messages
                     producer.connection.collect(socket_timeout=1)
@@ -194,11 +207,11 @@ def _send(app: Celery, producer: Any, chunks: Iterable[Chunk]) -> int:
     return sent
 
 
-def _send_confirmed(app: Celery, producer: Any, chunks: Iterable[Chunk]) -> None:
+def _send_confirmed(app: Celery, producer: Any, send: Callable[[Any], int]) -> None:
     _reconnect_if_lost(producer)
     connection = producer.channel.connection
     confirms = _Confirms.of(producer.channel)
-    confirms.expect(_send(app, producer, chunks))
+    confirms.expect(send(producer))
     deadline = time.monotonic() + CONFIRM_S
     while confirms.missing:
         try:

@@ -83,7 +83,7 @@ def test_one_that_is_late_expires_and_one_that_was_cancelled_ends_so(world: Worl
     world.sql("UPDATE jobs SET deadline_at = 1 WHERE id = :id", id=late.id)
     world.sql("UPDATE jobs SET cancel_requested = true WHERE id = :id", id=asked.id)
     with world.store.write() as connection:
-        cancelling.begin_cancel(connection, batch.id)
+        cancelling.begin_cancel(world.store, connection, batch.id)
     assert set(serve(world, of_batch, late, asked).jobs) == {of_batch.id, asked.id}
     assert world.states() == {JobState.CANCELLED: 2, "dispatched": 1}
     assert world.expire()[0] == [late.id]

@@ -93,7 +93,7 @@ def ended_in_all_ways(world: World) -> None:
     world.end(lease, world.take(lease, again, route=OTHER_ROUTE), good, cost="1234567.000000000001")
     world.end(lease, jobs[5:], End(JobState.SUCCEEDED, message=b'{"content":[]}'))
     with world.store.write() as connection:
-        cancelling.begin_cancel(connection, batch.id)
+        cancelling.begin_cancel(world.store, connection, batch.id)
     with world.store.write() as connection:
         assert len(cancelling.cancel_waiting(world.store, connection, batch.id)) == 2
 

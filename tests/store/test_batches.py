@@ -20,7 +20,7 @@ def _begin(world: World, name: str) -> Loading:
 
 def _cancel(world: World, batch: BatchRef) -> None:
     with world.store.write() as connection:
-        cancelling.begin_cancel(connection, batch.id)
+        cancelling.begin_cancel(world.store, connection, batch.id)
 
 
 def _cancel_waiting(world: World, batch: BatchRef) -> list[str]:
@@ -259,7 +259,7 @@ def test_a_batch_cancelled_while_it_is_filled_stays_cancelled(world: World) -> N
 def test_what_a_cancel_left_half_done_is_found(world: World) -> None:
     batch = world.batch("contracts", *specs(3))
     with world.store.write() as connection:
-        cancelling.begin_cancel(connection, batch.id)
+        cancelling.begin_cancel(world.store, connection, batch.id)
     with world.store.read() as connection:
         assert cancelling.cancelled_unended(connection, 10) == [batch.id]
     with world.store.write() as connection:

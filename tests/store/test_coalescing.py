@@ -235,7 +235,7 @@ def test_a_cancelled_batch_cancels_its_coalesced_jobs(world: World) -> None:
     world.take(lease, [leader])
     coalesce_with(world, others, leader.id)
     with world.store.write() as connection:
-        cancelling.begin_cancel(connection, batch.id)
+        cancelling.begin_cancel(world.store, connection, batch.id)
         assert set(cancelling.cancel_waiting(world.store, connection, batch.id)) == {job.id for job in others}
     assert world.progress("b").cancelled == 2
 

@@ -75,7 +75,7 @@ def test_nothing_of_a_paused_batch_begins_until_it_is_resumed(world: World) -> N
 def test_a_batch_that_is_done_is_not_paused(world: World) -> None:
     contracts = world.batch("contracts", *specs(2))
     with world.store.write() as connection:
-        cancelling.begin_cancel(connection, contracts.id)
+        cancelling.begin_cancel(world.store, connection, contracts.id)
         cancelling.cancel_waiting(world.store, connection, contracts.id)
     with pytest.raises(InvalidRequest, match="'contracts' is done: nothing of it waits"):
         pause(world, of(contracts))

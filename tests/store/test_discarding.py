@@ -88,7 +88,7 @@ def test_a_discard_that_broke_off_is_gone_on_with_and_nothing_else_is_done_to_th
         world.open(batch)
     with world.store.write() as connection:
         batches.mark_incomplete(connection, batch.id, "no")
-        cancelling.begin_cancel(connection, batch.id)
+        cancelling.begin_cancel(world.store, connection, batch.id)
     assert world.progress("contracts").state == "discarding"
     assert world.dispatch() == []
     assert discarding.discard(world.store, "contracts") == 10
@@ -144,7 +144,7 @@ def test_a_name_is_free_unless_its_batch_was_complete(world: World) -> None:
     world.batch("contracts-2")
     cancelled = world.batch("contracts-3", opened=False)
     with world.store.write() as connection:
-        cancelling.begin_cancel(connection, cancelled.id)
+        cancelling.begin_cancel(world.store, connection, cancelled.id)
     assert _free_name(world) == "contracts-4"
 
 

@@ -328,7 +328,7 @@ def test_a_finish_and_a_batch_cancel_do_not_lock_each_other_out(postgres_world: 
 
     def cancel() -> None:
         with world.store.write() as connection:
-            cancelling.begin_cancel(connection, batch.id)
+            cancelling.begin_cancel(world.store, connection, batch.id)
 
     with world.store.write() as connection:
         # the jobs' rows are held, the batch's is not yet
@@ -359,7 +359,7 @@ def test_a_job_claimed_at_the_moment_of_a_cancel_ends_with_its_call(world: World
     lease = world.lease()
     jobs = world.take(lease, world.dispatch())
     with world.store.write() as connection:
-        cancelling.begin_cancel(connection, batch.id)
+        cancelling.begin_cancel(world.store, connection, batch.id)
     world.sql("UPDATE jobs SET cancel_requested = false")
     world.end(lease, jobs, WAIT)
     assert world.states() == {"cancelled": 1}

@@ -226,7 +226,7 @@ class Life(StoreMachine):
     @rule()
     def cancel_batch(self) -> None:
         with self.world.store.write() as connection:
-            cancelling.begin_cancel(connection, self.batches[1].id)
+            cancelling.begin_cancel(self.world.store, connection, self.batches[1].id)
             cancelling.cancel_waiting(self.world.store, connection, self.batches[1].id)
 
     @rule(which=st.integers(0, 30))

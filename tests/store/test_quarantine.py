@@ -145,7 +145,7 @@ def test_quarantined_jobs_of_a_cancelled_batch_are_cancelled(world: World) -> No
     world.let_die(lease)
     world.rescue()
     with world.store.write() as connection:
-        cancelling.begin_cancel(connection, batch.id)
+        cancelling.begin_cancel(world.store, connection, batch.id)
         assert len(cancelling.cancel_waiting(world.store, connection, batch.id)) == 3
     assert world.states() == {"cancelled": 3}
     assert _flows(world) == {}
@@ -160,7 +160,7 @@ def test_a_rescue_and_the_cancelling_of_the_batch_do_not_lock_each_other_out(wor
 
         def cancel(batch_id: int = batch.id) -> None:
             with world.store.write() as connection:
-                cancelling.begin_cancel(connection, batch_id)
+                cancelling.begin_cancel(world.store, connection, batch_id)
 
         together(world.rescue, cancel, world.rescue)
         world.rescue()

@@ -205,7 +205,7 @@ def test_a_batch_that_is_being_filled_is_held_still(world: World) -> None:
 def test_a_cancelled_batch_refuses_and_says_so(world: World) -> None:
     batch, _, failed, _ = filled(world, fail=1)
     with world.store.write() as connection:
-        cancelling.begin_cancel(connection, batch.id)
+        cancelling.begin_cancel(world.store, connection, batch.id)
     for ask in (lambda: retry(world, batch), lambda: retry_group(world, batch), lambda: retry_job(world, failed[0].id)):
         with pytest.raises(InvalidRequest, match="'contracts' was cancelled"):
             ask()
@@ -333,7 +333,7 @@ def test_beside_workers_cancels_and_fillers_nothing_is_lost_or_locked_up(
 
     def cancel() -> None:
         with world.store.write() as connection:
-            cancelling.begin_cancel(connection, other.id)
+            cancelling.begin_cancel(world.store, connection, other.id)
         while True:
             with world.store.write() as connection:
                 if not cancelling.cancel_waiting(world.store, connection, other.id):

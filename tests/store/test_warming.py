@@ -164,7 +164,7 @@ def test_a_batch_that_is_held_stays_held(world: World) -> None:
     dispatch(world)
     taken = world.take(lease, dispatched(world))
     with world.store.write() as connection:
-        cancelling.begin_cancel(connection, reference.id)
+        cancelling.begin_cancel(world.store, connection, reference.id)
     world.end(lease, taken)
     assert dispatch(world) == 0
     assert all(row.held for row in world.sql("SELECT held FROM flows"))

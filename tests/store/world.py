@@ -112,7 +112,7 @@ class World:
 
     def open(self, batch: BatchRef) -> None:
         with self.store.write() as connection:
-            batches.open_batch(connection, batch.id)
+            batches.open_batch(self.store, connection, batch.id)
 
     def progress(self, name: str) -> batches.Progress:
         with self.store.read() as connection:

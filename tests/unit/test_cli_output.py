@@ -365,7 +365,7 @@ def fill(store: Store) -> None:
             insert(store, connection, specs, batch=BatchRef(loading.id, name), classes=DEFAULTS)
             batches.advance(connection, loading, [one.fingerprint for one in specs])
             if name == "open":
-                batches.open_batch(connection, loading.id)
+                batches.open_batch(store, connection, loading.id)
         later = store.now(connection) + 3_600
         insert(store, connection, [spec(0, Latency.ASYNC, later), spec(1, Latency.ASYNC)], classes=DEFAULTS)
         connection.execute(

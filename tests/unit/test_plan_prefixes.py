@@ -127,6 +127,7 @@ def test_without_a_first_call_those_that_begin_with_it_write_too() -> None:
     used, use = Used(1, 100, 2_000, 200_000), Use("kind", None, warmed=False, pace=0)
     found = saving(use, used, [(D(1), PRICES)], "5m", line_s=0.5, call_s=10)
     assert found == 79 * 2_000 * D("2.7") - 21 * 2_000 * D("0.75")
+    assert saving(use, used, [(D(1), PRICES)], "5m", line_s=1e-308, call_s=2) == -100 * 2_000 * D("0.75")
 
 
 @UNHURRIED

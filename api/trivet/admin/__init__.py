@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from trivet_store.controls import Control, ControlKind
     from trivet_store.events import Drop, Dropped, Event
     from trivet_store.jobs.batches import Progress
+    from trivet_store.jobs.deliveries import AppDeliveries
     from trivet_store.reports.attempts import AttemptFate, JobCount, RouteAttempts
     from trivet_store.reports.backlog import BatchBacklog, ClassBacklog, RouteBacklog
     from trivet_store.reports.batch_ends import BatchEnds
@@ -71,6 +72,7 @@ _MODULES = {
     "trivet_store.cluster.leases": ("Lease",),
     "trivet_store.cluster.registry": ("Applied", "Redefinition"),
     "trivet_store.jobs.batches": ("Progress",),
+    "trivet_store.jobs.deliveries": ("AppDeliveries",),
     "trivet_store.controls": ("Control", "ControlKind"),
     "trivet_store.events": ("Drop", "Dropped", "Event"),
     "trivet_store.reports.attempts": ("AttemptFate", "JobCount", "RouteAttempts"),
@@ -89,6 +91,7 @@ __all__ = [
     "Announced",
     "AnswerLength",
     "AnswerSaving",
+    "AppDeliveries",
     "Applied",
     "AttemptBook",
     "AttemptFate",

@@ -20,6 +20,7 @@ from trivet_store import controls, events
 from trivet_store.cluster import health
 from trivet_store.cluster.health import HealthRow, LimitRow
 from trivet_store.events import Event
+from trivet_store.jobs import deliveries
 from trivet_store.ledger import spending
 from trivet_store.ledger.spending import Spent
 from trivet_store.reports import backlog
@@ -163,6 +164,7 @@ def read_cluster(connections: Connections) -> ClusterStatus:
         processes = read_processes(store, connection, settings.leases.ttl_s)
         drops = tuple(events.drops(connection))
         set_by_hand = tuple(controls.every(connection))
+        callbacks = tuple(deliveries.on_their_way(connection))
         noted = _Noted(
             {(row.route, row.model): row for row in health.noted(connection)},
             {(row.route, row.models): row for row in health.closed(connection, now)},
@@ -191,6 +193,7 @@ def read_cluster(connections: Connections) -> ClusterStatus:
         impairments=impairments(processes, drained, settings.worker.lanes, now, said=shared.announced, server=server),
         dropped=drops,
         controls=set_by_hand,
+        callbacks=callbacks,
     )
 
 

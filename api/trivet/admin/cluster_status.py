@@ -13,6 +13,7 @@ from trivet_routing.permits import Pace, Quota
 from trivet_store.cluster.leases import Lease, Silent
 from trivet_store.controls import Control
 from trivet_store.events import Dropped
+from trivet_store.jobs.deliveries import AppDeliveries
 from trivet_store.ledger.spending import NOTHING, Spent
 from trivet_store.reports.backlog import ClassBacklog, RouteBacklog
 from trivet_tasks.config.route_overrides import Override
@@ -145,6 +146,8 @@ class ClusterStatus:
     """Counters of messages and answers that were not acted on, since the installation began."""
     controls: tuple[Control, ...] = ()
     """Pauses and priorities that operators set."""
+    callbacks: tuple[AppDeliveries, ...] = ()
+    """Callbacks (`on_done=`) that are on their way, by Celery application."""
 
     @property
     def impairment(self) -> str | None:

@@ -12,6 +12,8 @@ from trivet_store import events
 from trivet_store.cluster import health, leases, registry
 from trivet_store.cluster.leases import Lease
 from trivet_store.events import Event
+from trivet_store.jobs import deliveries
+from trivet_store.jobs.deliveries import AppDeliveries
 from trivet_store.ledger import spending
 from trivet_store.ledger.spending import Spent
 from trivet_store.reports import backlog
@@ -80,6 +82,14 @@ class FoldedEvent:
 
 class Health(Group):
     """Impairments of processes and servers, and the backlog."""
+
+    def callbacks(self) -> tuple[AppDeliveries, ...]:
+        """Return the callbacks (`on_done=`) that are on their way, and brokers that take none, by Celery application.
+
+        waiting = {one.app: one.error for one in admin.health.callbacks() if one.failing_since}
+        """
+        with self._connections.store.read() as connection:
+            return tuple(deliveries.on_their_way(connection))
 
     def impairments(self) -> tuple[Impairment, ...]:
         """Return all present impairments of processes and servers, the most general first.

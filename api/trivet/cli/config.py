@@ -11,6 +11,7 @@ from trivet.cli import options, output
 from trivet.cli.options import Json
 from trivet.cli.output import FAILED, Column, print_error, print_facts, print_line, print_table, print_whole
 from trivet_tasks.config.addresses import effective_host
+from trivet_tasks.config.celery_apps import CeleryAppSettings
 from trivet_tasks.config.environment import ignored
 from trivet_tasks.config.environment_faults import proxy_of
 from trivet_tasks.config.finding import CONFIG_NAME, DATA_DIR
@@ -50,6 +51,7 @@ def check() -> None:
             ("broker", "embedded, started by `trivet up`" if settings.embedded else masked(settings.broker_url)),
             ("shared state", masked(settings.redis_url)),
             ("security key", _security_key(settings)),
+            *((f"Celery app {name}", _broker_of(app)) for name, app in settings.celery_apps.items()),
             *_surroundings(),
         ]
     )
@@ -68,6 +70,10 @@ def check() -> None:
     if _security_key(settings).endswith(_NOT_SET):
         print_error("Not set here: [security] key. Workers need it.")
         missing.append("security")
+    unset = [name for name, app in settings.celery_apps.items() if _broker_of(app).endswith(_NOT_SET)]
+    if unset:
+        print_error(f"Not set here: the broker of the Celery app {', '.join(unset)}. Schedulers need it.")
+        missing += unset
     if missing:
         raise typer.Exit(FAILED)
 
@@ -235,6 +241,10 @@ def _security_key(settings: Settings) -> str:
     if not is_made_here(settings):
         return "none; workers cache no answers"
     return str(path) if path.exists() else "made when first needed"
+
+
+def _broker_of(app: CeleryAppSettings) -> str:
+    return _key(SecretRef.parse(app.broker_url)) if app.is_reference else app.shown_url
 
 
 def _key(reference: SecretRef | None) -> str:

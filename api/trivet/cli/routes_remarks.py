@@ -7,6 +7,7 @@ from itertools import groupby
 from rich.text import Text
 
 from trivet.admin import (
+    AppDeliveries,
     ClusterStatus,
     Control,
     DrainedRoute,
@@ -31,6 +32,8 @@ LONGEST_CAUSE = 140
 """Characters of a cause; `trivet routes events` and `--json` have the whole."""
 DROPPED_S = 3_600.0
 """Seconds for which the table mentions a dropped message after the last one; `--json` always does."""
+CALLBACKS_S = 10.0
+"""Age in seconds from which the table mentions a callback that was not sent, or not confirmed; `--json` always does."""
 _DROPPED = {
     Drop.UNREADABLE: "elements of queues that are no messages of Trivet's: something else writes to the broker",
     Drop.FORGED: "messages that contradict the database: somebody else may write to the broker",
@@ -83,6 +86,8 @@ def summary(status: ClusterStatus, room: int | None) -> list[Text]:
     lines = said_lines(_waiting(status), room=room)
     for said in control_words(status.controls):
         lines += said_lines(said, "yellow", hang=2, room=room)
+    for said in filter(None, (_callbacks(one, status.now) for one in status.callbacks)):
+        lines += said_lines(said, "yellow", hang=2, room=room)
     for reason in status.blocked:
         lines += said_lines(reason.sentence(named=True), "bold yellow", hang=2, room=room)
     for budget in status.budgets:
@@ -90,6 +95,21 @@ def summary(status: ClusterStatus, room: int | None) -> list[Text]:
             said = f"The budget {budget.name} ({budget.scope}) is used up: {budget.jobs_held:,} jobs wait for it (`trivet budgets`)."
             lines += said_lines(said, "bold yellow", hang=2, room=room)
     return lines
+
+
+def _callbacks(one: AppDeliveries, now: float) -> str:
+    """Return the state of an application's callbacks as a sentence; empty while they are sent as they come."""
+    age_s = max(0.0, now - one.oldest_at) if one.oldest_at else 0.0
+    if not one.error and age_s < CALLBACKS_S:
+        return ""
+    parts = [f"{one.due:,} to send"] if one.due else []
+    parts += [f"{one.unconfirmed:,} not confirmed yet"] if one.unconfirmed else []
+    said = f"Callbacks to {one.app}: {', '.join(parts) or 'none'}"
+    said += f", the oldest of an end {ago(age_s)} ago." if one.oldest_at else "."
+    if one.error:
+        since = f" for {ago(now - one.failing_since)}" if one.failing_since else ""
+        return f"{said} Sending fails{since}: {one.error}"
+    return f"{said} No scheduler with [celery_apps.{one.app}] sends them." if one.due else said
 
 
 def control_words(controls: Sequence[Control]) -> Iterator[str]:

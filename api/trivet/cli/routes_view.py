@@ -187,6 +187,7 @@ def as_object(status: ClusterStatus) -> dict[str, Any]:
         "budgets": list(status.budgets),
         "dropped": [one._asdict() for one in status.dropped],
         "controls": [asdict(one) for one in status.controls],
+        "callbacks": [one._asdict() for one in status.callbacks],
     }
 
 

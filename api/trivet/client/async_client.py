@@ -17,7 +17,7 @@ from trivet.client.waiting import GIVEN_UP
 from trivet_store.jobs.batches import Progress
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import ClientClosed
-from trivet_tasks.requests.submit_params import RequestParams, SubmitParams
+from trivet_tasks.requests.submit_params import OnDone, RequestParams, SubmitParams
 from trivet_tasks.states import JobStateName
 
 P = ParamSpec("P")
@@ -193,6 +193,7 @@ class AsyncClient:
         *,
         name: str | None = None,
         dedupe: Dedupe = None,
+        on_done: OnDone = None,
         **defaults: Unpack[RequestParams],
     ) -> AsyncBatch:
         """Submit requests as one batch; see `Client.submit_many`.
@@ -208,9 +209,10 @@ class AsyncClient:
                 iterated in the event loop and closed at the end.
             name: as of `Client.submit_many`.
             dedupe: likewise.
+            on_done: likewise.
             defaults: likewise.
         """
-        submit = partial(self._client.submit_many, name=name, dedupe=dedupe, **defaults)
+        submit = partial(self._client.submit_many, name=name, dedupe=dedupe, on_done=on_done, **defaults)
         if not isinstance(requests, AsyncIterable):
             return AsyncBatch(self._threads, await self._threads.run(submit, requests))
         async with AsyncRequests(requests) as pulled:

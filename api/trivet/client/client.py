@@ -13,12 +13,15 @@ from trivet.client.submitting import fill_batch, submit_one
 from trivet_store.jobs import batches
 from trivet_store.reports import results
 from trivet_store.reports.backlog import FlowRequirements, requirements_of_batch
+from trivet_tasks.callbacks import Callback
+from trivet_tasks.config.celery_apps import no_section
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import InvalidRequest, StoreUnavailable
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Latency
 from trivet_tasks.requests.reading import parse_request, parse_requests
-from trivet_tasks.requests.submit_params import RequestParams, SubmitParams
+from trivet_tasks.requests.submit_params import OnDone, RequestParams, SubmitParams
+from trivet_tasks.signatures import read_callback
 
 log = logging.getLogger("trivet")
 
@@ -56,7 +59,8 @@ class Client(Connected):
             prompt: short for `messages` with one message of the user.
             request: the body of the Messages API (`model`, `messages`, `max_tokens`, …) and Trivet's own: `key`,
                 `latency` (default `batch`), `deadline`, `tags`, `residency`, `compliance`, `tenant`, `not_before`,
-                `prompt_cache`, `extra_headers`, `extra_body`. Type checkers know them as `trivet.SubmitParams`.
+                `prompt_cache`, `extra_headers`, `extra_body`, and `on_done`, a Celery signature or a `Callback` that is
+                sent once the job has ended. Type checkers know them as `trivet.SubmitParams`.
 
         Raises:
             InvalidRequest: names the field.
@@ -65,11 +69,12 @@ class Client(Connected):
             BrokerUnavailable: of a realtime job; the broker or the shared state does not answer.
         """
         given: dict[str, Any] = {**request} if prompt is None else {"prompt": prompt, **request}
+        on_done = self._callback(given.pop("on_done", None))
         if given.get("latency") in (Latency.REALTIME, Latency.INTERACTIVE):
             _ = self._connections.dispatcher  # loads Celery, over a second: not from the first job's three
         now, routes = self._connections.now(), self._connections.known_routes
         spec = self._warned(parse_request(given, settings=self.settings, now=now, routes=routes))
-        accepted = submit_one(self._connections, spec)
+        accepted = submit_one(self._connections, spec, on_done)
         if accepted.existed or accepted.claim:  # looked after before, or dispatched to a worker by now
             return Job(self._connections, accepted.id)
         required = FlowRequirements(spec.model, spec.latency, spec.residency, spec.compliance, spec.features)
@@ -81,6 +86,7 @@ class Client(Connected):
         *,
         name: str | None = None,
         dedupe: Dedupe = None,
+        on_done: OnDone = None,
         **defaults: Unpack[RequestParams],
     ) -> Batch:
         """Submit an iterable of requests as one batch, streamed in bounded memory.
@@ -92,6 +98,7 @@ class Client(Connected):
             dedupe: "tenant": a request whose key its tenant used before, for a single job or in another such batch, joins
                 that job, which stays what it is; the results of this batch are those of its own jobs. None: a key is
                 the name of a request within this batch.
+            on_done: a Celery signature or a `Callback`, sent once all jobs of the batch have ended.
             defaults: laid under every request, e.g. `model=…, max_tokens=…, latency="async"`. With `prompt_cache=True`
                 (or "5m", "1h") the common beginning of requests is read from the provider's prompt cache.
 
@@ -103,17 +110,20 @@ class Client(Connected):
         routes = self._connections.known_routes
         now = self._connections.now
         specs = parse_requests(requests, settings=self.settings, defaults=defaults, now=now, routes=routes)
-        return self.submit_specs(specs, name=name, dedupe=dedupe)
+        return self.submit_specs(specs, name=name, dedupe=dedupe, on_done=on_done)
 
-    def submit_specs(self, specs: Iterable[JobSpec], *, name: str | None = None, dedupe: Dedupe = None) -> Batch:
+    def submit_specs(
+        self, specs: Iterable[JobSpec], *, name: str | None = None, dedupe: Dedupe = None, on_done: OnDone = None
+    ) -> Batch:
         """Submit requests that were validated before, e.g. by `trivet_tasks.requests.jsonl`."""
         chosen = f"batch-{uuid7().hex[-12:]}" if name is None else _checked(name)
         if dedupe not in (None, "tenant"):
             hint = "Leave it out where keys are names of the batch's own requests."
             raise InvalidRequest(f"dedupe: must be 'tenant', is {dedupe!r}.", field="dedupe", hint=hint)
+        callback = self._callback(on_done)
         warned = (self._warned(spec) for spec in specs)
         try:
-            batch_id = fill_batch(self._connections, chosen, warned, dedupe=dedupe is not None)
+            batch_id = fill_batch(self._connections, chosen, warned, dedupe=dedupe is not None, on_done=callback)
         except StoreUnavailable as error:  # the name may be one that we made up
             error.hint = f"{error.hint} To go on, submit the same under the name {chosen!r}: what was taken in is not taken twice."
             raise
@@ -171,6 +181,20 @@ class Client(Connected):
         warnings = self._connections.unattended.warnings(required) if required else ()
         self._connections.unattended.log(warnings)
         return warnings
+
+    def _callback(self, on_done: OnDone) -> Callback | None:
+        """Return the callback that `on_done` names, checked as far as can be before anything is written."""
+        if on_done is None:
+            return None
+        callback, apps = read_callback(on_done), self.settings.celery_apps
+        if callback.app not in apps:
+            raise InvalidRequest(
+                f"on_done: the configuration has no Celery application {callback.app!r}.",
+                field="on_done",
+                hint=no_section(callback.app, apps, self.settings.source),
+            )
+        callback.to_json()
+        return callback
 
     def _warned(self, spec: JobSpec) -> JobSpec:
         for warning in spec.warnings:

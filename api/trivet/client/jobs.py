@@ -189,7 +189,7 @@ class Batch:
         """
         store = self._connections.store
         with store.write() as connection:
-            cancelling.begin_cancel(connection, self._id)
+            cancelling.begin_cancel(self._connections.store, connection, self._id)
         ended = 0
         while True:
             with store.write() as connection:
@@ -292,7 +292,7 @@ class Batch:
     def accept(self) -> None:
         """Run an incomplete batch as it is, without the requests that were not accepted."""
         with self._connections.store.write() as connection:
-            batches.open_batch(connection, self._id)
+            batches.open_batch(self._connections.store, connection, self._id)
         self._connections.tell_work()
 
     def _timed_out(self, message: str) -> ResultTimeout:

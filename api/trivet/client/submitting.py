@@ -8,10 +8,11 @@ from shlex import quote
 from typing import TYPE_CHECKING, Self
 
 from trivet_store.controls import pause_of_new
-from trivet_store.database.engine import BULK_BYTES, BULK_ROWS
-from trivet_store.jobs import batches
+from trivet_store.database.engine import BULK_BYTES, BULK_ROWS, Connection
+from trivet_store.jobs import batches, deliveries
 from trivet_store.jobs.batches import Loading
 from trivet_store.jobs.enqueue import Accepted, BatchRef, DirectDispatch, insert
+from trivet_tasks.callbacks import Callback
 from trivet_tasks.config.budgets import labels_of
 from trivet_tasks.errors import BrokerUnavailable, InvalidRequest, KeyConflict
 from trivet_tasks.jobs import JobSpec
@@ -28,7 +29,7 @@ GROUP_ROWS = {"sqlite": 400, "postgresql": 1_000}
 owner."""
 
 
-def submit_one(connections: "Connections", spec: JobSpec) -> Accepted:
+def submit_one(connections: "Connections", spec: JobSpec, on_done: Callback | None = None) -> Accepted:
     """Record one job; a realtime or interactive one is dispatched in the same transaction, if a route can take it.
 
     Raises:
@@ -39,7 +40,7 @@ def submit_one(connections: "Connections", spec: JobSpec) -> Accepted:
     if spec.prefixes:
         spec = marked(spec, spec.prefixes[0])
     if spec.latency.lane is not Lane.REALTIME or (spec.not_before or 0) > connections.store.clock.reckoned():
-        accepted = _insert_one(connections, spec)
+        accepted = _insert_one(connections, spec, on_done)
         connections.tell_work()
         return accepted
     try:
@@ -65,6 +66,7 @@ def submit_one(connections: "Connections", spec: JobSpec) -> Accepted:
             waits_because=reasons,
             labels=labels,
         )
+        _add(connections, connection, accepted, on_done)
     if direct is not None and accepted.claim:
         try:
             connections.dispatcher.send_direct(spec, accepted.id, direct)
@@ -89,14 +91,27 @@ def _route_now(connections: "Connections", spec: JobSpec) -> tuple[DirectDispatc
     return direct, None
 
 
-def _insert_one(connections: "Connections", spec: JobSpec) -> Accepted:
+def _insert_one(connections: "Connections", spec: JobSpec, on_done: Callback | None) -> Accepted:
     labels = connections.asked_labels.now()
     with connections.store.write() as connection:
         (accepted,) = insert(connections.store, connection, [spec], classes=connections.settings.classes, labels=labels)
+        _add(connections, connection, accepted, on_done)
     return accepted
 
 
-def fill_batch(connections: "Connections", name: str, specs: Iterable[JobSpec], *, dedupe: bool = False) -> int:
+def _add(connections: "Connections", connection: Connection, accepted: Accepted, on_done: Callback | None) -> None:
+    if on_done is not None:
+        deliveries.add(connections.store, connection, on_done, job_id=accepted.id)
+
+
+def fill_batch(
+    connections: "Connections",
+    name: str,
+    specs: Iterable[JobSpec],
+    *,
+    dedupe: bool = False,
+    on_done: Callback | None = None,
+) -> int:
     """Stream jobs into a batch, in groups of one transaction each, and open it at the end. Returns its row id.
 
     A batch of this name that was begun before is resumed: the requests it has taken are read again and compared, and
@@ -104,6 +119,7 @@ def fill_batch(connections: "Connections", name: str, specs: Iterable[JobSpec], 
 
     Args:
         dedupe: see `batches.Loading`.
+        on_done: sent when all jobs of the batch have ended.
 
     Raises:
         InvalidRequest: a request is wrong, or not the one that was there before. The requests taken so far
@@ -112,6 +128,8 @@ def fill_batch(connections: "Connections", name: str, specs: Iterable[JobSpec], 
     store = connections.store
     with store.write() as connection:
         loading = batches.begin_loading(store, connection, name, dedupe=dedupe)
+        if on_done is not None:
+            deliveries.add(store, connection, on_done, batch_id=loading.id)
     stream, sharing = iter(specs), Sharing()
     _skip_taken(loading, stream)
     writer = _Writer(connections, loading)
@@ -133,7 +151,7 @@ def fill_batch(connections: "Connections", name: str, specs: Iterable[JobSpec], 
         error.hint = f"{error.hint} {stands}".strip()
         raise
     with store.write() as connection:
-        batches.open_batch(connection, loading.id)
+        batches.open_batch(store, connection, loading.id)
     connections.tell_work()
     return loading.id
 

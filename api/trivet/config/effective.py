@@ -12,7 +12,7 @@ from trivet_tasks.config.server_urls import masked
 from trivet_tasks.config.settings import Settings
 
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
-_SECTIONS_APART = ("store", "broker", "redis", "security", "routes", "budgets")
+_SECTIONS_APART = ("store", "broker", "redis", "security", "routes", "budgets", "celery_apps")
 _SHOWN_APART = ("api_key", "admin_api_key", "environment", "costs", "prices", "windows")
 
 
@@ -25,7 +25,19 @@ def effective(settings: Settings) -> dict[str, Any]:
         "security": {"key": str(settings.security.key or "")},
         **settings.model_dump(mode="json", exclude={*_SECTIONS_APART}),
         "routes": {name: _route(route) for name, route in settings.routes.items()},
+        **({"celery_apps": _celery_apps(settings)} if settings.celery_apps else {}),
         **({"budgets": [budget.definition() for budget in settings.budgets]} if settings.budgets else {}),
+    }
+
+
+def _celery_apps(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Return the applications of the user. Options of their transports may hold passwords: only names are shown."""
+    return {
+        name: {
+            "broker_url": app.shown_url,
+            "broker_transport_options": dict.fromkeys(sorted(app.broker_transport_options), "***"),
+        }
+        for name, app in settings.celery_apps.items()
     }
 
 
@@ -77,7 +89,7 @@ def _tables(settings: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any
         if isinstance(values, list):
             yield from ((f"[{section}]", entry) for entry in values)
             continue
-        nested = values if section in ("classes", "routes") else {"": values}
+        nested = values if section in ("classes", "routes", "celery_apps") else {"": values}
         for name, table in nested.items():
             heading = f"{section}.{toml_key(name)}" if name else section
             yield heading, {key: value for key, value in table.items() if value is not None}

@@ -172,9 +172,11 @@ def _tuned(settings: Settings) -> dict[str, Mapping[str, Any] | Sequence[Mapping
         mode="json", exclude={"store", "broker", "redis", "routes", "budgets"}, exclude_unset=True
     )
     classes = {f"classes.{name}": values for name, values in given.pop("classes", {}).items()}
+    apps = {f"celery_apps.{toml_key(name)}": values for name, values in given.pop("celery_apps", {}).items()}
     # None cannot be written in TOML; where it is allowed, it is the default
     tables = {
-        table: {k: v for k, v in values.items() if v is not None} for table, values in {**given, **classes}.items()
+        table: {k: v for k, v in values.items() if v is not None}
+        for table, values in {**given, **classes, **apps}.items()
     }
     budgets = [budget.definition() for budget in settings.budgets]
     return {**tables, **({"budgets": budgets} if budgets else {})}

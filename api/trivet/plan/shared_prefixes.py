@@ -163,7 +163,7 @@ def saving(
         if gap_s > KEPT_S[keep]:
             writes = Decimal(used.calls)
         elif not use.warmed:
-            at_once = used.calls if gap_s == 0 else 1 + round(call_s / gap_s)
+            at_once = used.calls if gap_s * used.calls <= call_s else 1 + round(call_s / gap_s)
             writes = Decimal(min(used.calls, used.prefixes * at_once))
         written_once = Decimal(used.prefix_tokens) * writes / used.prefixes
         total = Decimal(0)

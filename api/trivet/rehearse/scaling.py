@@ -48,6 +48,7 @@ SCALES: Mapping[str, Mapping[str, Scale]] = {
     "store": dict.fromkeys(("url", "pool_size", "max_overflow", "prepared_statements"), Scale.REPLACED),
     "broker": {"url": Scale.REPLACED},
     "redis": {"url": Scale.REPLACED},
+    "celery_apps": dict.fromkeys(("broker_url", "broker_transport_options"), Scale.REPLACED),
     "flower": {"hosts": Scale.REPLACED},
     "security": {"key": Scale.REPLACED},
     "classes": _kept(

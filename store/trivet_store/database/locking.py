@@ -1,8 +1,8 @@
 """Row locks: the order in which rows are locked, and the one way to lock them.
 
-Shares, by key; flows, by signature; jobs, by id; notes of coalesced jobs; attempts; batches, by id; savings; spend;
-budgets. A transaction that needs several kinds locks them in this order, or skips rows that others hold, so that no two
-transactions wait for each other.
+Shares, by key; flows, by signature; jobs, by id; notes of coalesced jobs; attempts; batches, by id; savings;
+deliveries; spend; budgets. A transaction that needs several kinds locks them in this order, or skips rows that others
+hold, so that no two transactions wait for each other.
 
 A statement that locks says so by `{FOR UPDATE}`, `{FOR UPDATE SKIP LOCKED}` or the like, here and in `many_rows`. PostgreSQL
 locks these rows until the transaction ends; on SQLite a transaction that writes has locked the whole database.

@@ -17,6 +17,7 @@ _HELD = RowsStatement(
     schema.jobs,
     """
     SELECT j.id, j.claim, j.state, j.batch_id, j.created_at, j.deadline_at, j.cancel_requested, j.route, j.cache_key, j.tenant,
+           j.called_back,
            f.latency, f.model, f.probe, f.isolated
       FROM jobs j JOIN flows f ON f.id = j.flow_id
      WHERE j.id IN (SELECT r.id FROM {rows}) ORDER BY j.id {FOR UPDATE OF j}
@@ -103,6 +104,7 @@ def end_answered(
         )
         if row.cancel_requested or row.batch_id in cancelled:
             end = End(JobState.CANCELLED)
-        ended.append(Ended(row.id, row.batch_id, row.created_at, end, answer.route if end.hit else None))
+        served_by = answer.route if end.hit else None
+        ended.append(Ended(row.id, row.batch_id, row.created_at, end, served_by, called_back=bool(row.called_back)))
     ending = end_jobs(connection, ended, now)
     return Served(tuple(entry.job_id for entry in ended), ending.batches, ending.crowded, tuple(forged), tuple(missed))

@@ -13,7 +13,8 @@ from sqlalchemy import Connection, Row, text
 from trivet_store import controls
 from trivet_store.controls import Control, ControlKind
 from trivet_store.database.engine import Store
-from trivet_store.database.locking import lock_flows
+from trivet_store.database.locking import lock_flows, select_locked
+from trivet_store.jobs import deliveries
 from trivet_store.schema import Usd, usd_sum
 from trivet_tasks.errors import InvalidRequest, NotFound
 from trivet_tasks.states import BatchState
@@ -102,6 +103,9 @@ _STOP = text(
      WHERE id = :id AND state NOT IN ('cancelled', 'discarding')
     """
 )
+_ENDED_UNOPENED = """
+    SELECT id FROM batches WHERE id = :id AND ended >= total AND state IN ('loading', 'incomplete') {FOR UPDATE}
+"""
 _CANCELLED = text("SELECT 1 FROM batches WHERE id = :id AND state = 'cancelled'")
 _HOLD = text("UPDATE flows SET held = :held WHERE batch_id = :id")
 _RUNNING = text(
@@ -170,17 +174,25 @@ def chain(digest: str, fingerprints: Sequence[str]) -> str:
     return state.hex()
 
 
-def open_batch(connection: Connection, batch_id: int) -> None:
+def open_batch(store: Store, connection: Connection, batch_id: int) -> None:
     """Let the batch's jobs run once everything has been read. A batch that was cancelled meanwhile stays so.
 
     Raises:
         NotFound: it was discarded meanwhile.
     """
     lock_flows(connection, batch_id)
+    done_by_this = all_ended_unopened(connection, batch_id)
     if connection.execute(_OPEN, {"id": batch_id}).rowcount:
         hold(connection, batch_id, held=False)
+        if done_by_this:
+            deliveries.end_of(connection, [], [batch_id], store.now(connection))
     elif connection.execute(_CANCELLED, {"id": batch_id}).one_or_none() is None:
         raise NotFound("The batch was discarded.", hint="Submit it again if it is to run.")
+
+
+def all_ended_unopened(connection: Connection, batch_id: int) -> bool:
+    """Return whether opening or cancelling the batch is its end: it is not complete yet, and none of its jobs goes on."""
+    return bool(select_locked(connection, _ENDED_UNOPENED, id=batch_id))
 
 
 def hold(connection: Connection, batch_id: int, *, held: bool) -> None:

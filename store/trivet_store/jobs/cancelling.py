@@ -7,7 +7,7 @@ from sqlalchemy import Connection, Row, text
 
 from trivet_store.database.engine import BULK_ROWS, Store
 from trivet_store.database.locking import lock_flows, select_locked
-from trivet_store.jobs import batches, transitions
+from trivet_store.jobs import batches, deliveries, transitions
 from trivet_store.jobs.ending import end_jobs
 from trivet_store.steps import End, Ended
 from trivet_tasks.states import END_STATES, JobState
@@ -46,12 +46,15 @@ def cancel_job(store: Store, connection: Connection, job_id: str) -> bool | None
     return True
 
 
-def begin_cancel(connection: Connection, batch_id: int) -> None:
+def begin_cancel(store: Store, connection: Connection, batch_id: int) -> None:
     """Stop the batch: none of its jobs is dispatched any more, and running ones are asked to stop."""
     lock_flows(connection, batch_id)
     batches.hold(connection, batch_id, held=True)
     _ask_outstanding(connection, batch_id)
+    done_by_this = batches.all_ended_unopened(connection, batch_id)
     connection.execute(_CLOSE, {"id": batch_id})
+    if done_by_this:
+        deliveries.end_of(connection, [], [batch_id], store.now(connection))
 
 
 def cancelled_unended(connection: Connection, limit: int) -> list[int]:

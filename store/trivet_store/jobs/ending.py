@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Integer, bindparam, text
 
 from trivet_store import schema
 from trivet_store.database.many_rows import RowsStatement, execute_rows, of_ids, query_rows
-from trivet_store.jobs import transitions
+from trivet_store.jobs import deliveries, transitions
 from trivet_store.jobs.coalescing import FREED_AT_ONCE, free_coalesced
 from trivet_store.ledger.spending import note_hits
 from trivet_store.schema import Usd
@@ -46,7 +46,7 @@ _COUNT = text(
                        expired = expired + :expired, cancelled = cancelled + :cancelled, cost_usd = cost_usd + :cost,
                        seq = seq + :ended
      WHERE id = :id
-    RETURNING seq, name
+    RETURNING seq, name, ended >= total AND state IN ('open', 'cancelled') AS done
     """
 ).bindparams(bindparam("cost", type_=Usd()))
 _CANCELLED = of_ids("SELECT id FROM batches WHERE id IN :ids AND state = 'cancelled'", Integer)
@@ -90,7 +90,7 @@ def end_jobs(connection: Connection, ended: Sequence[Ended], now: float) -> Endi
     # first: locked rows are skipped here, and their holders may wait for the rows that are locked below
     freed = free_coalesced(connection, leaders) if leaders else 0
     costs = costs_of(connection, [e.job_id for e in ended])
-    sequence, names = _count(connection, ended, costs)
+    sequence, names, done = _count(connection, ended, costs)
     note_hits(connection, ended, names, now)
     transitions.end(
         connection,
@@ -124,6 +124,7 @@ def end_jobs(connection: Connection, ended: Sequence[Ended], now: float) -> Endi
             for e in ended
         ],
     )
+    deliveries.end_of(connection, [e.job_id for e in ended if e.called_back], done, now)
     of_batches = tuple(sorted({e.batch_id for e in ended if e.batch_id is not None}))
     return Ending(of_batches, freed >= FREED_AT_ONCE)
 
@@ -165,14 +166,18 @@ def costs_of(connection: Connection, ids: Sequence[str]) -> dict[str, Cost]:
 
 def _count(
     connection: Connection, ended: Sequence[Ended], costs: dict[str, Cost]
-) -> tuple[dict[str, int], dict[int, str]]:
-    """Raise the batches' counters, in the order of their ids. Returns each job's number, and the batches' names."""
+) -> tuple[dict[str, int], dict[int, str], list[int]]:
+    """Raise the batches' counters, in the order of their ids.
+
+    Returns each job's number, the batches' names, and the batches that are done by this.
+    """
     by_batch: dict[int, list[Ended]] = {}
     for entry in ended:
         if entry.batch_id is not None:
             by_batch.setdefault(entry.batch_id, []).append(entry)
     sequence: dict[str, int] = {}
     names: dict[int, str] = {}
+    done: list[int] = []
     for batch_id, entries in sorted(by_batch.items()):
         states = [entry.end.state for entry in entries]
         row = connection.execute(
@@ -185,6 +190,8 @@ def _count(
             },
         ).one()
         names[batch_id] = row.name
+        if row.done:
+            done.append(batch_id)
         first = row.seq - len(entries) + 1
         sequence.update({entry.job_id: first + offset for offset, entry in enumerate(entries)})
-    return sequence, names
+    return sequence, names, done

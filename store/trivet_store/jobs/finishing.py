@@ -21,7 +21,8 @@ from trivet_tasks.states import END_STATES, JobState
 _FENCE = RowsStatement(
     schema.jobs,
     """
-    SELECT id, claim, lease_id, state, batch_id, created_at, route, cancel_requested, cache_key FROM jobs
+    SELECT id, claim, lease_id, state, batch_id, created_at, route, cancel_requested, cache_key, called_back
+      FROM jobs
      WHERE id IN (SELECT r.id FROM {rows}) ORDER BY id {FOR UPDATE}
     """,
 )
@@ -80,8 +81,9 @@ def finish(store: Store, connection: Connection, group: Sequence[Transition]) ->
         match step:
             case End():
                 # a hedge's call went elsewhere than the job was dispatched to
-                route, led = job.target.route, row.cache_key is not None
-                ended.append(Ended(row.id, row.batch_id, row.created_at, step, route, led=led))
+                led, called_back = row.cache_key is not None, bool(row.called_back)
+                end = Ended(row.id, row.batch_id, row.created_at, step, job.target.route, led, called_back)
+                ended.append(end)
             case GoOn():
                 gone_on.append(transition)
             case Wait():

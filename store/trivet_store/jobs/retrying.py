@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Integer, Row, bindparam, text
 from trivet_store.database.engine import BULK_ROWS, Store
 from trivet_store.database.locking import lock_flows_by_id, select_locked
 from trivet_store.database.many_rows import of_ids
-from trivet_store.jobs import transitions
+from trivet_store.jobs import deliveries, transitions
 from trivet_store.jobs.ending import costs_of
 from trivet_store.jobs.enqueue import ranks_of
 from trivet_store.schema import Usd
@@ -175,6 +175,7 @@ def _run_again(
         cost = sum((cost.known for cost in costs_of(connection, ids).values()), Decimal(0))
         counts = {"failed": ends.count(JobState.FAILED), "expired": ends.count(JobState.EXPIRED)}
         connection.execute(_COUNT_BACK, {"id": batch_id, "jobs": len(jobs), **counts, "cost": cost})
+    deliveries.goes_on(connection, ids, batch_id)
     return tuple(ids)
 
 

@@ -156,6 +156,7 @@ _RUN_AGAIN = RowsStatement(
     """,
 )
 _MOVE = RowsStatement(schema.jobs, "UPDATE jobs SET flow_id = r.flow_id FROM {rows} WHERE jobs.id = r.id")
+_CALL_BACK = RowsStatement(schema.jobs, "UPDATE jobs SET called_back = true FROM {rows} WHERE jobs.id = r.id")
 _ASK_TO_CANCEL = RowsStatement(schema.jobs, "UPDATE jobs SET cancel_requested = true FROM {rows} WHERE jobs.id = r.id")
 _COUNT_ATTEMPT = RowsStatement(
     schema.jobs, "UPDATE jobs SET attempts = jobs.attempts + 1 FROM {rows} WHERE jobs.id = r.id"
@@ -242,6 +243,11 @@ def run_again(connection: Connection, rows: Rows) -> None:
 def move(connection: Connection, ids: Sequence[str], flow_id: int) -> None:
     """Move jobs to another flow with the same requirements; the state stays."""
     execute_rows(connection, _MOVE, [{"id": job_id, "flow_id": flow_id} for job_id in ids])
+
+
+def call_back(connection: Connection, job_id: str) -> None:
+    """Note that a delivery waits for the end of a job; the state stays."""
+    execute_rows(connection, _CALL_BACK, _of([job_id]))
 
 
 def ask_to_cancel(connection: Connection, ids: Sequence[str]) -> None:

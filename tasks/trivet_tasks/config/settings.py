@@ -24,6 +24,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from trivet_tasks.config.budgets import BudgetSettings
+from trivet_tasks.config.celery_apps import CeleryAppSettings, broker_url_of
 from trivet_tasks.config.database_url import database_url
 from trivet_tasks.config.environment import sdk_base_url
 from trivet_tasks.config.finding import DATA_DIR, DATABASE_NAME, Found, find_configuration, nothing_found
@@ -189,6 +190,8 @@ START_ISOLATED_S = 45.0
 """Time to start a process for an isolated job on a busy machine; a second or two on an idle one."""
 _ROUTE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
 """Pattern of routes' names, which become names of queues and keys, and entries of lists."""
+_APP_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$"
+"""Pattern of names of Celery applications of the user."""
 
 
 class Settings(BaseSettings):
@@ -211,6 +214,9 @@ class Settings(BaseSettings):
     flower: FlowerSettings = FlowerSettings()
     security: SecuritySettings = SecuritySettings()
     budgets: tuple[BudgetSettings, ...] = ()
+    celery_apps: dict[Annotated[str, StringConstraints(pattern=_APP_NAME)], CeleryAppSettings] = Field(
+        default_factory=dict
+    )
 
     _found: Found = PrivateAttr(default_factory=lambda: Found(Path.cwd()))
 
@@ -377,9 +383,10 @@ def _read_toml(path: Path) -> dict[str, Any]:
 def _anchor_secret_files(given: dict[str, Any], base: Path) -> None:
     """Make the path of every `file:` reference absolute, counted from the configuration file."""
     routes = given.get("routes")
-    tables = [*(routes.values() if isinstance(routes, dict) else ()), given.get("security")]
-    for table in tables:
-        for name in ("api_key", "admin_api_key", "key"):
+    apps = given.get("celery_apps")
+    named = [one for tables in (routes, apps) if isinstance(tables, dict) for one in tables.values()]
+    for table in [*named, given.get("security")]:
+        for name in ("api_key", "admin_api_key", "key", "broker_url"):
             key = table.get(name) if isinstance(table, dict) else None
             if isinstance(key, str) and key.startswith("file:") and key != "file:":
                 table[name] = f"file:{(base / key.removeprefix('file:')).absolute()}"
@@ -406,6 +413,13 @@ def _check_urls(settings: Settings) -> None:
             raise ConfigError(
                 f"{place}: must be a Redis: limits and health are shared through it, not through RabbitMQ."
             )
+    for name, app in settings.celery_apps.items():
+        if app.is_reference:  # only schedulers need to know it
+            continue
+        try:
+            broker_url_of(name, app, settings.base_dir)
+        except ConfigError as error:
+            raise ConfigError(f"{settings.source}: {error.message}") from None
     for latency, terms in settings.classes.items():
         if terms.hedge_share and latency is not Latency.REALTIME:
             raise ConfigError(f"{settings.source}: [classes.{latency}] hedge_share: only realtime calls are hedged.")
@@ -454,6 +468,7 @@ def _keys_at(loc: list[str]) -> list[str]:
     """The keys that may stand in the table at `loc`."""
     tables: dict[str, type[BaseModel]] = {
         "routes": RouteSettings, "classes": ClassSettings, "budgets": BudgetSettings,
+        "celery_apps": CeleryAppSettings,
     }  # fmt: skip
     if not loc:
         return list(Settings.model_fields)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal, Protocol, Required, TypeAlias, TypedDict
 
+from trivet_tasks.callbacks import Callback
 from trivet_tasks.latency import Latency, LatencyName
 
 
@@ -24,6 +25,8 @@ Names: TypeAlias = str | list[str] | tuple[str, ...] | set[str] | frozenset[str]
 When: TypeAlias = str | float | timedelta | datetime
 """A moment: `"5m"` or seconds from now, or a datetime with its time zone, also as ISO 8601."""
 JsonObject: TypeAlias = Mapping[str, Any]
+OnDone: TypeAlias = Callback | Mapping[str, Any] | None
+"""A callback, or a Celery signature (a mapping): sent when a job or a batch has ended."""
 
 
 class _Fields(TypedDict, total=False):
@@ -91,3 +94,4 @@ class SubmitParams(_Fields, total=False):
 
     model: Required[str]
     max_tokens: Required[int]
+    on_done: OnDone
