@@ -131,6 +131,19 @@ async def called(wire: str, reply: bytes, limits: StreamLimits) -> Answer | Fail
         return found
 
 
+@pytest.mark.parametrize("last", [True, False])
+@pytest.mark.parametrize("wire", WIRES)
+def test_an_error_in_a_gathered_stream_is_the_providers_failure(wire: str, last: bool) -> None:
+    error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
+    pieces = [*frames(wire, events()[:20]), *frames(wire, [error])]
+    expected = answered_with(wire, response(b"".join(pieces), content_type=stream_type(wire)), streams=True)
+    assert isinstance(expected, Failure)
+    assert expected.message == "Overloaded"
+    whole = in_chunks(pieces, last=last, content_type=stream_type(wire))
+    for reply in (whole, (whole[i : i + 300] for i in range(0, len(whole), 300))):
+        assert answered_with(wire, reply, streams=True) == expected
+
+
 def test_a_compressed_stream_is_read_too() -> None:
     body = gzip.compress(b"".join(frames("anthropic", events())))
     reply = in_chunks([body[:50], body[50:]], content_type=stream_type("anthropic"), content_encoding="gzip")

@@ -171,13 +171,14 @@ class GatheredBody(asyncio.Protocol):
             if self._comes:
                 await self._over
         finally:
-            self._end()
             self._reader = None
+            self._end()
+            if not self._over.cancelled():
+                self._over.exception()  # so that no one misses it where the reader has gone
 
     def unread(self) -> bytes:
         """Return the body that has come and was not read; leave the connection to aiohttp where the body has ended."""
-        kept, self._kept, self._kept_bytes = b"".join(self._kept), [], 0
-        body, rest = self._chunks.feed(kept)
+        body, rest = self._taken()
         if rest is not None and self._comes:
             self._leave(rest)
         return body
@@ -234,15 +235,20 @@ class GatheredBody(asyncio.Protocol):
             self.data_received(data[end:])
 
     def _give(self, reader: BodyReader) -> None:
-        if self._over.done():
-            self.unread()
-            return
+        """Give what is kept to the reader."""
+        body, rest = self._taken()
         try:
-            if reader.keep(self.unread()):
+            if not self._over.done() and reader.keep(body):
                 self._end()
         except Exception as error:
-            if not self._over.done():
-                self._over.set_exception(error)
+            self._over.set_exception(error)
+        if rest is not None:
+            self._leave(rest)
+
+    def _taken(self) -> tuple[bytes, bytes | None]:
+        """Return the body that is kept, and keep it no longer; with it the rest of the answer once the body has ended."""
+        kept, self._kept, self._kept_bytes = b"".join(self._kept), [], 0
+        return self._chunks.feed(kept)
 
     def _leave(self, rest: bytes) -> None:
         """Leave the connection, with the rest of the answer, to aiohttp."""
@@ -256,8 +262,6 @@ class GatheredBody(asyncio.Protocol):
         self._read_each()
         if not self._over.done():
             self._over.set_result(None)
-        elif not self._over.cancelled():
-            self._over.exception()  # the reader may be gone
 
     # gathering in the kernel
 
