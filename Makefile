@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # trust what the machine trusts, as pip does
 export UV_SYSTEM_CERTS := true
 
-.PHONY: help install demo test faults servers chaos bill chaos-short fuzz check docs reference bench bench-scale bench-pace bench-bulk bench-cache bench-simulator bench-limits bench-poison bench-dead-proxy bench-failover up requirements clean
+.PHONY: help install demo test faults servers chaos bill celery-long chaos-short fuzz check docs reference bench bench-scale bench-pace bench-bulk bench-cache bench-simulator bench-limits bench-poison bench-dead-proxy bench-failover up requirements clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -51,6 +51,9 @@ chaos: $(READY) ## 2,000 jobs a round, a process killed every 5 s, audited; MINU
 
 bill: $(READY) ## 5,000 jobs with faults, hedges, cache and kills: the ledger against the providers' bill, on each database
 	@$(BIN)/python -m tests.chaos.rounds --rounds 1 --jobs 5000 --faults $(BILL)
+
+celery-long: $(READY) ## generate in a Celery application: 500 chains under kills every 5 s, a chord of 1,000, audited
+	@$(BIN)/python -m tests.celery_shop.rounds $(CELERY)
 
 chaos-short: $(READY) ## kill -9, SIGSTOP, flushes, restarts, clock jumps, doubled messages, on SQLite and PostgreSQL, in 15 minutes
 	@$(BIN)/python -m pytest -q -n 0 tests/chaos $(TEST)

@@ -24,6 +24,7 @@ from trivet_tasks.config.budgets import BudgetSettings
 from trivet_tasks.config.route_prices import RoutePrice, TokenUsd
 from trivet_tasks.config.route_settings import LimitGroup, RouteCosts, RouteSettings
 from trivet_tasks.config.route_windows import RouteWindow
+from trivet_tasks.config.schedules import ScheduleSettings
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.latency import DEFAULTS, ClassSettings
 
@@ -62,6 +63,7 @@ TABLES: Sequence[tuple[str, type[BaseModel]]] = (
     ("[[routes.NAME.prices]] usd", TokenUsd),
     ("[[routes.NAME.windows]]", RouteWindow),
     ("[[budgets]]", BudgetSettings),
+    ("[[schedules]]", ScheduleSettings),
 )
 BOUNDS = {"ge": "from {}", "gt": "above {}", "le": "to {}", "max_length": "at most {}", "min_length": "at least {}"}
 NAMES = {str: "text", int: "integer", float: "number", bool: "true or false"}

@@ -12,15 +12,19 @@ from trivet_store.database.many_rows import RowsStatement, execute_rows
 from trivet_tasks.config.route_settings import WHOLE_ROUTE
 from trivet_tasks.foreign_text import clean
 
+QUIET_S = 3_600.0
+"""Seconds without a drop of a kind on a route, after which the next one is an event."""
+
 
 class Event(NamedTuple):
-    """Something that happened to a route or a budget. `at` is seconds since the epoch."""
+    """Something that happened to a route, a budget or a schedule. `at` is seconds since the epoch."""
 
     at: float
     kind: str
     """`route open`, `route probing`, `route recovering`, `route healthy`, `route limited`; of operators and files `route
     drained`, `route restored`, `route changed`, `route redefined`, `route override`, `route override over`, `route removed`;
-    `budget set`, `budget raised` and the like."""
+    `budget set`, `budget raised` and the like; `schedule set`,
+    `schedule missed`, `schedule failed` and the like; `dropped` of messages and answers that were not acted on."""
     route: str | None
     model: str | None
     """`*` or None: the whole route; of `route limited` a model or the name of a group of models."""
@@ -70,6 +74,7 @@ _COUNT_DROPS = RowsStatement(
     ON CONFLICT (kind, route) DO UPDATE SET times = dropped.times + excluded.times, last_at = excluded.last_at
     """,
 )
+_LAST_DROPS = text("SELECT kind, route, last_at FROM dropped")
 _DROPS = text("SELECT kind, route, times, first_at, last_at FROM dropped ORDER BY kind, route")
 
 
@@ -102,11 +107,22 @@ def last_drains(connection: Connection) -> dict[str, Event]:
     return {str(row.route): Event(*row) for row in connection.execute(_LAST_DRAINS)}
 
 
-def count_drops(store: Store, connection: Connection, counts: Mapping[tuple[Drop, str], int]) -> None:
-    """Add to the counters of drops, by kind and route."""
+def count_drops(
+    store: Store, connection: Connection, counts: Mapping[tuple[Drop, str], int], why: Mapping[tuple[Drop, str], str]
+) -> None:
+    """Add to the counters of drops, by kind and route. The first after `QUIET_S` is an event, too.
+
+    Args:
+        why: a sentence for each.
+    """
     if not counts:
         return
     now = store.now(connection)
+    last = {(Drop(row.kind), row.route): row.last_at for row in connection.execute(_LAST_DROPS)}
+    for key in sorted(counts):
+        if now - last.get(key, -QUIET_S) >= QUIET_S:
+            kind, route = key
+            note(connection, "dropped", f"{kind.value}: {why.get(key, '')}", now, route=route or None)
     rows = [
         {"kind": kind.value, "route": route, "times": times, "first_at": now}
         for (kind, route), times in sorted(counts.items())

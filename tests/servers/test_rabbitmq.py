@@ -4,9 +4,13 @@ import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import amqp
 import kombu
 import pytest
+from tests.command_line import run_trivet
+from tests.foreign_calls import MARK, QUEUE, other_app, send_wrong_calls
 from tests.processes import START_S, free_port
 from tests.servers.rabbitmq import RabbitServer
 from tests.servers.redis_servers import RedisServer
@@ -21,6 +25,13 @@ from trivet_tasks.latency import Latency
 from trivet_tasks.messages import QUEUE_ARGUMENTS, Chunk, publish
 from trivet_tasks.shared_state import connect
 
+BROKEN_PROPERTIES: list[dict[str, Any]] = [
+    {"content_type": b"\xff", "content_encoding": "utf-8"},
+    {"content_type": "application/json", "content_encoding": b"\xff\xfe"},
+    {"application_headers": {"task": b"\xff", "id": b"\xff"}, "correlation_id": b"\xff"},
+    {"application_headers": {"compression": "application/x-bz2"}},
+]
+"""Properties that are no text, or announce what the body is not."""
 pytestmark = [pytest.mark.timeout(400), pytest.mark.xdist_group("rabbitmq")]
 
 
@@ -92,6 +103,30 @@ def test_a_worker_that_takes_no_work_leaves_the_messages_to_others(
         until(lambda: consumers() == 0, "nobody to consume")
         shared.config_set("maxmemory", "0")
         until(lambda: consumers() == 1, "it to consume again")
+
+
+def test_wrong_calls_of_another_application_are_refused_and_nothing_stalls(
+    running: RunningTrivet, rabbit: RabbitServer
+) -> None:
+    def refused() -> int:
+        dropped = run_trivet("--config", running.settings.source, "routes", "--json").json["dropped"]
+        return sum(one["times"] for one in dropped if one["kind"] == "unreadable")
+
+    before, said = refused(), len(log_of(running, "worker-1-bulk"))
+    app = other_app(rabbit.url)
+    sent = send_wrong_calls(app)
+    with kombu.Connection(rabbit.url) as connection:
+        channel = connection.default_channel
+        for properties in BROKEN_PROPERTIES:
+            channel.basic_publish(amqp.Message(b"[]", **properties), "", QUEUE)
+    sent += len(BROKEN_PROPERTIES)
+    until(lambda: refused() >= before + sent, "all to be counted")
+    assert running.client.submit(**requests(1, "after junk")[0]).result(timeout=150).status == "succeeded"
+    assert refused() == before + sent
+    app.close()
+    log = log_of(running, "worker-1-bulk")[said:]
+    assert "Traceback" not in log
+    assert MARK not in log
 
 
 def test_flower_reads_depths_without_the_management_plugin(running: RunningTrivet) -> None:

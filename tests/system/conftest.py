@@ -6,9 +6,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+from tests.celery_command import Celery, celery_commands
 from tests.command_line import Said, commands
 from tests.databases import new_database
 
+from trivet.celery.application import TrivetApp, application
 from trivet.testing import RunningTrivet, running_trivet
 
 DATABASES = ("sqlite", "postgres")
@@ -45,6 +47,21 @@ def trivet(
 ) -> Iterator[Callable[..., Said]]:
     """Runs the command line in this process, as a person would type it."""
     with commands(system.settings.source, monkeypatch, capsys) as run:
+        yield run
+
+
+@pytest.fixture
+def app(system: RunningTrivet) -> Iterator[TrivetApp]:
+    """The Celery application of the running Trivet."""
+    made = application(system.settings)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def celery(app: TrivetApp, monkeypatch: pytest.MonkeyPatch) -> Iterator[Celery]:
+    """Runs `celery -A trivet.celery …` in this process, as a person would type it."""
+    with celery_commands(app, monkeypatch) as run:
         yield run
 
 

@@ -1,54 +1,23 @@
 """A Celery user's doors: the `celery` command, `AsyncResult` and `GroupResult`, against a running Trivet."""
 
-import importlib
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from celery.bin.celery import celery as celery_command
 from celery.exceptions import TaskRevokedError
 from celery.exceptions import TimeoutError as CeleryTimeout
 from celery.result import AsyncResult, GroupResult
-from click.testing import CliRunner, Result
+from click.testing import Result
+from tests.celery_command import Celery, typed
 from tests.timing import until
 
-from trivet.celery.application import TrivetApp, application, worker_command
-from trivet.celery.results import JobFailed
+from trivet.celery.application import TrivetApp, worker_command
+from trivet.celery.failures import JobFailed
 from trivet.testing import RunningTrivet
 from trivet_tasks.errors import NotFound
 
 WAIT_S = 60.0
 TERMS: dict[str, Any] = {"model": "claude-sonnet-5-5", "max_tokens": 40}
-Celery = Callable[..., Result]
-
-
-@pytest.fixture
-def app(system: RunningTrivet) -> Iterator[TrivetApp]:
-    made = application(system.settings)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def celery(system: RunningTrivet, app: TrivetApp, monkeypatch: pytest.MonkeyPatch) -> Celery:
-    """Runs `celery -A trivet.celery …` in this process, as a person would type it."""
-    monkeypatch.setenv("TRIVET_CONFIG", system.settings.source)
-    monkeypatch.setenv("CELERY_BROKER_URL", "redis://127.0.0.1:1/0")  # another application's
-    monkeypatch.setattr(importlib.import_module("trivet.celery"), "app", app)
-
-    def run(*arguments: str) -> Result:
-        return CliRunner().invoke(celery_command, ["-A", "trivet.celery", "--no-color", *arguments])
-
-    return run
-
-
-def typed(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `celery -A trivet.celery …` as a process."""
-    command = [str(Path(sys.executable).with_name("celery")), "-A", "trivet.celery", "--no-color", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=WAIT_S, check=False)
 
 
 def oks(said: Result) -> int:
@@ -79,6 +48,7 @@ def test_status_and_report_answer(celery: Celery) -> None:
     assert "software -> celery:5.7" in report.stdout
 
 
+@pytest.mark.habit("beat")
 @pytest.mark.parametrize(
     ("command", "instead"),
     [
@@ -119,6 +89,7 @@ def test_the_worker_of_queues_is_named(queues: list[str], command: str) -> None:
     assert worker_command(queues) == command
 
 
+@pytest.mark.habit("result backend")
 def test_the_result_of_a_job_is_its_result_in_celerys_words(
     system: RunningTrivet, app: TrivetApp, celery: Celery
 ) -> None:
@@ -136,6 +107,7 @@ def test_the_result_of_a_job_is_its_result_in_celerys_words(
     assert (shown.exit_code, "succeeded" in shown.stdout) == (0, True), shown.stderr
 
 
+@pytest.mark.habit("revoke")
 def test_states_follow_the_job(system: RunningTrivet, app: TrivetApp) -> None:
     for provider in ("anthropic", "bedrock", "vertex"):
         system.simulator.latency(provider, median_s=30)

@@ -3,11 +3,7 @@
 None is run or returned, the worker lives, and real jobs end.
 """
 
-import contextlib
 import json
-import os
-import signal
-import sqlite3
 import time
 from base64 import b64decode, b64encode
 from collections import Counter
@@ -20,6 +16,7 @@ import pytest
 import redis
 from tests.command_line import run_trivet
 from tests.databases import database_of, new_database, rows
+from tests.stopped_workers import BULK, stopped
 from tests.timing import until
 
 from trivet.client.jobs import Job
@@ -28,7 +25,6 @@ from trivet.testing import QUICK, RunningTrivet, running_trivet
 from trivet_routing.response_cache import ANSWERS
 from trivet_store import events
 from trivet_tasks.celery_app import make_app
-from trivet_tasks.config.database_url import sqlite_path
 from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
 from trivet_tasks.messages import Chunk, publish, queue_name, task_name
@@ -45,7 +41,6 @@ SECTIONS = {
     "cache": {"enabled": True},
     "classes.deferred": {"cache_ttl_s": 2},
 }
-BULK, REALTIME = "worker-1-bulk", "worker-1-realtime"
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])
@@ -67,36 +62,6 @@ def shared(system: RunningTrivet) -> Iterator[redis.Redis]:
 def drops(system: RunningTrivet) -> Counter[tuple[str, str]]:
     with database_of(system.settings) as store, store.read() as connection:
         return Counter({(one.kind.value, one.route): one.times for one in events.drops(connection)})
-
-
-@contextlib.contextmanager
-def stopped(system: RunningTrivet, shared: redis.Redis) -> Iterator[None]:
-    """The workers take nothing as long as the block lasts; none was in the middle of a write, or asks for a message."""
-    pids = [pid for name in (BULK, REALTIME) if (pid := system.local.supervisor.pid(name))]
-
-    def signal_all(number: int) -> None:
-        for pid in pids:
-            os.kill(pid, number)
-
-    def still() -> bool:
-        signal_all(signal.SIGSTOP)
-        path = sqlite_path(system.settings.store_url)
-        try:
-            if path is not None:
-                with contextlib.closing(sqlite3.connect(path, timeout=1.0, isolation_level=None)) as connection:
-                    connection.execute("BEGIN IMMEDIATE")
-                    connection.execute("ROLLBACK")
-        except sqlite3.OperationalError:
-            signal_all(signal.SIGCONT)
-            return False
-        return True
-
-    until(still, "a moment at which it writes nothing")
-    try:
-        until(lambda: shared.info("clients")["blocked_clients"] == 0, "them to ask for messages")
-        yield
-    finally:
-        signal_all(signal.SIGCONT)
 
 
 def dispatched(system: RunningTrivet, ids: Collection[str]) -> dict[str, tuple[str, DispatchedJob]]:

@@ -1,11 +1,14 @@
 """Celery's remote control over real workers: inspection is answered, and nothing can be changed unseen."""
 
+import json
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from celery.worker.control import Panel
+from tests.foreign_calls import MARK, other_app
 
 from trivet.testing import RunningTrivet
 from trivet_tasks.celery_app import make_app
@@ -76,13 +79,66 @@ def test_inspection_is_answered(control: Any, command: str) -> None:
         assert "error" not in answer or command == "conf"
 
 
+NOT_UNDERSTOOD: list[object] = [
+    "text",
+    [1],
+    {},
+    {"arguments": {}},
+    {"method": ["ping"]},
+    {"method": "ping", "arguments": "many"},
+    {"method": "ping", "destination": 7},
+    {"method": "ping", "pattern": "(", "matcher": "pcre"},
+    {"method": "ping", "reply_to": "me"},
+]
+
+
+def test_commands_of_another_application_harm_nothing(system: RunningTrivet) -> None:
+    bulk = "worker-1-bulk"
+    pid, said = system.local.supervisor.pid(bulk), len(system.local.log_path(bulk).read_text(encoding="utf-8"))
+    app = other_app(make_app(system.settings).conf.broker_url)
+
+    def answered(command: str, **arguments: Any) -> list[Any]:
+        replies = app.control.broadcast(command, arguments, reply=True, timeout=ANSWER_S, limit=2)
+        return [answer for reply in replies for answer in reply.values()]
+
+    for command in ("pool_shrink", "rate_limit", "shutdown", "revoke", "objgraph", f"of {MARK}"):
+        for answer in answered(command, **ARGUMENTS.get(command, {})):
+            assert "was refused" in answer["error"]
+    for answer in (*answered("query_task"), *answered("clock", state=MARK)):
+        assert answer["error"].endswith("(TypeError). Check its arguments.")
+    with app.connection_for_write() as connection:
+        mailbox = connection.Producer(exchange=app.control.mailbox.exchange)
+        for body in NOT_UNDERSTOOD:
+            mailbox.publish(body, serializer="json", declare=[app.control.mailbox.exchange])
+    assert len(answered("ping")) == 2
+    job = system.client.submit(f"after them {time.time_ns()}", model="claude-sonnet-5-5", max_tokens=40)
+    assert job.result(timeout=DEADLINE_S).status == "succeeded"
+    app.close()
+    assert system.local.supervisor.pid(bulk) == pid
+    log = system.local.log_path(bulk).read_text(encoding="utf-8")[said:]
+    assert "A remote command has not the form of one" in log
+    assert "Traceback" not in log
+    assert MARK not in log
+
+
 def test_other_applications_of_the_process_keep_their_commands() -> None:
     ours = handlers()
     assert set(ours) == set(Panel.data)
-    assert ours["ping"] is Panel.data["ping"]
+    assert ours["ping"](None) == {"ok": "pong"}
     assert [name for name in REFUSED if ours[name] is Panel.data[name]] == []
     assert Panel.data["shutdown"].__module__ == "celery.worker.control"
-    assert set(INSTEAD) <= set(REFUSED)
+    assert set(INSTEAD) <= {*REFUSED, "objgraph"}
+
+
+def test_statistics_show_no_secrets_and_are_json() -> None:
+    options = {"socket_timeout": 5, "sentinel_kwargs": {"password": "s3cret"}, "tls": object()}
+    broker = {"hostname": "s1", "transport_options": options, "ssl": {"ssl_certfile": "/s3cret"}, "alternates": []}
+    worker = SimpleNamespace(stats=lambda: {"broker": broker, "pid": 1})
+    shown = handlers()["stats"](SimpleNamespace(consumer=SimpleNamespace(controller=worker)))
+    assert json.loads(json.dumps(shown)) == shown
+    assert "s3cret" not in str(shown)
+    assert shown["broker"]["transport_options"] == {"socket_timeout": 5}
+    assert broker["transport_options"] is options, "the connection keeps what it needs"
 
 
 def test_a_greeting_of_another_worker_revokes_nothing() -> None:

@@ -2,10 +2,13 @@
 
 import contextlib
 import json
+import struct
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import amqp
 import pytest
 import redis
 from kombu import Connection, Consumer, Queue
@@ -15,7 +18,7 @@ from kombu.transport.redis import Transport as RedisTransport
 from trivet.local.embedded import EmbeddedValkey
 from trivet_tasks.config.server_urls import celery_url, redis_url
 from trivet_tasks.shared_state import connect
-from trivet_worker.process.intake import strict_connection
+from trivet_worker.process.strict_transport import strict_connection
 
 QUEUE = Queue("jobs", no_declare=True)
 
@@ -127,6 +130,40 @@ def test_every_redis_transport_is_strict(scheme: str, dropped: list[str]) -> Non
     ]
 
 
-def test_rabbitmq_keeps_its_own() -> None:
+BARE = struct.pack(">HHQ", 60, 0, 2)
+"""Begin of a content header: class basic, two bytes of body."""
+
+
+@pytest.mark.parametrize(
+    ("properties", "read"),
+    [
+        (b"\x80\x00\x04json", {"content_type": "json"}),
+        (b"\x80\x00\x01\xff", {}),
+        (b"\x80\x00", {}),
+        (b"\x20\x00" + struct.pack(">I", 4) + b"\x01a?x", {}),
+    ],
+    ids=["good", "no text", "cut", "unknown type"],
+)
+@pytest.mark.parametrize("scheme", ["amqp", "amqps"])
+def test_a_message_of_rabbitmq_with_unreadable_properties_has_none(
+    scheme: str, properties: bytes, read: dict[str, Any]
+) -> None:
     kind = strict_connection(Connection, lambda *_: None)
-    assert kind("amqp://localhost").get_transport_cls() is Connection("amqp://localhost").get_transport_cls()
+    connection = kind(f"{scheme}://localhost").get_transport_cls().Connection()
+    came: list[Any] = []
+    read_frame = connection.frame_handler_cls(connection, lambda *of_one: came.append(of_one[3]))
+    for frame in ((1, 1, struct.pack(">HH", 60, 60)), (2, 1, BARE + properties), (3, 1, b"[]")):
+        read_frame(frame)
+    (message,) = came
+    assert (bytes(message.body), message.properties) == (b"[]", read)
+
+
+def test_a_compressed_message_of_rabbitmq_stays_compressed() -> None:
+    kind = strict_connection(Connection, lambda *_: None)
+    channel = kind("amqp://localhost").get_transport_cls().Connection.Channel
+    bomb = zlib.compress(b"0" * 1_000_000)
+    raw = amqp.Message(
+        bomb, delivery_tag=1, content_encoding="utf-8", application_headers={"compression": "application/x-gzip"}
+    )
+    read = channel.message_to_python(object.__new__(channel), raw)
+    assert (read.body, read.errors, read.content_encoding) == (bomb, [], "compressed")

@@ -11,7 +11,7 @@ from trivet_routing.liveness.process_impairments import Announced, announced
 from trivet_store import events
 from trivet_store.cluster import health, leases, registry
 from trivet_store.cluster.leases import Lease
-from trivet_store.events import Event
+from trivet_store.events import Dropped, Event
 from trivet_store.jobs import deliveries
 from trivet_store.jobs.deliveries import AppDeliveries
 from trivet_store.ledger import spending
@@ -40,6 +40,8 @@ class Backlog:
     spent: Mapping[str, Spent] = field(default_factory=dict)
     """Cost of the calls of today (UTC) so far, by route."""
     budgets: tuple[BudgetStatus, ...] = ()
+    dropped: tuple[Dropped, ...] = ()
+    """Messages and answers that were not acted on, counted since the database began."""
     read_at: float | None = None
     """The database's clock when it was read, seconds since the epoch; None: never."""
     stale: str = ""
@@ -185,6 +187,7 @@ def _read_backlog(connections: Connections, batches: int) -> Backlog:
             impairments=wrong,
             spent=spending.by_route(connection, now),
             budgets=statuses(connection, known, now, connections.directory.costs),
+            dropped=tuple(events.drops(connection)),
             read_at=now,
         )
 

@@ -1,12 +1,11 @@
 """The Celery application of a running Trivet: reads its workers and its jobs, and changes neither behind Trivet's back."""
 
-import sys
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
+from trivet.celery.commands import adapt_command, within_celery
 from trivet.celery.control import Control
 from trivet.celery.results import ResultBackend
 from trivet.client.client import Client
@@ -14,6 +13,7 @@ from trivet_tasks.celery_app import App, make_app
 from trivet_tasks.config.settings import Settings, load_settings
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.latency import Latency
+from trivet_tasks.messages import queue_of
 
 _USAGE = 2
 
@@ -75,6 +75,9 @@ def application(settings: Settings) -> TrivetApp:
     """Return the application for these settings. It opens no connection by itself."""
     app: TrivetApp = make_app(settings, TrivetApp)
     app.trivet_settings = settings
+    app.conf.result_backend = "trivet"  # named in reports alone: the class decides
+    if settings.routes:
+        app.amqp.queues.select([queue_of(app, route, latency).name for route in settings.routes for latency in Latency])
     return app
 
 
@@ -86,9 +89,12 @@ def load_app() -> TrivetApp:
             where Celery would print a traceback.
     """
     try:
-        return application(load_settings())
+        app = application(load_settings())
     except ConfigError as error:
-        if Path(sys.argv[0]).name not in ("celery", "flower"):
+        if not within_celery():
             raise
         click.echo(f"Error: {error}", err=True)
         raise SystemExit(_USAGE) from None
+    if within_celery():
+        adapt_command(app.trivet_broker_url)
+    return app

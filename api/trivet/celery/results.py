@@ -12,28 +12,14 @@ from celery.exceptions import TaskRevokedError
 from celery.exceptions import TimeoutError as CeleryTimeout
 from celery.result import AsyncResult, GroupResult
 
+from trivet.celery.failures import JobFailed
 from trivet.client.result import Result
 from trivet_store.reports.results import JobRow
-from trivet_tasks.errors import NotFound, ResultTimeout, TrivetError
-from trivet_tasks.outcomes import OutcomeName
+from trivet_tasks.errors import NotFound, ResultTimeout
 from trivet_tasks.states import END_STATES, JobState
 
 Meta: TypeAlias = dict[str, Any]
 """Values that Celery knows of a task: `status`, `result`, `traceback`, `date_done`, `task_id`."""
-
-
-class JobFailed(TrivetError):
-    """A job that ended without an answer: it failed or expired.
-
-    Attributes:
-        outcome: outcome of its last call, by the words of the outcome table; None where no call was made.
-        job_id: id of the job.
-    """
-
-    def __init__(self, job_id: str, message: str, outcome: OutcomeName | None = None) -> None:
-        super().__init__(message)
-        self.job_id = job_id
-        self.outcome = outcome
 
 
 class ResultBackend(BaseBackend):  # type: ignore[misc] # Celery has no types

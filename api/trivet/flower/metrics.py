@@ -57,6 +57,7 @@ def _backlog(backlog: Backlog, routes: Sequence[str]) -> Iterator[Metric]:
         yield _at_routes(backlog, routes)
         yield _spent(backlog, routes)
         yield from _budgets(backlog)
+        yield _dropped(backlog)
 
 
 def _processes(backlog: Backlog) -> Iterator[Metric]:
@@ -136,6 +137,15 @@ def _budgets(backlog: Backlog) -> Iterator[Metric]:
         holding.add_metric([one.name], float(one.holding))
         held.add_metric([one.name], one.jobs_held)
     yield from (limit, usd, warn, holding, held)
+
+
+def _dropped(backlog: Backlog) -> Metric:
+    times = CounterMetricFamily(
+        "trivet_dropped", "Messages and answers that were not acted on, by kind and route.", labels=["kind", "route"]
+    )
+    for one in backlog.dropped:
+        times.add_metric([one.kind.value, one.route], one.times)
+    return times
 
 
 def _cache(stats: CacheStats) -> Iterator[Metric]:

@@ -128,19 +128,20 @@ _MARK = RowsStatement(
       FROM {rows} WHERE deliveries.id = r.id AND deliveries.claimed_until = r.claimed_until
     """,
 )
-_TAKE = text(
-    """
+_TAKE = """
     UPDATE deliveries SET taken_until = :until
-     WHERE job_id = :job_id AND name = :name AND due_at IS NOT NULL AND NOT done
+     WHERE {owner} = :owner AND name = :name AND due_at IS NOT NULL AND NOT done
        AND (taken_until IS NULL OR taken_until <= :now)
-    """
-)
-_CONFIRM = text(
-    """
+"""
+_CONFIRM = """
     UPDATE deliveries SET done = true, signature = '', due_at = NULL, claimed_until = NULL, taken_until = NULL, error = NULL
-     WHERE job_id = :job_id AND name = :name
-    """
-)
+     WHERE {owner} = :owner AND name = :name
+"""
+_OF_OWNER = {
+    (statement, owner): text(statement.format(owner=owner))
+    for statement in (_TAKE, _CONFIRM)
+    for owner in ("job_id", "batch_id")
+}
 _NOTE_OUTAGE = text(
     "INSERT INTO celery_apps (name, failing_since, error) VALUES (:app, :now, :error) ON CONFLICT (name) DO NOTHING"
 )
@@ -274,19 +275,26 @@ def note_outage(store: Store, connection: Connection, app: str, error: str) -> b
     return True
 
 
-def begin(store: Store, connection: Connection, job_id: str, name: str, seconds: float) -> bool:
+def begin(store: Store, connection: Connection, owner: str | int, name: str, seconds: float) -> bool:
     """Take a callback that is to be confirmed, for a task that runs now: it is not sent again for so many seconds.
 
     False when another run of the task has taken it, when it was confirmed, or when its job goes on.
+
+    Args:
+        owner: id of its job, or row id of its batch.
     """
     now = store.now(connection)
-    taken = {"job_id": job_id, "name": name, "now": now, "until": now + seconds}
-    return connection.execute(_TAKE, taken).rowcount > 0
+    taken = {"owner": owner, "name": name, "now": now, "until": now + seconds}
+    return connection.execute(_OF_OWNER[_TAKE, _owner_column(owner)], taken).rowcount > 0
 
 
-def confirm(connection: Connection, job_id: str, name: str) -> None:
-    """Confirm a callback: it is never sent again, and its signature is deleted."""
-    connection.execute(_CONFIRM, {"job_id": job_id, "name": name})
+def confirm(connection: Connection, owner: str | int, name: str) -> None:
+    """Confirm a callback: it is never sent again, and its signature is deleted. `owner` as for `begin`."""
+    connection.execute(_OF_OWNER[_CONFIRM, _owner_column(owner)], {"owner": owner, "name": name})
+
+
+def _owner_column(owner: str | int) -> str:
+    return "job_id" if isinstance(owner, str) else "batch_id"
 
 
 def on_their_way(connection: Connection) -> list[AppDeliveries]:

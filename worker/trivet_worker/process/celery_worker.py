@@ -25,11 +25,12 @@ from trivet_tasks.latency import Lane, Latency
 from trivet_tasks.messages import queue_of
 from trivet_tasks.processes.signals import Reloader, StopRequests
 from trivet_tasks.processes.startup import served, set_title, without_collecting
-from trivet_worker.process.consumer_steps import InspectionOnly, consuming
-from trivet_worker.process.intake import Intake, strict_connection, strict_consumer
+from trivet_worker.process.consumer_steps import consuming, inspection_only
+from trivet_worker.process.intake import Intake, strict_consumer
 from trivet_worker.process.isolated_process import run_isolated
 from trivet_worker.process.runtime import Runtime
 from trivet_worker.process.stopping import Stopper
+from trivet_worker.process.strict_transport import strict_connection
 from trivet_worker.run.context import origin_of
 from trivet_worker.run.fork_server import ForkServer
 from trivet_worker.run.process_state import Drops
@@ -106,7 +107,7 @@ def _forked_server(settings: Settings, lane: Lane, routes: Sequence[str]) -> For
 def _adapt(app: Celery, runtime: Runtime, intake: Intake, queues: Mapping[str, str]) -> None:
     """Give the application Trivet's tasks, and the consumer and transport that take nothing but its messages."""
     register_tasks(app, runtime.run)
-    app.steps["consumer"].update((consuming(runtime, queues), InspectionOnly))
+    app.steps["consumer"].update((consuming(runtime, queues), inspection_only(intake.unreadable)))
     app.conf.worker_consumer = strict_consumer(intake)
     app.amqp.Connection = strict_connection(_PatientConnection, intake.unreadable)
 

@@ -9,19 +9,23 @@ Flower's pages) works as usual.
 """
 
 import logging
+import re
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from celery import bootsteps
+from celery.utils.serialization import jsonify
 from celery.worker import state
 from celery.worker.consumer.control import Control
 from celery.worker.consumer.tasks import Tasks
 from celery.worker.control import Panel
 
+from trivet_tasks.errors import place_of
 from trivet_tasks.messages import is_amqp
 from trivet_worker.process.runtime import Runtime
+from trivet_worker.process.strict_transport import UNREADABLE
 
 log = logging.getLogger("trivet.worker")
 
@@ -42,13 +46,16 @@ INSTEAD: Mapping[str, str] = {
     "pool_restart": "SIGTERM stops a worker in order, and its supervisor starts it again",
     "autoscale": _POOL,
     "shutdown": "SIGTERM stops a worker in order",
-    "rate_limit": "a route's limits are in the configuration (`[routes.NAME] requests_per_minute`)",
+    "rate_limit": "`trivet route limit NAME` changes a route's limits, which are in the configuration "
+    "(`[routes.NAME] requests_per_minute`)",
     "time_limit": "the time of calls is in the configuration (`[classes.NAME] attempt_timeout_s`)",
     "revoke": _JOBS,
     "revoke_by_stamped_headers": _JOBS,
     "terminate": _JOBS,
     "enable_events": _EVENTS,
     "disable_events": _EVENTS,
+    "heartbeat": _EVENTS,
+    "objgraph": "it writes files on the worker's machine",
 }
 """Trivet's own way to the same end, by command."""
 
@@ -104,23 +111,81 @@ def _reconcile(consumer: Any, runtime: Runtime, queues: Mapping[str, str]) -> No
         log.debug("queues are looked at again once the broker answers: %s", type(error).__name__)
 
 
-class InspectionOnly(bootsteps.Step):  # type: ignore[misc] # Celery has no types
-    """Consumer step that gives this worker's mailbox handlers of its own; other applications of the process keep theirs."""
+def inspection_only(unreadable: Callable[[str, str], None]) -> type[bootsteps.Step]:
+    """Return the step that gives this worker's mailbox handlers of its own; other applications of the process keep theirs.
 
-    requires = (Control,)
+    Args:
+        unreadable: is told an empty queue name and why, of a command that makes no sense.
+    """
 
-    def create(self, consumer: Any) -> None:
-        """Replace the handlers before the mailbox listens. Called before any step starts."""
-        for step in consumer.steps:
-            if isinstance(step, Control):
-                step.box.node.handlers = handlers()
+    class InspectionOnly(bootsteps.Step):  # type: ignore[misc] # Celery has no types
+        requires = (Control,)
+
+        def create(self, consumer: Any) -> None:
+            """Replace the handlers before the mailbox listens. Called before any step starts."""
+            for step in consumer.steps:
+                if isinstance(step, Control):
+                    step.box.node.handlers = handlers()
+                    step.box.node.handle_message = _strict(step.box.node.handle_message, unreadable)
+
+    return InspectionOnly
 
 
 def handlers() -> dict[str, Callable[..., Any]]:
-    """Return the handlers of remote commands, by name."""
-    allowed = {name: Panel.data[name] for name, about in Panel.meta.items() if about.type == "inspect"}
-    refused = {name: partial(_refuse, name) for name in Panel.data if name not in allowed}
-    return {**allowed, **refused, "hello": _hello}
+    """Return the handlers of remote commands, by name. A name that there is not is refused, too."""
+    inspecting = {name for name, about in Panel.meta.items() if about.type == "inspect"} - {"objgraph"}
+    answered = {name: partial(_answer, name, Panel.data[name]) for name in inspecting}
+    refused = {name: partial(_refuse, name) for name in Panel.data if name not in inspecting}
+    return _Handlers({**refused, **answered, "hello": partial(_answer, "hello", _hello)})
+
+
+class _Handlers(dict[str, Callable[..., Any]]):
+    def __missing__(self, name: str) -> Callable[..., Any]:
+        return partial(_refuse, "an unknown command")
+
+
+def _strict(usual: Callable[..., Any], unreadable: Callable[[str, str], None]) -> Callable[..., Any]:
+    """Return a reader of the mailbox that drops what makes no sense; Celery would log a traceback and start it anew."""
+
+    def handle(body: Any, message: Any = None) -> Any:
+        if not _is_command(body):
+            return unreadable("", "A remote command has not the form of one.")
+        try:
+            return usual(body, message)
+        except (*UNREADABLE, re.error) as error:
+            return unreadable("", f"A remote command has not the form of one: {place_of(error)}.")
+
+    return handle
+
+
+def _is_command(body: Any) -> bool:
+    if not isinstance(body, dict) or not isinstance(body.get("method"), str):
+        return False
+    arguments, reply_to = body.get("arguments"), body.get("reply_to")
+    return (arguments is None or isinstance(arguments, dict)) and (
+        reply_to is None or (isinstance(reply_to, dict) and {"exchange", "routing_key"} <= reply_to.keys())
+    )
+
+
+def _answer(command: str, handler: Callable[..., Any], state: Any, /, **arguments: Any) -> Any:
+    """Answer an inspection. Its arguments are foreign, and an error is told without them."""
+    try:
+        answer = handler(state, **arguments)
+    except Exception as error:
+        log.warning("the remote command %s was not answered: %s", command, place_of(error))
+        return {"error": f"{command} was not answered ({type(error).__name__}). Check its arguments."}
+    return _without_secrets(answer) if command == "stats" else answer
+
+
+def _without_secrets(stats: dict[str, Any]) -> dict[str, Any]:
+    """Replace all but plain values of the connection: a Sentinel's password is in its options, and TLS is no JSON."""
+    broker = stats.get("broker")
+    if not isinstance(broker, dict):
+        return stats
+    options = broker.get("transport_options") or {}
+    plain = {name: value for name, value in options.items() if isinstance(value, str | int | float | None)}
+    shown = {**broker, "transport_options": plain, "ssl": bool(broker.get("ssl"))}
+    return {**stats, "broker": jsonify(shown, unknown_type_filter=lambda value: type(value).__name__)}
 
 
 def _refuse(command: str, state: Any, /, **_: Any) -> dict[str, str]:

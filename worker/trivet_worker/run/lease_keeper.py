@@ -66,7 +66,7 @@ class LeaseKeeper:
 
     def _write_drops(self, connection: Connection) -> Callable[[], None]:
         counts = self._drops.unwritten()
-        events.count_drops(self._store, connection, counts)
+        events.count_drops(self._store, connection, counts, self._drops.why)
         return lambda: self._drops.written(counts)
 
     def _renewed(self, renewal: Renewal) -> None:

@@ -170,6 +170,8 @@ class Drops:
         self._unwritten: Counter[tuple[Drop, str]] = Counter()
         self._unsaid: Counter[tuple[Drop, str]] = Counter()
         self._said: dict[tuple[Drop, str], float] = {}
+        self.why: dict[tuple[Drop, str], str] = {}
+        """Last sentence about each."""
         self._lock = threading.Lock()
 
     def note(self, kind: Drop, route: str, why: str, times: int = 1) -> None:
@@ -184,6 +186,7 @@ class Drops:
         with self._lock:
             self._unwritten[key] += times
             self._unsaid[key] += times
+            self.why[key] = why
             if now - self._said.get(key, -SAID_EVERY_S) < SAID_EVERY_S:
                 return
             self._said[key] = now

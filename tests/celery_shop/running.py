@@ -1,0 +1,105 @@
+"""A stock Celery worker of the shop beside a running Trivet: its Valkey, its processes, its files."""
+
+import contextlib
+import importlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import psutil
+import pytest
+from tests.processes import STOP_S
+
+from trivet.local.embedded import EmbeddedValkey
+from trivet_tasks.config.server_urls import socket_path
+
+ROOT = Path(__file__).parents[2]
+
+
+class Shop:
+    """The shop's surroundings, and the workers that were started in them."""
+
+    def __init__(self, folder: Path, *, visibility_s: float = 3_600.0) -> None:
+        """Nothing runs yet.
+
+        Args:
+            visibility_s: seconds after which the broker delivers a message again that nobody acknowledged.
+        """
+        socket = socket_path(folder / "valkey")
+        self.files = folder / "files"
+        self.log_path = folder / "worker.log"
+        self.broker_url = f"redis+socket://{socket}?virtual_host=1"
+        self.environment = {
+            "SHOP_BROKER_URL": self.broker_url,
+            "SHOP_BACKEND_URL": f"redis+socket://{socket}?virtual_host=2",
+            "SHOP_FOLDER": str(self.files),
+            "SHOP_VISIBILITY_S": str(visibility_s),
+        }
+        self._valkey = EmbeddedValkey(folder / "valkey")
+        self._worker: subprocess.Popen[bytes] | None = None
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator["Shop"]:
+        """Its Valkey, as long as the block lasts; ends what was started meanwhile."""
+        self.files.mkdir(parents=True)
+        with self._valkey:
+            try:
+                yield self
+            finally:
+                self.kill()
+
+    def start(self, config: str, *, concurrency: int = 2, pool: str = "prefork") -> None:
+        """Start a worker. It uses the Trivet of this configuration file."""
+        command = [sys.executable, "-m", "celery", "-A", "tests.celery_shop.app", "worker", "-l", "INFO"]
+        command += ["-c", str(concurrency), "-P", pool, "--without-mingle", "--without-gossip", "-n", "shop@localhost"]
+        with self.log_path.open("ab") as log:
+            self._worker = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env={**os.environ, **self.environment, "TRIVET_CONFIG": config},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def family(self) -> list[psutil.Process]:
+        """Return the worker and its children."""
+        if self._worker is None:
+            return []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            root = psutil.Process(self._worker.pid)
+            return [root, *root.children(recursive=True)]
+        return []
+
+    def kill(self) -> None:
+        """End the worker and its children at once (SIGKILL)."""
+        family = self.family()
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGKILL)
+        psutil.wait_procs(family, timeout=STOP_S)
+        if self._worker is not None:
+            self._worker.wait(STOP_S)
+        self._worker = None
+
+    @property
+    def log(self) -> str:
+        """The log of its workers so far."""
+        return self.log_path.read_text(encoding="utf-8", errors="replace") if self.log_path.exists() else ""
+
+    def lines(self, name: str) -> list[str]:
+        """Return the lines that were saved under a name."""
+        path = self.files / name
+        return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+    def module(self) -> ModuleType:
+        """Import the shop's application in this process, to send tasks. Once: an application's tasks have names."""
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in self.environment.items():
+                patch.setenv(name, value)
+            return importlib.import_module("tests.celery_shop.app")
