@@ -1,6 +1,6 @@
 """CPU of a streamed call against a plain one: a worker's, by the length of the answer, in turn and repeated.
 
-    python benchmarks/bench_streams.py [--rounds 3] [--jobs 1000] [--wire anthropic] [--tokens-per-s 0]
+    python benchmarks/bench_streams.py [--rounds 3] [--jobs 1000] [--wire anthropic] [--tokens-per-s 0] [--tokens 300 3000]
 
 One worker on SQLite. The simulator sends an event for every three tokens: all at once, or at the given pace. Its own CPU
 is not counted. A ratio is that of a streamed turn to the plain one of the same round and length. Exit code 1 when a
@@ -27,7 +27,7 @@ from trivet_setup import TrivetSetup
 from trivet_simulator import SimulatorProcess
 from trivet_simulator.content import CHARS_PER_TOKEN
 
-LENGTHS = (300, 3_000)
+LENGTHS = (300, 1_000, 3_000)
 """Tokens of an answer."""
 GOAL = 1.5
 WORD = "harbour "
@@ -77,11 +77,12 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1_000)
     parser.add_argument("--wire", default="anthropic", choices=("anthropic", "bedrock", "vertex"))
     parser.add_argument("--tokens-per-s", type=float, default=0.0, help="0: the whole stream at once")
+    parser.add_argument("--tokens", type=int, nargs="+", default=list(LENGTHS), help="lengths of the answers")
     arguments = parser.parse_args()
     table = Table(title=f"Worker CPU in ms a job, {arguments.wire}", title_justify="left")
     for title in ("tokens", "plain", "streamed", "ratio"):
         table.add_column(title, justify="right")
-    found = {tokens: turns(tokens, arguments) for tokens in LENGTHS}
+    found = {tokens: turns(tokens, arguments) for tokens in arguments.tokens}
     ratios = {tokens: statistics.median(streamed / plain for plain, streamed in of) for tokens, of in found.items()}
     for tokens, of in found.items():
         plain, streamed = (statistics.median(column) for column in zip(*of, strict=True))

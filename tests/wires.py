@@ -32,6 +32,14 @@ def response(body: bytes, status: int = 200, /, **headers: str) -> bytes:
     return f"HTTP/1.1 {status} X\r\n{lines}\r\n".encode("latin-1") + body
 
 
+def in_chunks(pieces: Iterable[bytes], *, last: bool = True, **headers: str) -> bytes:
+    """A response whose body comes in chunks, each of these pieces one; without the last chunk it stays open."""
+    named = {"transfer-encoding": "chunked", **{name.replace("_", "-"): value for name, value in headers.items()}}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in named.items())
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces if piece)
+    return f"HTTP/1.1 200 OK\r\n{lines}\r\n".encode("latin-1") + chunks + (b"0\r\n\r\n" if last else b"")
+
+
 def stream_type(wire: str) -> str:
     """Return the content type of a stream of this wire."""
     return "application/vnd.amazon.eventstream" if wire == "bedrock" else "text/event-stream"
@@ -115,10 +123,12 @@ class FedWire:
         self.sent = 0
         """Bytes of the last reply that the caller took."""
         self.url = ""
+        self.connections = 0
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection: every request on it, until it is closed."""
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+        self.connections += 1
+        try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 fields = dict(line.split(b": ", 1) for line in head.lower().split(b"\r\n")[1:] if b": " in line)
                 await reader.readexactly(int(fields.get(b"content-length", b"0")))
@@ -127,7 +137,10 @@ class FedWire:
                     writer.write(piece)
                     await writer.drain()
                     self.sent += len(piece)
-        writer.close()
+        except (OSError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
 
 
 @contextlib.asynccontextmanager

@@ -1,6 +1,7 @@
 """Answers to fuzz the response readers with: right ones of every kind, then spoiled; and what must hold of any result."""
 
 import gzip
+import itertools
 import json
 import random
 import time
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 
 import orjson
 from tests.builders import call
-from tests.wires import framed, response, stream_type
+from tests.wires import framed, in_chunks, response, stream_type
 
 from trivet_tasks.outcomes import Usage
 from trivet_tasks.prices.cost_model import CostModel
@@ -157,7 +158,16 @@ def fed(wire: str, rng: random.Random, *, streams: bool) -> Fed:
     if rng.random() < 0.1:
         headers[rng.choice(HEADERS).replace("-", "_")] = rng.choice(VALUES)
         used = False
-    return Fed(response(body, status, **headers), used and status == 200)
+    used = used and status == 200
+    if streams and status == 200 and rng.random() < 0.5:
+        return Fed(in_chunks(_cut(body, rng), **headers), used)
+    return Fed(response(body, status, **headers), used)
+
+
+def _cut(body: bytes, rng: random.Random) -> list[bytes]:
+    """Cut a body into pieces."""
+    cuts = sorted(rng.randrange(len(body) + 1) for _ in range(rng.choice([0, 1, 5, 40])))
+    return [body[start:end] for start, end in itertools.pairwise([0, *cuts, len(body)])]
 
 
 def check(result: Answer | Failure, fed: Fed) -> None:

@@ -60,6 +60,8 @@ log = logging.getLogger("trivet.adapters")
 
 EXTRA_HEADERS = "extra_headers"
 """Key of a stored body: headers that the request brings."""
+_AS_IT_COMES = ("accept-encoding", "identity")
+"""Header of a streamed call: what compresses a stream on its way may hold it back, and it cannot be gathered."""
 _MAX_TEMPLATES = 64
 """Maximum number of templates of a route: models times keys, some of which are gone."""
 
@@ -71,6 +73,8 @@ class _Progress:
     provider: str
     timeout: httpx2.Timeout
     """Timeouts of its socket operations."""
+    until: float
+    """Time of the event loop at which it is over."""
     response: httpx2.Response | None = None
     answer: StreamedAnswer | None = None
     silence: Silence | None = None
@@ -134,7 +138,13 @@ class SdkCaller:
     ) -> Answer | Failure:
         """See `Caller.call`."""
         stream = None if self._stream is False else limits.stream or (StreamLimits() if self._stream else None)
-        progress = _Progress(self._wire.provider, timeout_within(limits.total_s))
+        streams = stream is not None
+        progress = _Progress(
+            self._wire.provider,
+            timeout_within(limits.total_s, stream=streams),
+            asyncio.get_running_loop().time() + limits.total_s,
+            contact=Contact(gathers=streams),
+        )
         try:
             async with asyncio.timeout(limits.total_s) as guard:
                 if stream is not None:
@@ -256,7 +266,7 @@ class SdkCaller:
             return read_message(body)
         progress.answer = answer = StreamedAnswer(reader_for(kind, self._wire.provider), response.headers)
         try:
-            await receive(response, encoding, answer, silence)
+            await receive(response, encoding, answer, silence, progress.contact.gathered, progress.until)
         except NETWORK_ERRORS:
             answer.read()
             if not answer.assembly.is_whole:
@@ -285,7 +295,8 @@ class SdkCaller:
                 message = None
             if isinstance(message, Whole):
                 return self._answer(message, progress)
-        silence = progress.silence.words if progress.silence else ""
+        received = progress.answer.received if progress.answer else 0
+        silence = progress.silence.words(received) if progress.silence and progress.silence.ended else ""
         if not progress.contact.made:
             stage = "no connection" if progress.sent else "no credentials"
             limit_s = progress.silence.first_byte_s if progress.silence and silence else total_s
@@ -301,6 +312,8 @@ class SdkCaller:
         request: dict[str, Any] = orjson.loads(body)
         headers = request.pop(EXTRA_HEADERS, None)
         posted = self._wire.post(request, model, purpose, stream=stream)
+        if stream:
+            posted = replace(posted, headers=(*posted.headers, _AS_IT_COMES))
         return replace(posted, of_call=(*posted.of_call, *headers.items())) if headers else posted
 
     async def _post(self, posted: Posted, attempt_id: str, sockets: httpx2.Timeout, *, stream: bool) -> httpx2.Response:

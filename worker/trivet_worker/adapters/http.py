@@ -18,6 +18,8 @@ import aiohttp
 import anthropic
 import httpx2
 
+from trivet_worker.adapters.gathering import GatheredBody
+
 _Client = TypeVar("_Client")
 
 CONNECT_S = 5.0
@@ -73,9 +75,14 @@ class ErrorAnswer(anthropic.AnthropicError):
 
 @dataclass(slots=True)
 class Contact:
-    """Record of whether a call has got as far as a connection to the provider."""
+    """Record of a call's connection to the provider."""
 
+    gathers: bool = False
+    """True if the body of a streamed answer is to be gathered."""
     made: bool = False
+    """True once the call has got a connection."""
+    gathered: GatheredBody | None = None
+    """The body, where it is gathered."""
 
 
 _contact: ContextVar[Contact | None] = ContextVar("contact", default=None)
@@ -91,10 +98,15 @@ def noting(contact: Contact) -> Iterator[None]:
         _contact.reset(token)
 
 
-def timeout_within(timeout_s: float) -> httpx2.Timeout:
-    """Return the timeouts of a call's socket operations: a short one must learn that it got no connection."""
-    connect_s = CONNECT_SHARE * timeout_s
-    return TIMEOUT if connect_s >= CONNECT_S else httpx2.Timeout(SOCKET_S, connect=connect_s, pool=None)
+def timeout_within(timeout_s: float, *, stream: bool) -> httpx2.Timeout:
+    """Return the timeouts of a call's socket operations: a short one must learn that it got no connection.
+
+    A streamed answer has its own limit between two bytes.
+    """
+    connect_s = min(CONNECT_S, CONNECT_SHARE * timeout_s)
+    if stream:
+        return httpx2.Timeout(SOCKET_S, connect=connect_s, read=None, pool=None)
+    return TIMEOUT if connect_s == CONNECT_S else httpx2.Timeout(SOCKET_S, connect=connect_s, pool=None)
 
 
 def build_http_client(max_concurrency: int, auth: httpx2.Auth | None = None) -> httpx2.AsyncClient:
@@ -140,6 +152,7 @@ class _Connector(aiohttp.TCPConnector):
         connection = await super().connect(req, traces, timeout)
         if (contact := _contact.get()) is not None:
             contact.made = True
+            contact.gathered = GatheredBody.on(connection) if contact.gathers else None
         return connection
 
     async def _create_connection(self, req: Any, traces: Any, timeout: aiohttp.ClientTimeout) -> Any:  # noqa: ASYNC109
