@@ -25,6 +25,7 @@ from trivet_tasks.config.celery_apps import CeleryAppSettings
 from trivet_tasks.config.route_prices import RoutePrice, TokenUsd
 from trivet_tasks.config.route_settings import LimitGroup, RouteCosts, RouteSettings
 from trivet_tasks.config.route_windows import RouteWindow
+from trivet_tasks.config.schedules import ScheduleSettings
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.latency import DEFAULTS, ClassSettings
 
@@ -64,6 +65,7 @@ TABLES: Sequence[tuple[str, type[BaseModel]]] = (
     ("[[routes.NAME.windows]]", RouteWindow),
     ("[[budgets]]", BudgetSettings),
     ("[celery_apps.NAME]", CeleryAppSettings),
+    ("[[schedules]]", ScheduleSettings),
 )
 BOUNDS = {"ge": "from {}", "gt": "above {}", "le": "to {}", "max_length": "at most {}", "min_length": "at least {}"}
 NAMES = {str: "text", int: "integer", float: "number", bool: "true or false"}

@@ -22,6 +22,8 @@ from trivet_scheduler.dispatch import Dispatcher
 from trivet_scheduler.housekeeping import Housekeeping
 from trivet_scheduler.probing import Prober
 from trivet_scheduler.restoring import Restorer
+from trivet_scheduler.schedules import ScheduleRunner
+from trivet_store import schedules
 from trivet_store.cluster import registry, route_overrides
 from trivet_store.cluster.leases import SCHEDULER
 from trivet_store.cluster.registry import Kind
@@ -86,6 +88,7 @@ class Scheduler:
         self._due = _Due()
         self._process_impairments = ProcessImpairments(log, "no jobs are dispatched")
         self._name = name = f"{SCHEDULER}.{os.getpid()}@{socket.gethostname()}"
+        self._schedules = ScheduleRunner(self._store, settings, name)
         self._heartbeat = Heartbeat(self._store, settings.leases, Holder(name, SCHEDULER), self._process_impairments)
         self._pulses = Pulses(
             self._process_impairments,
@@ -113,6 +116,7 @@ class Scheduler:
         self._heartbeat.start()
         self._pulses.start()
         self._watch.start()
+        self._schedules.start()
         self._callbacks.start()
         if on_ready:
             on_ready()
@@ -120,6 +124,7 @@ class Scheduler:
         while not self._stopping.is_set():
             self._guarded(self._pass)
             self._pulse.beat()
+        self._schedules.close()
         self._callbacks.close()
         self._watch.close()
         with contextlib.suppress(StoreUnavailable):  # the lease runs out by itself
@@ -129,7 +134,7 @@ class Scheduler:
         self._store.close()
 
     def reload(self, settings: Settings) -> None:
-        """Register routes and budgets as the file has them now. Its other settings count from the next start on.
+        """Register routes, budgets and schedules as the file has them now. Its other settings count from the next start on.
 
         Raises:
             ConfigError, StoreUnavailable: nothing was changed.
@@ -143,8 +148,12 @@ class Scheduler:
         with self._store.write() as connection:
             findings = registry.register(self._store, connection, settings.routes, by=by, serves=False)
             changed = budgets.register(self._store, connection, settings.budgets)
+            scheduled = schedules.register(self._store, connection, settings.schedules)
+        self._schedules.reload(settings)
         for said in changed:
             log.warning("budget %s", said)
+        for said in scheduled:
+            log.info("schedule %s", said)
         for finding in findings:
             log.log(logging.INFO if finding.kind is Kind.CHANGED else logging.WARNING, "%s", finding.text)
 

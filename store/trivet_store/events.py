@@ -17,13 +17,14 @@ QUIET_S = 3_600.0
 
 
 class Event(NamedTuple):
-    """Something that happened to a route or a budget. `at` is seconds since the epoch."""
+    """Something that happened to a route, a budget or a schedule. `at` is seconds since the epoch."""
 
     at: float
     kind: str
     """`route open`, `route probing`, `route recovering`, `route healthy`, `route limited`; of operators and files `route
     drained`, `route restored`, `route changed`, `route redefined`, `route override`, `route override over`, `route removed`;
-    `budget set`, `budget raised` and the like; `dropped` of messages and answers that were not acted on."""
+    `budget set`, `budget raised` and the like; `schedule set`,
+    `schedule missed`, `schedule failed` and the like; `dropped` of messages and answers that were not acted on."""
     route: str | None
     model: str | None
     """`*` or None: the whole route; of `route limited` a model or the name of a group of models."""

@@ -21,7 +21,19 @@ from trivet_store.database.engine import BULK_ROWS, Store
 from trivet_store.database.locking import select_locked
 from trivet_store.database.many_rows import of_ids
 
-KINDS = ("bodies", "results", "attempts", "retries", "deliveries", "jobs", "flows", "batches", "events", "shares")
+KINDS = (
+    "bodies",
+    "results",
+    "attempts",
+    "retries",
+    "deliveries",
+    "jobs",
+    "flows",
+    "batches",
+    "events",
+    "shares",
+    "schedule_runs",
+)
 """Kinds of counts: rows of these tables; a body is that of a request."""
 
 # under the jobs' locks: one may have begun again since it was read
@@ -79,6 +91,7 @@ _OLD_EVENTS = """
        AND NOT (kind = 'route drained' AND NOT EXISTS (
                 SELECT 1 FROM events e WHERE e.kind = 'route drained' AND e.route = events.route AND e.id > events.id))
 """
+_OLD_RUNS = "schedule_runs WHERE done_at < :before"
 # a share behind the clock starts at the clock, like one without a row
 _STALE_SHARES = "shares WHERE finish <= (SELECT rank FROM virtual_clock WHERE id = 1)"
 
@@ -169,6 +182,7 @@ def _forget(store: Store, before: float, *, count_results: bool, dry_run: bool) 
     yield from _jobs(store, before, count_results=count_results, dry_run=dry_run)
     yield from _batches(store, before, dry_run=dry_run)
     yield from _rows(store, "events", ("id", Integer), _OLD_EVENTS, {"before": before}, dry_run=dry_run)
+    yield from _rows(store, "schedule_runs", ("id", Integer), _OLD_RUNS, {"before": before}, dry_run=dry_run)
     yield from _rows(store, "shares", ("key", String), _STALE_SHARES, {}, dry_run=dry_run)
 
 

@@ -349,6 +349,41 @@ budgets = Table(  # as schedulers registered them, and their states
     Column("raised_window", String(10)),
 )
 
+schedules = Table(  # recurring work, as schedulers registered it
+    "schedules",
+    metadata,
+    Column("name", String(100), primary_key=True),
+    Column("digest", String(16), nullable=False),  # of the definition: only schedulers that have the same act on it
+    Column("crontab", String(200), nullable=False),
+    Column("timezone", String(100), nullable=False),
+    Column("work", Text, nullable=False),  # for people
+    Column("missed", String(4), nullable=False),  # Missed
+    Column("next_at", Double),  # the first moment that is not dealt with yet; null: it is disabled
+    Column("registered_at", Double, nullable=False),
+    Column("paused_at", Double),
+    Column("paused_by", Text),
+)
+
+schedule_runs = Table(  # one row per time of a schedule at which it was due
+    "schedule_runs",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(100), nullable=False),
+    Column("planned_at", Double, nullable=False),
+    Column("digest", String(16), nullable=False),
+    Column("asked_by", Text),  # the person who asked for it; null: it was due
+    Column("batch", String(200)),  # the batch that it submits
+    Column("claims", Integer, nullable=False, server_default=text("0")),
+    Column("claimed_by", String(250)),  # the scheduler that does it
+    Column("claimed_until", Double, nullable=False),  # the lease; not claimed: when it may be
+    Column("started_at", Double),
+    Column("done_at", Double),
+    Column("error", Text),  # of its last try
+    Column("result", Text),  # in words
+)
+Index("ix_schedule_runs", schedule_runs.c.name, schedule_runs.c.planned_at, unique=True)
+_partial_index("ix_schedule_runs_open", schedule_runs.c.claimed_until, where="done_at IS NULL")
+
 leases = Table(  # one row per living worker or scheduler process
     "leases",
     metadata,

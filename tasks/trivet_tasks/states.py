@@ -87,6 +87,16 @@ class BudgetState(StrEnum):
     """Used up: its jobs wait."""
 
 
+class RunState(StrEnum):
+    """State of a run of a schedule."""
+
+    WAITING = "waiting"
+    """No scheduler does it, or it is tried again later."""
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
 class RouteState(StrEnum):
     """State of a (route, model), or of a whole route."""
 

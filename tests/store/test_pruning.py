@@ -30,7 +30,7 @@ from trivet_tasks.states import JobState, RouteState
 
 DAY_S = 86_400.0
 FAILURE = End(JobState.FAILED, outcome=Outcome.OVERLOADED, error="No route answered.")
-TABLES = ("jobs", "job_requests", "job_results", "attempts", "flows", "batches", "events", "shares")
+TABLES = ("jobs", "job_requests", "job_results", "attempts", "flows", "batches", "events", "shares", "schedule_runs")
 
 
 @pytest.fixture(autouse=True)

@@ -304,7 +304,7 @@ def test_show_has_every_section_and_loads_again(folder: Path) -> None:
     )
     before = load_settings()
     sections = json.loads(run_trivet("config", "show", "--json").out).keys()
-    assert set(Settings.model_fields) - sections == {"budgets"}  # an array without elements
+    assert set(Settings.model_fields) - sections == {"budgets", "celery_apps", "schedules"}  # without elements
     shown = run_trivet("config", "show").out
     assert "enabled = false" in shown
     (folder / CONFIG_NAME).write_text(shown, encoding="utf-8")

@@ -27,6 +27,7 @@ NEEDS_A_SYSTEM = (
     ("routes", "check"),
     ("costs",),
     ("budgets",),
+    ("schedules",),
     ("cache", "stats"),
     ("db", "upgrade"),
     ("worker",),

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import InvalidRequest
-from trivet_tasks.requests import jsonl
+from trivet_tasks.requests import jsonl, sources
 from trivet_tasks.requests.jsonl import check_file, read_file
 
 NOW = 1_800_000_000.0
@@ -362,7 +362,7 @@ def test_standard_input_and_pipes_are_read_twice_and_leave_nothing(
     for path, called in ((Path("-"), "standard input"), (pipe, str(pipe))):
         if path == pipe:
             writer.start()
-        with jsonl.readable_twice(path) as (readable, name):
+        with sources.readable_twice(path) as (readable, name):
             assert name == called
             found = check(readable, skip_bad=True, name=name)
             assert [job.key for job in read_file(found, SETTINGS, DEFAULTS)] == ["a", "b"]
@@ -372,5 +372,5 @@ def test_standard_input_and_pipes_are_read_twice_and_leave_nothing(
 
 
 def test_a_file_is_read_where_it_is(file: Path) -> None:
-    with jsonl.readable_twice(file) as found:
+    with sources.readable_twice(file) as found:
         assert found == (file, str(file))

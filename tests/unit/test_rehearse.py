@@ -20,6 +20,7 @@ from trivet_tasks.call_times import CallTime, call_time
 from trivet_tasks.config.budgets import BudgetSettings
 from trivet_tasks.config.celery_apps import CeleryAppSettings
 from trivet_tasks.config.route_settings import LimitGroup, RouteSettings
+from trivet_tasks.config.schedules import ScheduleSettings
 from trivet_tasks.config.settings import Settings, load_settings
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.jobs import JobSpec
@@ -75,7 +76,10 @@ def planned(settings: Settings, path: Path) -> Workplan:
 def test_every_setting_is_classified() -> None:
     tables: dict[str, Any] = {
         name: field.annotation for name, field in Settings.model_fields.items()
-    } | {"classes": ClassSettings, "routes": RouteSettings, "budgets": BudgetSettings, "limits": LimitGroup, "celery_apps": CeleryAppSettings}  # fmt: skip
+    } | {
+        "classes": ClassSettings, "routes": RouteSettings, "budgets": BudgetSettings, "schedules": ScheduleSettings,
+        "limits": LimitGroup, "celery_apps": CeleryAppSettings,
+    }  # fmt: skip
     fields = {name: set(table.model_fields) for name, table in tables.items()}
     assert {name: set(scales) for name, scales in SCALES.items()} == fields, (
         "a new setting: say in trivet/rehearse/scaling.py whether it is a time, a rate or neither"

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from trivet.admin.route_measure import RouteMeasurement, Spread
     from trivet.admin.route_probe import ProbeResult
     from trivet.admin.routes import DrainedRoute, RemovedRoute, RestoredRoute, RouteLimits, Routes
+    from trivet.admin.schedules import ScheduleList, Schedules
     from trivet.client.blocked import Blocked, BlockedKind, BlockedReason, pause_notes
     from trivet.client.impairments import Impairment, ImpairmentKind, idle_words
     from trivet_routing.liveness.process_impairments import Announced
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from trivet_store.reports.results import AttemptRow, JobRow, RetryRow
     from trivet_store.reports.spend_rate import SpendRate
     from trivet_store.repricing import Tally
+    from trivet_store.schedules import Run, Schedule
 
 _MODULES = {
     "trivet.admin.admin": ("Admin",),
@@ -66,6 +68,7 @@ _MODULES = {
     "trivet.admin.route_measure": ("RouteMeasurement", "Spread"),
     "trivet.admin.route_probe": ("ProbeResult",),
     "trivet.admin.routes": ("DrainedRoute", "RemovedRoute", "RestoredRoute", "RouteLimits", "Routes"),
+    "trivet.admin.schedules": ("ScheduleList", "Schedules"),
     "trivet_routing.liveness.process_impairments": ("Announced",),
     "trivet_routing.permits": ("BreakerView", "Pace", "RouteUse"),
     "trivet_routing.response_cache": ("CacheStats",),
@@ -83,6 +86,7 @@ _MODULES = {
     "trivet_store.reports.results": ("AttemptRow", "JobRow", "RetryRow"),
     "trivet_store.reports.spend_rate": ("SpendRate",),
     "trivet_store.repricing": ("Tally",),
+    "trivet_store.schedules": ("Run", "Schedule"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -159,6 +163,10 @@ __all__ = [
     "RouteStatus",
     "RouteUse",
     "Routes",
+    "Run",
+    "Schedule",
+    "ScheduleList",
+    "Schedules",
     "SchemaUpgrade",
     "SchemaVersion",
     "Span",

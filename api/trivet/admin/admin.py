@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from trivet.admin.installation import Configuration, Database
     from trivet.admin.jobs import Attempts, Batches, Jobs
     from trivet.admin.routes import Routes
+    from trivet.admin.schedules import Schedules
 
 
 class Admin(Connected):
@@ -116,3 +117,10 @@ class Admin(Connected):
         from trivet.admin.routes import Routes
 
         return Routes(self._connections)
+
+    @cached_property
+    def schedules(self) -> "Schedules":
+        """Schedules: their next times and last runs; pausing, resuming and running one now."""
+        from trivet.admin.schedules import Schedules
+
+        return Schedules(self._connections)

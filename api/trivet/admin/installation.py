@@ -112,7 +112,7 @@ class Pruning(NamedTuple):
     """Rows looked at so far."""
     rows: Mapping[str, int]
     """Rows deleted so far, or counted, by kind: `bodies`, `results`, `attempts`, `retries`, `jobs`, `flows`, `batches`,
-    `events`, `shares`."""
+    `events`, `shares`, `schedule_runs`."""
 
     @property
     def contents(self) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from trivet.cli import (
     plan,
     rehearse,
     routes,
+    schedules,
     services,
     storage,
     submit,
@@ -79,6 +80,7 @@ app.add_typer(costs.group, name="costs")
 app.add_typer(storage.cache, name="cache")
 app.command()(budgets.budgets)
 app.add_typer(budgets.group, name="budget")
+app.add_typer(schedules.group, name="schedules")
 app.command()(plan.plan)
 app.command()(rehearse.rehearse)
 app.add_typer(config.group, name="config")

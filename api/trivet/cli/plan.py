@@ -212,7 +212,7 @@ def _volume(planner: "Planner", given: Mapping[str, Any]) -> "Work":
 
 
 def _file(planner: "Planner", file: Path, given: Mapping[str, Any]) -> "Work":
-    from trivet_tasks.requests.jsonl import readable_twice
+    from trivet_tasks.requests.sources import readable_twice
 
     expected = None if given["output_tokens"] is None else int(count("--output-tokens", given["output_tokens"]))
     of_max = given["output_share_of_max"]

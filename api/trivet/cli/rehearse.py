@@ -75,7 +75,7 @@ def rehearse(
 
     Exit codes: 0 every job succeeded, 1 some failed, were late or still waited, 2 usage or configuration, 130 on Ctrl-C.
     """
-    from trivet_tasks.requests.jsonl import readable_twice
+    from trivet_tasks.requests.sources import readable_twice
 
     settings = options.settings(required=False)
     if not settings.routes:

@@ -130,7 +130,7 @@ def bulk(
         Path,
         typer.Argument(
             help="A JSON Lines file: one request a line, as for `trivet submit --file`, or a line of Anthropic's batches; "
-            "compressed with gzip too. - reads standard input."
+            "compressed with gzip too. A folder stands for its files that end with .jsonl or .jsonl.gz. - reads standard input."
         ),
     ],
     name: Annotated[
@@ -156,6 +156,7 @@ def bulk(
     ] = None,
     model: Annotated[str | None, typer.Option(help="Model of the lines that name none.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Maximum tokens of the lines that do not set it.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Tenant of the lines that name none.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="name=value, for every job; may be repeated.")] = None,
     prompt_cache: Annotated[
         str | None,
@@ -180,7 +181,7 @@ def bulk(
 ) -> None:
     """Submit a file of requests as one batch. Safe to interrupt: run it again and it continues where it stopped."""
     from trivet.cli.results import ResultsFile, check_ending
-    from trivet_tasks.requests.jsonl import readable_twice
+    from trivet_tasks.requests.sources import readable_twice
 
     if out is not None:
         check_ending(out)
@@ -190,6 +191,7 @@ def bulk(
         "latency": latency,
         "model": model,
         "max_tokens": max_tokens,
+        "tenant": tenant,
         "tags": read_tags(tag),
         "prompt_cache": prompt_cache,
         "cache": cache,
@@ -228,10 +230,10 @@ def _name_of(file: Path, check: "FileCheck", defaults: dict[str, Any]) -> str:
     """
     import orjson
 
-    from trivet_tasks.requests.jsonl import is_read_once
+    from trivet_tasks.requests.sources import is_read_once
 
     decisive = orjson.dumps([check.digest, check.dedupe, defaults], option=orjson.OPT_SORT_KEYS)
-    stem = "stdin" if is_read_once(file) else stem_of(file)
+    stem = "stdin" if is_read_once(file) else stem_of(file) or file.resolve().name
     return f"{stem[:LONGEST_STEM]}-{blake2b(decisive, digest_size=5).hexdigest()}"
 
 

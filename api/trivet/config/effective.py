@@ -12,7 +12,7 @@ from trivet_tasks.config.server_urls import masked
 from trivet_tasks.config.settings import Settings
 
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
-_SECTIONS_APART = ("store", "broker", "redis", "security", "routes", "budgets", "celery_apps")
+_SECTIONS_APART = ("store", "broker", "redis", "security", "routes", "budgets", "celery_apps", "schedules")
 _SHOWN_APART = ("api_key", "admin_api_key", "environment", "costs", "prices", "windows")
 
 
@@ -27,6 +27,7 @@ def effective(settings: Settings) -> dict[str, Any]:
         "routes": {name: _route(route) for name, route in settings.routes.items()},
         **({"celery_apps": _celery_apps(settings)} if settings.celery_apps else {}),
         **({"budgets": [budget.definition() for budget in settings.budgets]} if settings.budgets else {}),
+        **({"schedules": [one.definition() for one in settings.schedules]} if settings.schedules else {}),
     }
 
 

@@ -217,5 +217,11 @@ enabled = false                         # true: an equal request gets the earlie
 #   per = "day"                         # day, month (UTC), or total for a batch
 #   tag = "team=search"                 # or batch, tenant or route; without one of them it counts all
 #   warn_at = 0.8
+
+# Recurring work: one of the schedulers does it at each time. `trivet schedules` shows it. One is a table [[schedules]]:
+#   name = "nightly"
+#   crontab = "30 6 * * mon-fri"
+#   timezone = "Europe/Zurich"
+#   bulk = "mails.jsonl"                # or prune = true with older_than = "30d", or report = "costs" with out = "FILE.csv"
 """
-"""The response cache, health, leases and workers, at their defaults; how budgets are written."""
+"""The response cache, health, leases and workers, at their defaults; how budgets and schedules are written."""

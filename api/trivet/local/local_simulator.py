@@ -169,7 +169,7 @@ def _ports_before(path: Path) -> dict[str, int]:
 def _tuned(settings: Settings) -> dict[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]]:
     """Return the settings of the sections that are neither routes nor URLs, as tables of TOML."""
     given = settings.model_dump(
-        mode="json", exclude={"store", "broker", "redis", "routes", "budgets"}, exclude_unset=True
+        mode="json", exclude={"store", "broker", "redis", "routes", "budgets", "schedules"}, exclude_unset=True
     )
     classes = {f"classes.{name}": values for name, values in given.pop("classes", {}).items()}
     apps = {f"celery_apps.{toml_key(name)}": values for name, values in given.pop("celery_apps", {}).items()}
@@ -179,4 +179,7 @@ def _tuned(settings: Settings) -> dict[str, Mapping[str, Any] | Sequence[Mapping
         for table, values in {**given, **classes, **apps}.items()
     }
     budgets = [budget.definition() for budget in settings.budgets]
-    return {**tables, **({"budgets": budgets} if budgets else {})}
+    # this configuration lies elsewhere, and relative paths count from it
+    schedules = [schedule.definition(settings.base_dir) for schedule in settings.schedules]
+    arrays = {"budgets": budgets, "schedules": schedules}
+    return {**tables, **{name: array for name, array in arrays.items() if array}}

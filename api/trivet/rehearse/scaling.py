@@ -11,6 +11,7 @@ from typing import Any
 from trivet.config.effective import table_lines
 from trivet_tasks.call_times import CallTime
 from trivet_tasks.config.route_settings import OPERATIONAL, PLACE, RouteSettings
+from trivet_tasks.config.schedules import ScheduleSettings
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.latency import Lane, Latency
 
@@ -72,6 +73,7 @@ SCALES: Mapping[str, Mapping[str, Scale]] = {
     ),
     "cache": _kept("enabled", "max_bytes", "max_answer_bytes", "shared"),
     "budgets": _kept("name", "usd", "per", "tag", "batch", "tenant", "route", "warn_at"),
+    "schedules": dict.fromkeys(ScheduleSettings.model_fields, Scale.REPLACED),
     "routes": {
         **_LIMITS,
         **_kept(

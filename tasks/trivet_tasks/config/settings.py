@@ -32,6 +32,7 @@ from trivet_tasks.config.local_requests import host_name
 from trivet_tasks.config.route_prices import RoutePrice, TokenUsd
 from trivet_tasks.config.route_settings import LimitGroup, RouteCosts, RouteSettings
 from trivet_tasks.config.route_windows import RouteWindow
+from trivet_tasks.config.schedules import ScheduleSettings
 from trivet_tasks.config.secret_refs import OptionalSecret
 from trivet_tasks.config.server_urls import celery_url, check_files, read_server_url, redis_url, with_absolute_files
 from trivet_tasks.errors import ConfigError
@@ -214,6 +215,7 @@ class Settings(BaseSettings):
     flower: FlowerSettings = FlowerSettings()
     security: SecuritySettings = SecuritySettings()
     budgets: tuple[BudgetSettings, ...] = ()
+    schedules: tuple[ScheduleSettings, ...] = ()
     celery_apps: dict[Annotated[str, StringConstraints(pattern=_APP_NAME)], CeleryAppSettings] = Field(
         default_factory=dict
     )
@@ -274,8 +276,8 @@ class Settings(BaseSettings):
         return read_settings(self._found)
 
     def sections_unlike(self, other: "Settings") -> list[str]:
-        """Return the names of the tables that differ from another reading, other than `routes` and `budgets`."""
-        names = [name for name in Settings.model_fields if name not in ("routes", "budgets")]
+        """Return the names of the tables that differ from another reading, other than those that may change meanwhile."""
+        names = [name for name in Settings.model_fields if name not in ("routes", "budgets", "schedules")]
         return [name for name in names if getattr(self, name) != getattr(other, name)]
 
     @property
@@ -358,6 +360,7 @@ def read_settings(found: Found) -> Settings:
     _follow_environment(settings)
     _check_urls(settings)
     _check_budgets(settings)
+    _check_schedules(settings)
     return settings
 
 
@@ -451,6 +454,15 @@ def _check_budgets(settings: Settings) -> None:
             )
 
 
+def _check_schedules(settings: Settings) -> None:
+    names = [schedule.name for schedule in settings.schedules]
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            raise ConfigError(
+                f"{settings.source}: [schedules.{number}] name: another schedule is called {name!r}, too."
+            )
+
+
 def _describe(error: ErrorDetails, path: str) -> str:
     """One problem in one line: where, what, and the near match of an unknown key."""
     loc = [str(part) for part in error["loc"]]
@@ -468,6 +480,7 @@ def _keys_at(loc: list[str]) -> list[str]:
     """The keys that may stand in the table at `loc`."""
     tables: dict[str, type[BaseModel]] = {
         "routes": RouteSettings, "classes": ClassSettings, "budgets": BudgetSettings,
+        "schedules": ScheduleSettings,
         "celery_apps": CeleryAppSettings,
     }  # fmt: skip
     if not loc:

@@ -187,7 +187,7 @@ class Reloader:
         """Start the thread.
 
         Args:
-            take_over: applies what may change while the process runs: routes and budgets.
+            take_over: applies what may change while the process runs: routes, budgets and schedules.
         """
         self._settings = settings
         self._take_over = take_over

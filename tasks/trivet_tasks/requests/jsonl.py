@@ -2,17 +2,13 @@
 
 Both passes hold one line at a time; digests of the keys seen so far are in a temporary file (`Seen`). They reach the
 same result on each line: times count from the moment of the check, and a file that changed in between is an error. Files
-compressed with gzip are read directly; standard input and pipes, which can be read only once, are first copied to a
-temporary file.
+compressed with gzip are read directly; `sources` makes folders and standard input such a file.
 """
 
 import gzip
 import os
-import shutil
 import sqlite3
 import stat
-import sys
-import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -41,10 +37,10 @@ TELL_EVERY = 200
 
 _PROBLEMS_KEPT = 20
 """Maximum number of a file's problems that are kept; all are counted."""
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
+"""The byte order mark with which a file may begin."""
 _GZIP = b"\x1f\x8b"
 """First bytes of a gzip file; no line of JSON begins with them."""
-STANDARD_INPUT = Path("-")
 _PIECE = 1024 * 1024
 
 
@@ -180,7 +176,7 @@ def check_file(
     rows = bad = repeated = 0
     problems: list[Problem] = []
     with _opened(path, name) as (file, status), Seen() as keys:
-        lines = _Rows(_unpacked(file), RequestReader(settings, defaults), now, keys, dedupe=dedupe)
+        lines = _Rows(unpacked(file), RequestReader(settings, defaults), now, keys, dedupe=dedupe)
         for number, found in enumerate(lines, start=1):
             if number % TELL_EVERY == 0:
                 tell(rows, file.tell() / max(1, status.st_size))
@@ -217,7 +213,7 @@ def read_file(check: FileCheck, settings: Settings, defaults: Mapping[str, objec
         if (status.st_size, status.st_mtime_ns) != (check.size, check.modified_ns):
             raise _changed(check.name)
         reader = RequestReader(settings, defaults)
-        for found in _Rows(_unpacked(file), reader, check.checked_at, keys, dedupe=check.dedupe):
+        for found in _Rows(unpacked(file), reader, check.checked_at, keys, dedupe=check.dedupe):
             if isinstance(found, JobSpec):
                 yield found
         _same(check.name, status, os.fstat(file.fileno()))
@@ -242,7 +238,7 @@ class _Rows:
             self.line += 1
             self.digest.update(line)
             if self.line == 1:
-                line = line.removeprefix(_BOM)
+                line = line.removeprefix(BOM)
             where = f"line {self.line}"
             if len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):
                 yield Problem(where, self._too_long(len(line)))
@@ -291,43 +287,6 @@ def _why_not_json(line: bytes, error: orjson.JSONDecodeError) -> str:
     return f"is not JSON: {error.msg} at character {error.colno} of the line.{hint}"
 
 
-def is_read_once(path: Path) -> bool:
-    """Return whether this is standard input (`-`) or a pipe."""
-    try:
-        return path == STANDARD_INPUT or path.is_fifo()
-    except ValueError:  # not a path at all: opening it says so
-        return False
-
-
-@contextmanager
-def readable_twice(path: Path) -> Iterator[tuple[Path, str]]:
-    """Yield a path that can be read twice, with the name that messages are to use for it.
-
-    A file is itself. Standard input (`-`) and a pipe are copied to a temporary file (`TMPDIR`), which is removed afterwards.
-
-    Raises:
-        InvalidRequest: it cannot be read, or the folder for temporary files is full.
-    """
-    if not is_read_once(path):
-        yield path, str(path)
-        return
-    name = "standard input" if path == STANDARD_INPUT else str(path)
-    with tempfile.NamedTemporaryFile(prefix="trivet-", suffix=".jsonl") as copy:
-        try:
-            if path == STANDARD_INPUT:
-                shutil.copyfileobj(sys.stdin.buffer, copy, _PIECE)
-            else:
-                with path.open("rb") as pipe:
-                    shutil.copyfileobj(pipe, copy, _PIECE)
-            copy.flush()
-        except OSError as error:
-            raise InvalidRequest(
-                f"{name}: cannot be copied to {copy.name}: {error.strerror}.",
-                hint="Let TMPDIR name a folder with more room, or name a file.",
-            ) from None
-        yield Path(copy.name), name
-
-
 @contextmanager
 def _opened(path: Path, name: str) -> Iterator[tuple[BinaryIO, os.stat_result]]:
     try:
@@ -353,7 +312,7 @@ def _opened(path: Path, name: str) -> Iterator[tuple[BinaryIO, os.stat_result]]:
             raise InvalidRequest(f"{name}: cannot be read: {error.strerror}.") from None
 
 
-def _unpacked(file: BinaryIO) -> BinaryIO:
+def unpacked(file: BinaryIO) -> BinaryIO:
     """Return the text of a file, decompressed where gzip compressed it."""
     compressed = file.read(len(_GZIP)) == _GZIP
     file.seek(0)

@@ -1,0 +1,97 @@
+"""Sources of a bulk's requests: a file, a folder of files, standard input or a pipe, made readable twice."""
+
+import gzip
+import shutil
+import sys
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from trivet_tasks.errors import InvalidRequest
+from trivet_tasks.requests.jsonl import BOM, unpacked
+
+STANDARD_INPUT = Path("-")
+ENDINGS = (".jsonl", ".jsonl.gz")
+"""Endings of the files that are taken of a folder."""
+_PIECE = 1024 * 1024
+
+
+def is_read_once(path: Path) -> bool:
+    """Return whether this is standard input (`-`) or a pipe."""
+    try:
+        return path == STANDARD_INPUT or path.is_fifo()
+    except ValueError:  # not a path at all: opening it says so
+        return False
+
+
+@contextmanager
+def readable_twice(path: Path) -> Iterator[tuple[Path, str]]:
+    """Yield a path that can be read twice, with the name that messages are to use for it.
+
+    A file is itself. Standard input (`-`), a pipe, and the files of a folder by name are copied to a temporary file
+    (`TMPDIR`), which is removed afterwards.
+
+        with readable_twice(Path("mails")) as (path, name):
+            check_file(path, settings, {}, now=now, name=name)
+
+    Raises:
+        InvalidRequest: it cannot be read, the folder has no `.jsonl` file, or that for temporary files is full.
+    """
+    folder = _is_folder(path)
+    if not folder and not is_read_once(path):
+        yield path, str(path)
+        return
+    name = "standard input" if path == STANDARD_INPUT else str(path / "*.jsonl") if folder else str(path)
+    files = _files(path) if folder else []
+    with tempfile.NamedTemporaryFile(prefix="trivet-", suffix=".jsonl") as copy:
+        try:
+            if path == STANDARD_INPUT:
+                shutil.copyfileobj(sys.stdin.buffer, copy, _PIECE)
+            elif not folder:
+                with path.open("rb") as pipe:
+                    shutil.copyfileobj(pipe, copy, _PIECE)
+            for file in files:
+                _append(file, copy)
+            copy.flush()
+        except (EOFError, zlib.error, gzip.BadGzipFile):
+            raise InvalidRequest(
+                f"{name}: one of its files is compressed with gzip, and cut off or damaged.",
+                hint="`gzip --test` says which; copy it again.",
+            ) from None
+        except OSError as error:
+            raise InvalidRequest(
+                f"{name}: cannot be copied to {copy.name}: {error.strerror}.",
+                hint="Let TMPDIR name a folder with more room, or name a file.",
+            ) from None
+        yield Path(copy.name), name
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path != STANDARD_INPUT and path.is_dir()
+    except (OSError, ValueError):  # opening it says so
+        return False
+
+
+def _files(folder: Path) -> list[Path]:
+    found = sorted(file for file in folder.iterdir() if file.name.endswith(ENDINGS) and file.is_file())
+    if not found:
+        raise InvalidRequest(f"{folder}: has no file that ends with .jsonl or .jsonl.gz.")
+    return found
+
+
+def _append(file: Path, copy: IO[bytes]) -> None:
+    """Append the lines of a file, decompressed, each ended."""
+    with file.open("rb") as opened:
+        lines = unpacked(opened)
+        piece = lines.read(_PIECE).removeprefix(BOM)
+        last = b"\n"
+        while piece:
+            copy.write(piece)
+            last = piece[-1:]
+            piece = lines.read(_PIECE)
+        if last != b"\n":
+            copy.write(b"\n")

@@ -1,0 +1,80 @@
+"""A schedule over two schedulers, one of which is killed, through the change to summer time."""
+
+import os
+import signal
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import psutil
+import pytest
+from sqlalchemy import text
+from tests.databases import database_of
+from tests.timing import until
+
+from trivet.admin import Run
+from trivet.testing import QUICK, RunningTrivet, running_trivet
+from trivet_tasks.states import RunState
+
+SCHEDULERS = ("scheduler", "scheduler-2")
+BEFORE = datetime.fromisoformat("2027-03-28T01:59:57+01:00").timestamp()
+"""Three seconds before the clocks of Zurich go from 02:00 to 03:00."""
+CHANGE = BEFORE + 3
+NAME = "nightly-2027-03-28T03:00"
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[RunningTrivet]:
+    """Two schedulers and no worker, with a schedule whose file is a pipe: a run lasts until the test writes to it."""
+    os.mkfifo(tmp_path / "mails.jsonl")
+    schedule = {
+        "name": "nightly", "crontab": "30 2 * * *", "timezone": "Europe/Zurich", "bulk": str(tmp_path / "mails.jsonl"),
+        "model": "claude-sonnet-5-5", "max_tokens": 40,
+    }  # fmt: skip
+    sections = {**QUICK, "leases": {"ttl_s": 4.0, "heartbeat_s": 0.5}, "schedules": [schedule]}
+    with running_trivet(tmp_path, workers=0, sections=sections) as running:
+        running.local.start_part(SCHEDULERS[1], "scheduler")
+        running.local.supervisor.wait_ready(SCHEDULERS[1], 150)
+        yield running
+
+
+def move_clock(fleet: RunningTrivet, to: float) -> None:
+    """Set the database's clock."""
+    with database_of(fleet.settings) as store, store.write() as connection:
+        ahead = to - store.now(connection)
+        connection.execute(text('UPDATE boot_clock SET "offset" = "offset" + :ahead'), {"ahead": ahead})
+
+
+def last_run(fleet: RunningTrivet) -> Run | None:
+    (schedule,) = fleet.admin.schedules.list().schedules
+    return schedule.last
+
+
+def does_it(fleet: RunningTrivet) -> dict[int, psutil.Process]:
+    """Return the processes of the run, by the scheduler that started each."""
+    found = {}
+    for name in SCHEDULERS:
+        pid = fleet.local.supervisor.pid(name)
+        for child in psutil.Process(pid).children() if pid and psutil.pid_exists(pid) else []:
+            if NAME in child.cmdline():
+                found[child.ppid()] = child
+    return found
+
+
+def test_a_time_in_the_gap_runs_once_though_its_scheduler_is_killed(fleet: RunningTrivet, tmp_path: Path) -> None:
+    move_clock(fleet, BEFORE)
+    before = until(lambda: does_it(fleet), "a scheduler to begin the run")
+    ((killed, child),) = before.items()
+    os.kill(killed, signal.SIGKILL)
+    until(lambda: not child.is_running(), "its process to end with it")
+    after = until(lambda: does_it(fleet), "another to go on with it")
+    assert len(after) == 1
+    assert killed not in after
+    (tmp_path / "mails.jsonl").write_text("".join(f'{{"prompt": "Mail {number}"}}\n' for number in range(3)))
+    run = until(lambda: last_run(fleet), "its end", fits=lambda run: run is not None and run.state is RunState.DONE)
+    assert run is not None
+    assert (run.planned_at, run.batch, run.result) == (CHANGE, NAME, "3 jobs")
+    assert [one.planned_at for one in fleet.admin.schedules.runs("nightly")] == [CHANGE]
+    assert [(batch.name, batch.total) for batch in fleet.admin.batches.list()] == [(NAME, 3)]
+    (schedule,) = fleet.admin.schedules.list().schedules
+    assert schedule.next_at == datetime.fromisoformat("2027-03-29T02:30:00+02:00").timestamp()
