@@ -107,7 +107,7 @@ _DEFINE = text(
 _REMOVE = text("DELETE FROM schedules WHERE name = :name")
 _DUE = text("SELECT name, digest, next_at, paused_at FROM schedules WHERE next_at <= :now ORDER BY name")
 _ADVANCE = text(
-    "UPDATE schedules SET next_at = :following WHERE name = :name AND digest = :digest AND next_at = :next_at"
+    "UPDATE schedules SET next_at = :next_time WHERE name = :name AND digest = :digest AND next_at = :next_at"
 )
 _INSERT = text(
     """
@@ -214,8 +214,8 @@ def fire(store: Store, connection: Connection, known: Mapping[str, ScheduleSetti
         if not _is_ours(known, row):
             continue
         schedule = known[row.name]
-        following = schedule.recurrence.next_after(now)
-        guard = {"name": row.name, "digest": row.digest, "next_at": row.next_at, "following": following}
+        next_time = schedule.recurrence.next_after(now)
+        guard = {"name": row.name, "digest": row.digest, "next_at": row.next_at, "next_time": next_time}
         if not connection.execute(_ADVANCE, guard).rowcount or row.paused_at is not None:
             continue  # another scheduler was quicker, or it is paused
         planned_at = schedule.recurrence.last_until(now, not_before=row.next_at) or row.next_at

@@ -29,10 +29,10 @@ def due(crontab: str, zone: str, after: str, count: int) -> list[str]:
     recurrence, now = Recurrence(crontab, zone), at(after)
     found = []
     for _ in range(count):
-        following = recurrence.next_after(now)
-        assert following is not None
-        found.append(recurrence.local(following).isoformat())
-        now = following
+        next_time = recurrence.next_after(now)
+        assert next_time is not None
+        found.append(recurrence.local(next_time).isoformat())
+        now = next_time
     return found
 
 
@@ -186,11 +186,11 @@ def test_no_time_is_left_out_none_is_added_and_they_increase(
     begin = moment + shift * 3_600
     recurrence = Recurrence(crontab, zone)
     found: list[float] = []
-    following = recurrence.next_after(begin)
-    while following is not None and following < begin + WINDOW_S:
-        assert not found or following > found[-1]
-        found.append(following)
-        following = recurrence.next_after(following)
+    next_time = recurrence.next_after(begin)
+    while next_time is not None and next_time < begin + WINDOW_S:
+        assert not found or next_time > found[-1]
+        found.append(next_time)
+        next_time = recurrence.next_after(next_time)
     assert found == expected(crontab, zone, begin), f"{crontab} in {zone} from {begin}"
     for earlier, later in list(pairwise(found))[-3:]:
         assert recurrence.last_until(later - 1, not_before=begin) == earlier

@@ -34,12 +34,12 @@ def schedule_rows(found: ScheduleList | None) -> list[ScheduleRow]:
     for one in found.schedules if found is not None else ():
         last = one.last
         paused = one.paused_at is not None
-        following = f"paused by {one.paused_by}" if paused else zone_moment(one.next_at, one.timezone) or "disabled"
+        next_run = f"paused by {one.paused_by}" if paused else zone_moment(one.next_at, one.timezone) or "disabled"
         rows.append(
             ScheduleRow(
                 name=one.name,
                 work=one.work,
-                next=following,
+                next=next_run,
                 waits=paused or one.next_at is None,
                 last="—" if last is None or found is None else f"{ago(found.now - last.planned_at)} ago",
                 state="" if last is None else last.state.value,
