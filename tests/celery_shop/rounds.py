@@ -32,15 +32,12 @@ def chains(shop: Shop, trivet: RunningTrivet, tasks: ModuleType, documents: int,
     """Run a chain for each document while workers of both sides are killed. Returns what is wrong."""
     names = [f"document-{number}" for number in range(documents)]
     begun = time.monotonic()
-    with kills(shop, trivet, every_s=every_s) as killed:
-        group(
-            chain(
-                tasks.load.s(number), tasks.generate.s(prompt="{0}", tenant="long", **tasks.TERMS), tasks.save.s(name)
-            )
-            for number, name in enumerate(names)
-        ).delay()
-        with contextlib.suppress(AssertionError):
-            until(lambda: all(shop.lines(name) for name in names), "every document to be saved", END_S)
+    group(
+        chain(tasks.load.s(number), tasks.generate.s(prompt="{0}", tenant="long", **tasks.TERMS), tasks.save.s(name))
+        for number, name in enumerate(names)
+    ).delay()
+    with kills(shop, trivet, every_s=every_s) as killed, contextlib.suppress(AssertionError):
+        until(lambda: all(shop.lines(name) for name in names), "every document to be saved", END_S)
     lines = [len(shop.lines(name)) for name in names]
     say(
         f"chains: {sum(map(bool, lines))} of {documents} documents saved in {time.monotonic() - begun:.0f} s, "

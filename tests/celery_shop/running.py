@@ -94,9 +94,13 @@ class Shop:
         if self._worker is not None and not self.ready:
             self._killed_early += 1
         family = self.family()
-        for process in family:
+        # what a child publishes after its parent's death, Redis would hand to the connection of the dead
+        for process, number in [
+            *((one, signal.SIGSTOP) for one in family[1:]),
+            *((one, signal.SIGKILL) for one in family),
+        ]:
             with contextlib.suppress(psutil.NoSuchProcess):
-                process.send_signal(signal.SIGKILL)
+                process.send_signal(number)
         psutil.wait_procs(family, timeout=STOP_S)
         if self._worker is not None:
             self._worker.wait(STOP_S)
