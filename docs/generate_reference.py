@@ -21,6 +21,7 @@ from typer.main import get_command
 
 from trivet.cli.app import app
 from trivet_tasks.config.budgets import BudgetSettings
+from trivet_tasks.config.celery_apps import CeleryAppSettings
 from trivet_tasks.config.route_prices import RoutePrice, TokenUsd
 from trivet_tasks.config.route_settings import LimitGroup, RouteCosts, RouteSettings
 from trivet_tasks.config.route_windows import RouteWindow
@@ -63,6 +64,7 @@ TABLES: Sequence[tuple[str, type[BaseModel]]] = (
     ("[[routes.NAME.prices]] usd", TokenUsd),
     ("[[routes.NAME.windows]]", RouteWindow),
     ("[[budgets]]", BudgetSettings),
+    ("[celery_apps.NAME]", CeleryAppSettings),
     ("[[schedules]]", ScheduleSettings),
 )
 BOUNDS = {"ge": "from {}", "gt": "above {}", "le": "to {}", "max_length": "at most {}", "min_length": "at least {}"}

@@ -27,7 +27,9 @@ BACKEND = os.environ.get("PIPELINE_BACKEND_URL", "redis://127.0.0.1:6379/2")
 TERMS: dict[str, Any] = {"model": "claude-haiku-4-5", "max_tokens": 300}
 
 app = Celery("pipeline", broker=BROKER, backend=BACKEND)
-app.conf.update(task_acks_late=True, task_reject_on_worker_lost=True, worker_prefetch_multiplier=1)
+app.conf.update(
+    task_default_queue="pipeline", task_acks_late=True, task_reject_on_worker_lost=True, worker_prefetch_multiplier=1
+)
 
 
 @app.task(name="pipeline.load")  # type: ignore[untyped-decorator] # Celery has no types

@@ -1,6 +1,7 @@
 """Times and spans of time in words, for people."""
 
 from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
 
 
 def ago(seconds: float) -> str:
@@ -15,6 +16,11 @@ def ago(seconds: float) -> str:
 def moment(at: float | None) -> str:
     """Return a time, in seconds since the epoch, as people read it, in UTC."""
     return "" if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def zone_moment(at: float | None, timezone: str) -> str:
+    """Return a time, in seconds since the epoch, in a time zone: `2026-12-01 06:30 +0100`. Empty for None."""
+    return "" if at is None else datetime.fromtimestamp(at, ZoneInfo(timezone)).strftime("%Y-%m-%d %H:%M %z")
 
 
 def iso(at: float) -> str:

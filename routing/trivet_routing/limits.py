@@ -245,7 +245,7 @@ class Limits:
         health = self._health
         return [
             health.open_after_failures, self._interval_s(), health.unusable_probe_max_s, health.limited_backoff_s,
-            health.open_failed_share, health.window_s, health.min_calls,
+            health.limited_backoff_max_s, health.open_failed_share, health.window_s, health.min_calls,
             health.close_after_successes, health.recovery_step_s, STEP_CALLS,
         ]  # fmt: skip
 

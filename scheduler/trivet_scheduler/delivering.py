@@ -187,11 +187,11 @@ def _apply(app: Celery, one: Delivery, producer: Any) -> None:
     # the same id for the same end: a second message of it can be told
     task_id = str(uuid5(NAMESPACE_URL, f"trivet:{one.id}:{one.name}:{one.ended_at}"))
     options: dict[str, Any] = {"producer": producer, "retry": False, "task_id": task_id}
-    first, notice = signature, (one.notice,)
+    first, notice = signature, [one.notice]
     if signature.get("subtask_type") == "chain":
         # `chain.apply_async` would take a producer of its own
         own = signature.options
-        given = () if signature.immutable else notice
+        given = [] if signature.immutable else notice
         steps, _ = signature.prepare_steps(
             given,
             {},
@@ -202,7 +202,7 @@ def _apply(app: Celery, one: Delivery, producer: Any) -> None:
         )
         for link in own.get("link") or ():
             steps[0].extend_list_option("link", link)
-        first, notice = steps.pop(), ()
+        first, notice = steps.pop(), []
         options = {**options, "task_id": None, "chain": steps or None}
     elif first.options.get("task_id"):
         options["task_id"] = None

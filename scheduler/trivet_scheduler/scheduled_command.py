@@ -162,7 +162,7 @@ class ScheduledCommand:
         """Return the file that takes its standard output: that of a report, else one without a name."""
         if self._schedule.report and self._out is not None:
             return self._out.with_name(self._out.name + _PART).open("w+b")
-        return tempfile.TemporaryFile()  # type: ignore[return-value]  # a wrapper of a file on some systems
+        return tempfile.TemporaryFile()
 
     def _read(self) -> None:
         assert self._process.stderr is not None

@@ -2,7 +2,7 @@
 
 A control acts on flows, so it costs a dispatcher nothing per job and counts for new jobs, too. Jobs of a tenant share flows
 with those of others until the tenant gets its first control. From then on its new jobs go to flows of its own, and
-schedulers move the others there (`jobs/separating.py`).
+schedulers move the others there (`jobs/separating.py`); a pause counts at once for those that are yet to be moved.
 """
 
 from collections.abc import Mapping
@@ -29,6 +29,10 @@ OF_FLOW: Final = """
 """SQL: the control `c` is one of the flow `f`."""
 PAUSED: Final = f"EXISTS (SELECT 1 FROM controls c WHERE c.paused_at IS NOT NULL AND {OF_FLOW})"
 """SQL: the flow `f` is paused."""
+PAUSED_TENANT: Final = """EXISTS (
+    SELECT 1 FROM controls c WHERE c.kind = 'tenant' AND c.value = {}.tenant AND c.paused_at IS NOT NULL
+)"""
+"""SQL: the tenant of a row of this table is paused, whether its jobs are in flows of their own already or not."""
 PRIORITY: Final = f"(SELECT coalesce(sum(c.priority), 0) FROM controls c WHERE {OF_FLOW})"
 """SQL: the priority of the flow `f`, the sum of those of its batch, its tenant and its class."""
 
@@ -119,6 +123,8 @@ _OF_NEW_JOB = text(
      ORDER BY c.kind LIMIT 1
     """
 )
+_OF_TENANT = text("SELECT 1 FROM jobs WHERE tenant = :tenant AND ended_at IS NULL LIMIT 1")
+_ANY_TENANT_PAUSED = text("SELECT EXISTS (SELECT 1 FROM controls WHERE kind = 'tenant' AND paused_at IS NOT NULL)")
 _TENANTS = text("SELECT value FROM controls WHERE kind = 'tenant'")
 _PAUSE = text(
     """
@@ -164,6 +170,13 @@ def pause(store: Store, connection: Connection, work: Work, *, by: str, reason: 
     return True
 
 
+def is_idle(connection: Connection, work: Work) -> bool:
+    """Return whether this is a tenant of which no job waits or runs: mostly one whose name was mistyped."""
+    if work.kind is not ControlKind.TENANT:
+        return False
+    return connection.execute(_OF_TENANT, {"tenant": work.value}).one_or_none() is None
+
+
 def resume(store: Store, connection: Connection, work: Work, *, by: str) -> bool:
     """Let the work go on. Returns False when it was not paused."""
     if not connection.execute(_RESUME, _row(work)).rowcount:
@@ -207,6 +220,11 @@ def pause_of_new(connection: Connection, tenant: str | None, latency: str) -> Co
     """Return a pause that a single new job of this tenant and class would meet."""
     row = connection.execute(_OF_NEW_JOB, {"tenant": tenant or "", "latency": latency}).one_or_none()
     return None if row is None else Control.of(row)
+
+
+def any_tenant_paused(connection: Connection) -> bool:
+    """Return whether a tenant is paused."""
+    return bool(connection.execute(_ANY_TENANT_PAUSED).scalar_one())
 
 
 def controlled_tenants(connection: Connection) -> frozenset[str]:

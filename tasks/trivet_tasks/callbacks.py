@@ -73,18 +73,13 @@ def _json_of(name: str, signature: dict[str, Any]) -> str:
 def _unfit(signature: Mapping[str, Any]) -> str:
     """Return the first part that JSON has no form for: `argument 2`, `keyword argument 'when'`, `option 'eta'`."""
     args, kwargs, options = (signature.get(part) for part in ("args", "kwargs", "options"))
-    parts = [(f"argument {number}", value) for number, value in enumerate(args if _is_list(args) else (), 1)]
-    parts += [(f"keyword argument {key!r}", value) for key, value in (kwargs if _is_dict(kwargs) else {}).items()]
-    parts += [(f"option {key!r}", value) for key, value in (options if _is_dict(options) else {}).items()]
+    parts: list[tuple[str, object]] = []
+    if isinstance(args, list | tuple):
+        parts += [(f"argument {number}", value) for number, value in enumerate(args, 1)]
+    for kind, values in (("keyword argument", kwargs), ("option", options)):
+        if isinstance(values, Mapping):
+            parts += [(f"{kind} {key!r}", value) for key, value in values.items()]
     return next((named for named, value in parts if not _fit(value)), "a part of the signature")
-
-
-def _is_list(value: object) -> bool:
-    return isinstance(value, list | tuple)
-
-
-def _is_dict(value: object) -> bool:
-    return isinstance(value, Mapping)
 
 
 def _fit(value: object) -> bool:

@@ -46,7 +46,8 @@ class JobSpec:
     compliance: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
     """Features that the request needs of a wire beyond plain messages, by the names of `trivet_tasks.requests.features`."""
-    cache: bool = False
+    cache: bool | None = None
+    """Value that the request gives; None: it leaves that to `[cache] enabled`. `cache_key` is what came of it."""
     prompt_cache: str | None = None
     """Time for which the provider's prompt cache keeps the marked parts: `5m` or `1h`."""
     prefixes: tuple[Prefix, ...] = ()

@@ -71,6 +71,8 @@ def _options(app: Any, signature: Any) -> dict[str, Any]:
     of_task = {name: getattr(task, name, None) for name in _OF_TASKS} if task is not None else {}
     given = {**{name: value for name, value in of_task.items() if value is not None}, **signature["options"]}
     options = dict(app.amqp.router.route(given, signature["task"], signature["args"], signature["kwargs"]))
+    if options.get("queue") is None and options.get("exchange") is None:
+        options["queue"] = app.amqp.default_queue
     queue, exchange = options.get("queue"), options.get("exchange")
     if queue is not None and not isinstance(queue, str):
         options["queue"] = _queue(queue)

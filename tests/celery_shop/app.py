@@ -24,7 +24,10 @@ app.conf.update(
     worker_prefetch_multiplier=1,
     broker_connection_retry_on_startup=True,
     broker_transport_options={"visibility_timeout": float(os.environ["SHOP_VISIBILITY_S"])},
+    task_default_queue_type=os.environ["SHOP_QUEUE_TYPE"],
 )
+if os.environ["SHOP_BROKER_URL"].startswith("amqp"):
+    app.conf.broker_transport_options = {"confirm_publish": True}
 
 
 def folder() -> Path:

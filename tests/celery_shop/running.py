@@ -23,24 +23,31 @@ ROOT = Path(__file__).parents[2]
 class Shop:
     """The shop's surroundings, and the workers that were started in them."""
 
-    def __init__(self, folder: Path, *, visibility_s: float = 3_600.0) -> None:
+    def __init__(
+        self, folder: Path, *, visibility_s: float = 3_600.0, broker_url: str = "", queue_type: str = "classic"
+    ) -> None:
         """Nothing runs yet.
 
         Args:
+            broker_url: its broker, if not its Valkey.
+            queue_type: type of its queues on RabbitMQ: "classic" or "quorum".
             visibility_s: seconds after which the broker delivers a message again that nobody acknowledged.
         """
         socket = socket_path(folder / "valkey")
         self.files = folder / "files"
         self.log_path = folder / "worker.log"
-        self.broker_url = f"redis+socket://{socket}?virtual_host=1"
+        self.broker_url = broker_url or f"redis+socket://{socket}?virtual_host=1"
+        self.backend_url = f"redis+socket://{socket}?virtual_host=2"
         self.environment = {
             "SHOP_BROKER_URL": self.broker_url,
-            "SHOP_BACKEND_URL": f"redis+socket://{socket}?virtual_host=2",
+            "SHOP_BACKEND_URL": self.backend_url,
             "SHOP_FOLDER": str(self.files),
             "SHOP_VISIBILITY_S": str(visibility_s),
+            "SHOP_QUEUE_TYPE": queue_type,
         }
         self._valkey = EmbeddedValkey(folder / "valkey")
         self._worker: subprocess.Popen[bytes] | None = None
+        self._starts = self._killed_early = 0
 
     @contextlib.contextmanager
     def running(self) -> Iterator["Shop"]:
@@ -66,6 +73,12 @@ class Shop:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        self._starts += 1
+
+    @property
+    def ready(self) -> bool:
+        """True once the worker that was started last takes tasks."""
+        return self.log.count(" ready.\n") >= self._starts - self._killed_early
 
     def family(self) -> list[psutil.Process]:
         """Return the worker and its children."""
@@ -78,6 +91,8 @@ class Shop:
 
     def kill(self) -> None:
         """End the worker and its children at once (SIGKILL)."""
+        if self._worker is not None and not self.ready:
+            self._killed_early += 1
         family = self.family()
         for process in family:
             with contextlib.suppress(psutil.NoSuchProcess):

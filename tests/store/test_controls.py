@@ -121,12 +121,43 @@ def test_a_paused_tenant_waits_wherever_its_jobs_are(world: World) -> None:
 
 def test_a_tenants_jobs_move_from_the_head_of_the_line_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = world.add(*specs(6, tenant="acme"))
-    pause(world, ACME)
+    prioritize(world, ACME, -1)
     monkeypatch.setattr(separating, "MOVED_AT_ONCE", 2)
     with world.store.write() as connection:
         (stray,) = separating.strays(connection)
         assert separating.separate(connection, stray) == 2
-    assert [job.id for job in world.dispatch()] == [job.id for job in jobs[2:]]
+    assert {job.id for job in world.dispatch()} == {job.id for job in jobs}
+    rows = world.sql("SELECT j.id FROM jobs j JOIN flows f ON f.id = j.flow_id WHERE f.tenant = 'acme' ORDER BY j.rank")
+    assert [row.id for row in rows] == [job.id for job in jobs[:2]]
+
+
+def test_a_tenants_pause_counts_for_jobs_that_are_yet_to_be_moved(world: World) -> None:
+    world.add(*specs(3, tenant="acme"), *specs(3, tenant="beta"), spec("nobody's"))
+    urgent = world.add(spec("soon", tenant="acme", deadline_at=world.now() + 200))
+    pause(world, ACME)
+    with world.store.read() as connection:
+        assert not dispatching.urgent(connection, world.now() + 300, 5)
+    assert tenants(world, world.dispatch()) == {"beta", None}
+    resume(world, ACME)
+    went = world.dispatch()
+    assert tenants(world, went) == {"acme"}
+    assert urgent[0].id in {job.id for job in went}
+
+
+def test_only_flows_with_strays_are_found_among_thousands_of_controls(world: World) -> None:
+    world.batch("mixed", *specs(2, tenant="acme"), *specs(2, tenant="beta"))
+    world.add(*specs(2, tenant="acme"), spec("nobody's"))
+    for number in range(50):
+        prioritize(world, Work(ControlKind.TENANT, f"tenant {number}"), 1)
+    assert not world.due().strays
+    prioritize(world, ACME, 1)
+    with world.store.read() as connection:
+        found = separating.strays(connection)
+    assert {stray.tenant for stray in found} == {"acme"}
+    assert len({stray.flow_id for stray in found}) == 2
+    separate(world)
+    world.add(*specs(2, tenant="acme"))
+    assert not world.due().strays
 
 
 def test_a_producer_that_was_under_way_hides_no_job_from_the_pause(postgres_world: World) -> None:
@@ -301,6 +332,12 @@ def test_the_operations_check_what_they_are_given(world: World) -> None:
             "wait for it",
         )
         assert not admin.controls.pause(batch="contracts").changed
+        world.add(spec(tenant="acme"))
+        assert [admin.controls.pause(tenant=tenant).idle for tenant in ("acme", "amce")] == [False, True]
+        assert [admin.controls.prioritize(1, tenant=tenant).idle for tenant in ("acme", "amce")] == [False, True]
+        for tenant in ("acme", "amce"):
+            admin.controls.prioritize(0, tenant=tenant)
+            admin.controls.resume(tenant=tenant)
         assert admin.batches.blocked("contracts").paused
         assert admin.controls.resume(batch="contracts").changed
         assert admin.controls.list() == ()

@@ -4,7 +4,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from tests.store.world import SUCCESS, World, spec, specs, together
+from tests.store.world import SUCCESS, World, spec, specs, statements, together
 
 from trivet_store import retention
 from trivet_store.jobs import batches, cancelling, deliveries, retrying
@@ -18,7 +18,7 @@ from trivet_tasks.outcomes import Outcome
 from trivet_tasks.states import JobState
 
 APP = "shop"
-SIGNATURE = {
+SIGNATURE: dict[str, Any] = {
     "task": "shop.save",
     "args": ["doc/1"],
     "kwargs": {},
@@ -165,6 +165,20 @@ def test_an_end_and_a_callback_at_the_same_moment_meet(world: World) -> None:
         (one,) = claim(world)
         assert one.notice["job"] == job_id
         sent(world, one)
+
+
+def test_jobs_without_a_callback_end_without_a_look_at_the_outbox(postgres_world: World) -> None:
+    world = postgres_world
+    world.batch("contracts", *specs(3))
+    lease = world.lease()
+    first, *rest = world.take(lease, world.dispatch())
+    with statements(world.store) as seen:
+        world.end(lease, [first])
+    assert seen
+    assert not [statement for statement, _ in seen if "deliveries" in statement]
+    with statements(world.store) as seen:
+        world.end(lease, rest)
+    assert len([statement for statement, _ in seen if "deliveries" in statement]) == 1, "the end of the batch"
 
 
 def test_two_schedulers_share_the_work(world: World) -> None:

@@ -104,7 +104,7 @@ def test_schedulers_that_look_at_once_begin_one_run(fleet: Schedulers) -> None:
     claimed: list[ClaimedRun] = []
     for day in range(5):
         fleet.now = at("2026-03-28T02:30:01Z") + day * 24 * HOUR_S
-        together(*(lambda by=by: claimed.extend(fleet.look(nightly, by=by)) for by in "abcd"))  # type: ignore[misc]
+        together(*(lambda by=by: claimed.extend(fleet.look(nightly, by=by)) for by in "abcd"))
         assert len(claimed) == day + 1
         assert any(fleet.end(claimed[-1].key, by) for by in "abcd")
     assert [run.key.planned_at for run in claimed] == fleet.planned()

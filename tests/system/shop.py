@@ -20,20 +20,20 @@ def _write(**said: object) -> None:
         os.fsync(file.fileno())
 
 
-@app.task(name="shop.save", bind=True)  # type: ignore[untyped-decorator] # Celery has no types
+@app.task(name="shop.save", bind=True, shared=False)  # type: ignore[untyped-decorator] # Celery has no types
 def save(self: Any, notice: dict[str, Any], document: str) -> str:
     """Note the end of a job."""
     _write(task=self.request.id, queue=self.request.delivery_info["routing_key"], document=document, notice=notice)
     return document
 
 
-@app.task(name="shop.report", bind=True)  # type: ignore[untyped-decorator] # Celery has no types
+@app.task(name="shop.report", bind=True, shared=False)  # type: ignore[untyped-decorator] # Celery has no types
 def report(self: Any, notice: Any, title: str) -> None:
     """Note the end of a batch, or what the task before gave."""
     _write(task=self.request.id, queue=self.request.delivery_info["routing_key"], title=title, notice=notice)
 
 
-@app.task(name="shop.tick")  # type: ignore[untyped-decorator] # Celery has no types
+@app.task(name="shop.tick", shared=False)  # type: ignore[untyped-decorator] # Celery has no types
 def tick(number: int) -> None:
     """Note nothing but its own argument: for immutable signatures."""
     _write(number=number)

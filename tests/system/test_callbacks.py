@@ -139,6 +139,7 @@ def sql(system: RunningTrivet, statement: str) -> None:
     store.close()
 
 
+@pytest.mark.habit("link")
 def test_a_job_a_batch_and_a_chain_call_back(system: RunningTrivet, shopping: Shop) -> None:
     terms = {**TERMS, "metadata": {"user_id": "u1"}, "key": "doc/1"}
     job = system.client.submit("one", **terms, on_done=shop.save.s("doc/1"))

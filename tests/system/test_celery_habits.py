@@ -102,7 +102,7 @@ def test_a_job_that_is_too_late_expires(system: RunningTrivet, app: TrivetApp) -
 @pytest.mark.habit("priority")
 def test_each_route_has_a_queue_for_each_class(system: RunningTrivet, app: TrivetApp) -> None:
     unhurried = [latency for latency in Latency if latency != Latency.REALTIME]
-    jobs = [system.client.submit(prompt(latency), latency=latency.value, **TERMS) for latency in unhurried]
+    jobs = [system.client.submit(prompt(latency), latency=latency, **TERMS) for latency in unhurried]
     assert {job.result(timeout=WAIT_S).status for job in jobs} == {"succeeded"}
     served = until(
         lambda: app.control.inspect(timeout=5, limit=2).active_queues(),
@@ -125,7 +125,8 @@ def test_a_limit_of_a_route_holds_over_its_workers(system: RunningTrivet) -> Non
     def one_after_the_other() -> bool:
         """Call for jobs of both lanes, which are two processes, and return whether no two calls overlapped."""
         since = len(system.simulator.calls())
-        jobs = [system.client.submit(prompt(word), latency=word, **TERMS) for word in ("batch", "interactive", "async")]
+        classes = (Latency.BATCH, Latency.INTERACTIVE, Latency.ASYNC)
+        jobs = [system.client.submit(prompt(latency), latency=latency, **TERMS) for latency in classes]
         assert {job.result(timeout=WAIT_S).status for job in jobs} == {"succeeded"}
         calls = sorted(system.simulator.calls(since), key=lambda call: call.started)
         assert len(calls) == len(jobs)

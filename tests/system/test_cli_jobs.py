@@ -37,7 +37,7 @@ def write_requests(path: Path, count: int, **more: object) -> Path:
 
 
 def test_submit_and_wait_prints_text_route_latency_and_cost(trivet: Callable[..., Said]) -> None:
-    said = trivet("submit", "hello [bold]", "--latency", "realtime", "--wait", "--timeout", "20")
+    said = trivet("submit", "hello [bold]", "--latency", "realtime", "--wait", "--timeout", "20s")
     assert said.code == 0
     assert said.err == ""
     *words, last = said.out.splitlines()
@@ -153,7 +153,9 @@ def test_a_waiting_job_can_be_cancelled(trivet: Callable[..., Said]) -> None:
         (["routes", "events", "--since", "30"], "--since: '30' needs a unit"),
         (["submit", "x", "--file", "/dev/null"], "/dev/null: is not JSON"),
         (["batch", "wait", "nowhere"], "No batch is called 'nowhere'."),
-        (["batch", "wait", "nowhere", "--timeout", "3"], "--timeout: '3' needs a unit: days, hours, minutes?"),
+        (["batch", "wait", "nowhere", "--timeout", "soon"], "--timeout: 'soon' is not a span of time."),
+        (["submit", "hello", "--timeout", "soon"], "--timeout: 'soon' is not a span of time."),
+        (["job", "result", "nobody", "--timeout", "-1"], "--timeout: '-1' is not a span of time."),
     ],
     ids=lambda value: "-".join(value)[:40].replace("/", "_") if isinstance(value, list) else "",
 )

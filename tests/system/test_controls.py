@@ -60,7 +60,7 @@ def test_a_batch_is_paused_named_everywhere_and_goes_on(system: RunningTrivet, t
     routes = trivet("routes")
     assert routes.code == 0
     assert "is paused by" in routes.out
-    waited = trivet("batch", "wait", name, "--timeout", "5s")
+    waited = trivet("batch", "wait", name, "--timeout", "5")
     assert waited.code == 1
     assert "is paused by" in waited.err
     assert batch.progress().ended == ended
@@ -142,4 +142,15 @@ def test_what_is_typed_wrong_is_said_and_changes_nothing(
     found = trivet("batch", *typed)
     assert found.code == 2
     assert said in found.err
+    assert system.admin.controls.list() == ()
+
+
+def test_a_second_reason_and_a_tenant_without_jobs_are_told(system: RunningTrivet, trivet: Callable[..., Said]) -> None:
+    first = trivet("batch", "pause", "--tenant", "amce", "--reason", "one")
+    assert (first.code, "tenant amce is paused" in first.out) == (0, True)
+    assert "No job of the tenant amce waits or runs" in first.err
+    second = trivet("batch", "pause", "--tenant", "amce", "--reason", "two")
+    assert "was paused before, and its reason is as it was: resume it first" in second.out
+    assert [control.reason for control in system.admin.controls.list()] == ["one"]
+    trivet("batch", "resume", "--tenant", "amce")
     assert system.admin.controls.list() == ()

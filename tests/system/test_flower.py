@@ -108,6 +108,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         config = write_config(
             folder / "trivet.toml", simulator.endpoints, sections={
                 "leases": {"ttl_s": 60}, "cache": {"enabled": False}, "flower": {"hosts": ["flower.example.org"]},
+                "schedules": [{"name": "tidy", "crontab": "15 3 1 1 *", "prune": True, "older_than": "30d"}],
             },
         )  # fmt: skip
         settings = load_settings(config)
@@ -183,6 +184,9 @@ def test_what_waits_in_sql_is_on_the_broker_page_before_any_worker_lives(running
     proven = {name: row[4] for name, row in queues.items()}
     assert {queue: "unproven" if queue.endswith("realtime") else "" for queue in QUEUES} == proven, "said once a route"
     assert {queue["name"] for queue in running.api("queues/length")["active_queues"]} == QUEUES
+    (schedule,) = [row for row in table if row and row[0] == "tidy"]
+    assert schedule[1] == "prune"
+    assert schedule[2].endswith("-01-01 03:15 +0000")
 
 
 def test_the_backlog_is_among_the_metrics(running: Running) -> None:

@@ -1,8 +1,12 @@
 """`generate` in a stock Celery application: real prefork workers, a real Valkey, a real Trivet over the simulator."""
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -10,8 +14,9 @@ from celery import chain, chord, group
 from celery.events.state import State
 from tests.celery_shop.bill import faults_of
 from tests.celery_shop.kills import kills
-from tests.celery_shop.running import Shop
-from tests.databases import new_database
+from tests.celery_shop.running import ROOT, Shop
+from tests.databases import new_database, rows
+from tests.processes import ServerProcess
 from tests.timing import until
 
 from trivet.celery.failures import JobFailed
@@ -43,7 +48,7 @@ def running(
     shop: Shop, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningTrivet]:
     """A Trivet that knows the shop."""
-    sections = {**SECTIONS, "celery_apps.shop": {"broker_url": shop.broker_url}}
+    sections = {**SECTIONS, **{f"celery_apps.{name}": {"broker_url": shop.broker_url} for name in ("shop", "pipeline")}}
     folder = tmp_path_factory.mktemp("trivet")
     with running_trivet(folder, store_url=new_database(request, "generate"), sections=sections) as trivet:
         shop.start(trivet.settings.source)
@@ -116,12 +121,13 @@ def test_a_waiting_task_is_started_and_a_failed_one_calls_its_errback(
     with trivet.reply(lambda _: ErrorReply("context_too_long") if gate.wait(WAIT_S) else None, contains="too long"):
         gate = threading.Event()
         step = tasks.generate.s(prompt="too long", max_retries=3, **tasks.TERMS)
-        result = step.apply_async(link_error=tasks.note_failure.s("errback"))
+        last = chain(step.on_error(tasks.note_failure.s("errback")), tasks.save.s("never")).delay()
+        result = last.parent
         until(lambda: result.state == "STARTED", "the state of a waiting task", WAIT_S)
         gate.set()
         with pytest.raises(JobFailed) as raised:
-            result.get(timeout=WAIT_S)
-    assert raised.value.outcome == "invalid"
+            last.get(timeout=WAIT_S)
+    assert (raised.value.outcome, shop.lines("never")) == ("invalid", [])
     assert (result.state, trivet.client.job(raised.value.job_id).state) == ("FAILURE", "failed")
     until(lambda: shop.lines("errback") == ["JobFailed invalid"], "the errback", WAIT_S)
     assert len(trivet.client.job(raised.value.job_id).result().attempts) == 1
@@ -179,6 +185,46 @@ def test_failed_requests_of_a_batch_raise_or_become_none(trivet: RunningTrivet, 
             tasks.generate.map(values, prompt="{0}", **tasks.TERMS).delay().get(timeout=WAIT_S)
         answers = tasks.generate.map(values, prompt="{0}", failed="none", **tasks.TERMS).delay().get(timeout=WAIT_S)
     assert [answer is None for answer in answers] == [False, True, False]
+
+
+def test_a_revoked_task_is_dropped_for_good(trivet: RunningTrivet, tasks: ModuleType) -> None:
+    gate = threading.Event()
+    with trivet.reply(
+        lambda _: None if gate.wait(WAIT_S) else ErrorReply("overloaded"), contains="not wanted", timeout_s=WAIT_S
+    ):
+        result = tasks.generate.delay(prompt="not wanted", **tasks.TERMS)
+        until(lambda: result.state == "STARTED", "the job", WAIT_S)
+        tasks.app.control.revoke(result.id, reply=True)
+        gate.set()
+        until(lambda: result.state == "REVOKED", "the end of the task", WAIT_S)
+    statement = "SELECT done FROM deliveries WHERE name = :name"
+    until(lambda: rows(trivet.settings, statement, name=result.id)[0].done, "the delivery's end", WAIT_S)
+
+
+def test_the_example_runs_a_folder(shop: Shop, trivet: RunningTrivet, tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.txt").write_text(f"document {number}")
+    environment = {"PIPELINE_BROKER_URL": shop.broker_url, "PIPELINE_BACKEND_URL": shop.backend_url}
+    environment |= {"TRIVET_CONFIG": trivet.settings.source, "PYTHONPATH": os.pathsep.join(sys.path)}
+    worker = [sys.executable, "-m", "celery", "-A", "examples.celery_pipeline", "worker", "-P", "threads", "-c", "2"]
+    worker += ["-Q", "pipeline", "-l", "INFO"]
+    celery = ServerProcess(worker, tmp_path, env=environment)
+    celery.start(lambda: " ready." in celery.log)
+    try:
+        script = subprocess.run(
+            [sys.executable, str(ROOT / "examples" / "celery_pipeline.py"), str(tmp_path)],
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=WAIT_S,
+            check=False,
+        )
+    finally:
+        celery.stop()
+    assert (script.returncode, script.stderr) == (0, ""), celery.log
+    assert script.stdout.splitlines() == [str(tmp_path / f"{number}.txt.summary") for number in range(3)]
+    assert all((tmp_path / f"{number}.txt.summary").read_text() for number in range(3))
+    assert "Traceback" not in celery.log
 
 
 def test_killed_workers_of_both_sides_lose_nothing_and_pay_nothing_twice(

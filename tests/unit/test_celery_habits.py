@@ -5,15 +5,20 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from trivet_tasks.config.route_settings import RouteSettings
-from trivet_tasks.config.settings import Settings
+from trivet_tasks.config.settings import WorkerSettings
 from trivet_tasks.latency import ClassSettings
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/explanation/celery.md").read_text(encoding="utf-8")
 COMMANDS = (ROOT / "docs/reference/commands.md").read_text(encoding="utf-8")
-SECTIONS = {"classes": ClassSettings, "routes": RouteSettings}
+SECTIONS: dict[str, type[BaseModel]] = {
+    "classes": ClassSettings,
+    "routes": RouteSettings,
+    "worker": WorkerSettings,
+}
 
 
 def table() -> list[list[str]]:
@@ -46,8 +51,7 @@ def test_each_row_has_a_test_and_each_test_a_row() -> None:
 def test_the_settings_and_commands_of_a_row_exist(habit: str) -> None:
     text = " ".join(ROWS[habit])
     for section, first, more in re.findall(r"`\[(\w+)(?:\.NAME)?\] (\w+)`((?:(?:,| and) `\w+`)*)", text):
-        model = SECTIONS.get(section) or Settings.model_fields[section].annotation
         for name in (first, *re.findall(r"`(\w+)`", more)):
-            assert name in model.model_fields, f"[{section}] {name}"
+            assert name in SECTIONS[section].model_fields, f"[{section}] {name}"
     for words in re.findall(r"`trivet ((?:[a-z]+ ?)+)", text):
         assert f"trivet {words.strip()}" in COMMANDS

@@ -5,9 +5,12 @@ import json
 import logging
 import queue
 import re
+import resource
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -304,6 +307,40 @@ def test_a_job_that_runs_again_and_again_has_one_line(tmp_path: Path) -> None:
             for one in (result(0), end):
                 file.write(one)
         assert path.read_bytes() == result_line(result(0)) + result_line(end)
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Let no file of this process grow beyond so many bytes, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("count", [400, 5])  # while it is written, and at its end
+def test_a_full_disk_is_said_in_a_sentence_and_the_next_run_writes_the_rest(tmp_path: Path, count: int) -> None:
+    path, part = tmp_path / "results.jsonl", tmp_path / "results.jsonl.part"
+    results = [result(number) for number in range(count)]
+    whole = b"".join(map(result_line, results))
+
+    def run() -> None:
+        with ResultsFile(path) as file:
+            for one in results:
+                file.write(one)
+
+    with (
+        files_of_at_most(len(whole) - 30),
+        pytest.raises(InvalidRequest, match="cannot be written: File too large") as said,
+    ):
+        run()
+    assert "safe in the database" in said.value.hint
+    assert list(tmp_path.iterdir()) == [part]
+    run()
+    assert path.read_bytes() == whole
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("content", [b"hello\n", b'{"prompt":"x"}\n', b'{"id":"zz"}\n', b"a note without a line end"])

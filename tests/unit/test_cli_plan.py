@@ -327,6 +327,16 @@ def test_a_plan_takes_standard_input_gzip_and_lines_of_anthropics_batches(
     assert any(said.startswith("standard input runs once a day: 9 requests.") for said in by_pipe["assumptions"])
 
 
+def test_without_a_configuration_it_says_where_it_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.startswith("TRIVET_"):
+            monkeypatch.delenv(name)
+    said = run_trivet("plan", *VOLUME, cwd=tmp_path)
+    assert said.code == 2
+    assert "There is no configuration" in said.err
+    assert tmp_path.name in said.err
+
+
 # --- advice, and the loss of routes
 
 

@@ -18,6 +18,7 @@ from trivet_routing.permits import BreakerView
 from trivet_routing.route_choice import Candidate, Requirements, choose
 from trivet_store.cluster.leases import Lease
 from trivet_store.events import Drop, Dropped
+from trivet_store.jobs.deliveries import AppDeliveries
 from trivet_store.reports.backlog import ClassBacklog
 from trivet_tasks.config.route_windows import RouteWindow
 from trivet_tasks.config.settings import HealthSettings
@@ -284,3 +285,20 @@ def test_what_was_dropped_is_said_for_an_hour_and_counted_for_ever() -> None:
         ("forged", "vertex", 3),
         ("unreadable", "", 1),
     ]
+
+
+@pytest.mark.parametrize(
+    ("one", "said"),
+    [
+        (AppDeliveries("shop", 3, 0, NOW - 2, None, None), None),
+        (AppDeliveries("shop", 3, 0, NOW - 300, None, None), "3 to send, the oldest of an end 5 min ago. No scheduler with [celery_apps.shop] sends them."),
+        (AppDeliveries("shop", 0, 2, NOW - 300, None, None), "2 not confirmed yet, the oldest of an end 5 min ago."),
+        (AppDeliveries("shop", 1, 1, NOW - 300, NOW - 240, "The broker does not answer."), "1 to send, 1 not confirmed yet, the oldest of an end 5 min ago. Sending fails for 4 min: The broker does not answer."),
+        (AppDeliveries("shop", 0, 0, None, NOW - 240, "The broker does not answer."), "none. Sending fails for 4 min: The broker does not answer."),
+    ],
+)  # fmt: skip
+def test_callbacks_that_are_not_sent_are_named(one: AppDeliveries, said: str | None) -> None:
+    seen = replace(picture(), callbacks=(one,))
+    lines = plain(summary(seen, None))
+    assert lines[1:] == ([] if said is None else [f"Callbacks to shop: {said}"])
+    assert as_object(seen)["callbacks"][0]["app"] == "shop"

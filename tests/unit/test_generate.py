@@ -17,9 +17,9 @@ from kombu import Queue
 from tests.builders import unique
 
 from trivet.celery import generation
-from trivet.celery.answers import answer_of, check_choice, may_go_better
+from trivet.celery.answers import Returns, answer_of, check_choice, may_go_better
 from trivet.celery.failures import JobFailed
-from trivet.celery.generation import Returns, generate
+from trivet.celery.generation import generate
 from trivet.celery.hidden_arguments import HiddenRequest
 from trivet.celery.resumption import resuming
 from trivet.client.result import JobError, Result

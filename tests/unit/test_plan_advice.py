@@ -89,6 +89,14 @@ def test_with_the_cache_on_there_is_nothing_to_change(reckon: Reckon) -> None:
     assert advice(plan, AdviceKind.REPEATED_REQUESTS).change == ""
 
 
+def test_requests_that_ask_for_their_own_answers_are_no_repeats(reckon: Reckon) -> None:
+    own = [{"max_tokens": 1_000, "cache": False}] * 5
+    assert AdviceKind.REPEATED_REQUESTS not in kinds(reckon(*own))
+    assert AdviceKind.REPEATED_REQUESTS not in kinds(reckon(*own, cache=True))
+    mixed = reckon(*own, *[{"max_tokens": 1_000}] * 2)
+    assert advice(mixed, AdviceKind.REPEATED_REQUESTS).finding.startswith("1 of 7 requests")
+
+
 def test_hidden_costs_of_calls_are_saved_too_and_fixed_ones_are_not(reckon: Reckon) -> None:
     costs = {"per_request_usd": 1, "per_month_usd": 3_000}
     plan = reckon(*[{}] * 3, *numbered(5), routes={"direct": {**DIRECT, "costs": costs}})

@@ -18,6 +18,7 @@ from trivet.rehearse.scaling import SCALES, Scale, scaled, scaled_config, scaled
 from trivet_simulator import SimulatorProcess
 from trivet_tasks.call_times import CallTime, call_time
 from trivet_tasks.config.budgets import BudgetSettings
+from trivet_tasks.config.celery_apps import CeleryAppSettings
 from trivet_tasks.config.route_settings import LimitGroup, RouteSettings
 from trivet_tasks.config.schedules import ScheduleSettings
 from trivet_tasks.config.settings import Settings, load_settings
@@ -75,7 +76,10 @@ def planned(settings: Settings, path: Path) -> Workplan:
 def test_every_setting_is_classified() -> None:
     tables: dict[str, Any] = {
         name: field.annotation for name, field in Settings.model_fields.items()
-    } | {"classes": ClassSettings, "routes": RouteSettings, "budgets": BudgetSettings, "schedules": ScheduleSettings, "limits": LimitGroup}  # fmt: skip
+    } | {
+        "classes": ClassSettings, "routes": RouteSettings, "budgets": BudgetSettings, "schedules": ScheduleSettings,
+        "celery_apps": CeleryAppSettings, "limits": LimitGroup,
+    }  # fmt: skip
     fields = {name: set(table.model_fields) for name, table in tables.items()}
     assert {name: set(scales) for name, scales in SCALES.items()} == fields, (
         "a new setting: say in trivet/rehearse/scaling.py whether it is a time, a rate or neither"
@@ -214,6 +218,17 @@ def test_overlapping_outages_of_a_route_are_played_and_ended_by_themselves() -> 
         player.play(25)
         assert control.providers()["route-b"]["up"]
         assert player.over
+
+
+def test_the_wait_that_a_limited_provider_asks_for_is_scaled() -> None:
+    wires = {"direct": "anthropic", "aws": "bedrock"}
+    extras = [word for name, wire in wires.items() for word in ("--extra", f"route-{name}={wire}")]
+    with SimulatorProcess(*extras) as simulator:
+        outages = [Outage(name, 10, 0, "429") for name in wires]
+        OutagePlayer(simulator.control, outages, speed=10, wires=wires).play(0)
+        direct, aws = (simulator.control.providers()[f"route-{name}"]["faults"][0] for name in wires)
+    assert direct["retry_after_s"] == 0.5, "5 s on the provider's clock"
+    assert aws.get("retry_after_s") is None, "Bedrock names no time"
 
 
 def test_every_kind_is_a_fault_of_every_wire() -> None:

@@ -55,7 +55,7 @@ class TestTaken:
         assert json.loads(job.body) == {"max_tokens": 100, "messages": [{"role": "user", "content": "Hello"}]}
         assert (job.key, job.deadline_at, job.not_before, job.tenant) == (None, None, None, None)
         assert (job.tags, job.residency, job.compliance, job.features) == ({}, (), (), ())
-        assert (job.cache, job.cache_key) == (False, None)
+        assert (job.cache, job.cache_key) == (None, None)
         assert job.warnings == ()
         assert job.input_estimate >= 1
 

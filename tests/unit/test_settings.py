@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from trivet.config.effective import effective, effective_toml
 from trivet_routing.permits import Quota
+from trivet_tasks.config.celery_apps import broker_url_of
 from trivet_tasks.config.route_settings import OPERATIONAL, OWN, PLACE, LimitGroup, RouteCosts, RouteSettings
 from trivet_tasks.config.settings import Settings, load_settings
 from trivet_tasks.errors import ConfigError
@@ -550,3 +552,53 @@ def test_budgets_are_read_exactly(folder: Path) -> None:
 def test_a_mistake_in_a_budget_names_file_and_key(folder: Path, words: str, says: str) -> None:
     path = write(folder, words)
     assert any(line.startswith(f"{path}: {says}") for line in refused().splitlines()), refused()
+
+
+# Celery applications of the user
+
+
+def test_the_broker_of_a_celery_application_may_be_a_reference_that_only_schedulers_resolve(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(
+        folder, '[celery_apps.shop]\nbroker_url = "env:SHOP_BROKER"\n[celery_apps."my.app"]\nbroker_url = "file:url"\n'
+    )
+    settings = load_settings()
+    (folder / "url").write_text("amqp://guest:hunter2@mq\n", encoding="utf-8")
+    shop, other = settings.celery_apps["shop"], settings.celery_apps["my.app"]
+    assert broker_url_of("my.app", other, folder) == "amqp://guest:hunter2@mq"
+    with pytest.raises(ConfigError, match="SHOP_BROKER is empty or not set"):
+        broker_url_of("shop", shop, folder)
+    monkeypatch.setenv("SHOP_BROKER", "http://user:hunter2@shop")
+    with pytest.raises(ConfigError) as caught:
+        broker_url_of("shop", shop, folder)
+    assert "[celery_apps.shop] broker_url: must begin with redis://" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_passwords_of_celery_applications_are_not_shown(folder: Path) -> None:
+    write(
+        folder,
+        '[celery_apps.shop]\nbroker_url = "sentinel://:hunter2@a/0?master_name=m"\n'
+        'broker_transport_options = { sentinel_kwargs = { password = "hunter2" } }\n',
+    )
+    settings = load_settings()
+    assert "hunter2" not in repr(settings)
+    assert "hunter2" not in json.dumps(effective(settings))
+    shown = effective_toml(settings)
+    assert "hunter2" not in shown
+    assert "sentinel://:***@a/0?master_name=m" in shown
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ('broker_url = "http://shop"', "[celery_apps.shop] broker_url: must begin with redis://"),
+        ('broker_url = ""', "[celery_apps.shop] broker_url: "),
+        ('broker_url = "env:"', "[celery_apps.shop] broker_url: must be a reference"),
+        ('broker = "redis://shop"', "[celery_apps.shop] broker: unknown key. Did you mean broker_url?"),
+    ],
+)
+def test_a_celery_application_that_cannot_be_reached_is_refused(folder: Path, table: str, words: str) -> None:
+    write(folder, f"[celery_apps.shop]\n{table}\n")
+    assert words in refused()

@@ -19,6 +19,8 @@ class ControlChange(NamedTuple):
     """Name of the batch, the tenant or the latency class."""
     changed: bool
     """False: it was so before."""
+    idle: bool = False
+    """True of a tenant of which no job waits or runs now."""
 
 
 class Controls(Group):
@@ -60,7 +62,8 @@ class Controls(Group):
         with store.write() as connection:
             work = _work(batches.id_of(connection, batch) if batch else None, batch, tenant, latency)
             changed = controls.pause(store, connection, work, by=who, reason=reason)
-        return ControlChange(work.kind, work.value, changed)
+            idle = controls.is_idle(connection, work)
+        return ControlChange(work.kind, work.value, changed, idle)
 
     def resume(
         self,
@@ -107,8 +110,9 @@ class Controls(Group):
         with store.write() as connection:
             work = _work(batches.id_of(connection, batch) if batch else None, batch, tenant, latency)
             controls.prioritize(store, connection, work, priority, by=who)
+            idle = controls.is_idle(connection, work)
         self._connections.tell_work()
-        return ControlChange(work.kind, work.value, True)
+        return ControlChange(work.kind, work.value, True, idle)
 
 
 def _work(batch_id: int | None, batch: str | None, tenant: str | None, latency: str | None) -> Work:

@@ -40,6 +40,8 @@ class Backlog:
     spent: Mapping[str, Spent] = field(default_factory=dict)
     """Cost of the calls of today (UTC) so far, by route."""
     budgets: tuple[BudgetStatus, ...] = ()
+    callbacks: tuple[AppDeliveries, ...] = ()
+    """Callbacks (`on_done=`) that are on their way, by Celery application."""
     dropped: tuple[Dropped, ...] = ()
     """Messages and answers that were not acted on, counted since the database began."""
     read_at: float | None = None
@@ -187,6 +189,7 @@ def _read_backlog(connections: Connections, batches: int) -> Backlog:
             impairments=wrong,
             spent=spending.by_route(connection, now),
             budgets=statuses(connection, known, now, connections.directory.costs),
+            callbacks=tuple(deliveries.on_their_way(connection)),
             dropped=tuple(events.drops(connection)),
             read_at=now,
         )

@@ -1,6 +1,7 @@
 """The Celery application of a running Trivet: reads its workers and its jobs, and changes neither behind Trivet's back."""
 
-from functools import cached_property
+from functools import cache, cached_property
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -46,6 +47,10 @@ class TrivetApp(App):
             "Python by `trivet.Client().submit(…)`."
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the place of the configuration, and no password: results can be handed to another process."""
+        return application_of, (self.trivet_settings.path,)
+
     def close(self) -> None:
         """Close the connections to broker, database and shared state."""
         if "trivet_client" in self.__dict__:
@@ -79,6 +84,16 @@ def application(settings: Settings) -> TrivetApp:
     if settings.routes:
         app.amqp.queues.select([queue_of(app, route, latency).name for route in settings.routes for latency in Latency])
     return app
+
+
+@cache
+def application_of(path: Path | None) -> TrivetApp:
+    """Return this process's application for a configuration file; None: for the configuration in force.
+
+    Raises:
+        ConfigError: the configuration is wrong.
+    """
+    return application(load_settings(path))
 
 
 def load_app() -> TrivetApp:

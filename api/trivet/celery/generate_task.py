@@ -97,7 +97,7 @@ def confirm(name: str, args: Any) -> None:
         log.warning("the end of the task %s was not noted; it may run again: %s", name, error)
 
 
-@task_revoked.connect
+@task_revoked.connect  # type: ignore[untyped-decorator] # Celery has no types
 def _confirm_revoked(sender: Any = None, request: Any = None, **_: Any) -> None:
     """Confirm the delivery of a revoked task: Celery has dropped its message, and would drop the next."""
     name = delivery_of(request) if isinstance(sender, GenerateTask) else None

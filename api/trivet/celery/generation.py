@@ -34,7 +34,7 @@ LONGEST_WAIT_S = 60
 """Maximum seconds between two tries to submit while Trivet's database does not answer."""
 
 
-@shared_task(bind=True, base=GenerateTask, name="trivet.generate")
+@shared_task(bind=True, base=GenerateTask, name="trivet.generate")  # type: ignore[untyped-decorator] # Celery has no types
 def generate(self: GenerateTask, *given: Any, returns: Returns = "text", max_retries: int = 0, **request: Any) -> Any:
     """Make a Claude call through Trivet, and return the answer to the next task.
 
@@ -46,8 +46,9 @@ def generate(self: GenerateTask, *given: Any, returns: Returns = "text", max_ret
         request: fields of `trivet.SubmitParams`: `prompt` or `messages`, `model`, `max_tokens`, `latency`, `tenant`, …
 
     Raises:
-        InvalidRequest: a field is wrong; names it. Nothing was submitted.
-        ConfigError: no `[celery_apps.NAME]` for this application; says where to add it.
+        InvalidRequest: a field is wrong, and is named; or the configuration has no `[celery_apps.NAME]` for this
+            application, and the text says where to add it. Nothing was submitted.
+        ConfigError: the configuration is wrong, or there is none.
         JobFailed: the job failed, expired or was cancelled; `.outcome` says how.
 
     Example:
@@ -72,7 +73,7 @@ def generate(self: GenerateTask, *given: Any, returns: Returns = "text", max_ret
     raise Ignore(f"its job is in Trivet's database under the key celery:{self.request.id}")
 
 
-@shared_task(bind=True, base=GenerateTask, name=MANY)
+@shared_task(bind=True, base=GenerateTask, name=MANY)  # type: ignore[untyped-decorator] # as above
 def generate_many(
     self: GenerateTask,
     values: Sequence[Any] = (),

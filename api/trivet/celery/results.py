@@ -3,6 +3,8 @@
 It is read only. Waiting is pushed: a notice wakes who waits, and the database decides.
 """
 
+import time
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
@@ -10,8 +12,9 @@ from celery import states
 from celery.backends.base import BaseBackend
 from celery.exceptions import TaskRevokedError
 from celery.exceptions import TimeoutError as CeleryTimeout
-from celery.result import AsyncResult, GroupResult
+from celery.result import AsyncResult, ResultSet
 
+from trivet.celery.batch_result import BatchResult
 from trivet.celery.failures import JobFailed
 from trivet.client.result import Result
 from trivet_store.reports.results import JobRow
@@ -24,6 +27,8 @@ Meta: TypeAlias = dict[str, Any]
 
 class ResultBackend(BaseBackend):  # type: ignore[misc] # Celery has no types
     """Reads the state and the result of jobs. A result is a `trivet.Result`: `.text`, `.message`, `.usage`, `.cost_usd`."""
+
+    supports_native_join = True
 
     def wait_for(
         self,
@@ -44,16 +49,63 @@ class ResultBackend(BaseBackend):  # type: ignore[misc] # Celery has no types
             result = self.app.trivet_client.job(task_id).result(timeout)
         except ResultTimeout as error:
             raise CeleryTimeout(str(error)) from error
+        except NotFound as error:
+            if self._is_batch(task_id):
+                raise NotFound(
+                    f"{task_id!r} is no job but a batch.", hint=f"Use GroupResult.restore({task_id!r}, app=app)."
+                ) from None
+            raise error
         return _meta_of_result(result)
 
-    def restore_group(self, group_id: str, cache: bool = True) -> GroupResult | None:
+    def iter_native(
+        self, result: ResultSet, timeout: float | None = None, *_: Any, **__: Any
+    ) -> Iterator[tuple[str, Meta]]:
+        """Yield the values of all jobs of a set, those of a batch as they end.
+
+        Args:
+            timeout: seconds for all of them together.
+
+        Raises:
+            celery.exceptions.TimeoutError: they have not all ended by then. The text says why.
+        """
+        until = None if timeout is None else time.monotonic() + timeout
+        wanted = [each.id for each in result.results]
+        if isinstance(result, BatchResult):
+            yield from self._of_batch(result, set(wanted), until)
+        else:
+            yield from self._one_by_one(wanted, until)
+
+    def get_many(
+        self, task_ids: Iterable[str], timeout: float | None = None, *_: Any, **__: Any
+    ) -> Iterator[tuple[str, Meta]]:
+        """Yield the values of these jobs as `iter_native` does."""
+        return self._one_by_one(task_ids, None if timeout is None else time.monotonic() + timeout)
+
+    def restore_group(self, group_id: str, cache: bool = True) -> BatchResult | None:
         """Return the results of a batch, in the order of its requests; None when there is no such batch."""
         del cache
         try:
             ids = self.app.trivet_client.batch(group_id).job_ids()
         except NotFound:
             return None
-        return GroupResult(group_id, [AsyncResult(job_id, app=self.app) for job_id in ids], app=self.app)
+        return BatchResult(group_id, [AsyncResult(job_id, app=self.app) for job_id in ids], app=self.app)
+
+    def save_group(self, group_id: str, *_: Any) -> None:
+        """Do nothing for a batch, which is in the database; refuse any other group."""
+        if not self._is_batch(group_id):
+            raise NotImplementedError(f"{group_id} was not saved: a group is a batch, made by `submit_many`")
+
+    def delete_group(self, group_id: str) -> None:
+        """Refuse, as `forget`."""
+        self.forget(group_id)
+
+    def task_result_exists(self, task_id: str) -> bool:
+        """Return whether there is such a job, whether it has ended or not."""
+        try:
+            self.app.trivet_client.job(task_id)
+        except NotFound:
+            return False
+        return True
 
     def store_result(self, task_id: str, *_: Any, **__: Any) -> None:
         """Refuse: only Trivet's workers write results."""
@@ -61,7 +113,40 @@ class ResultBackend(BaseBackend):  # type: ignore[misc] # Celery has no types
 
     def forget(self, task_id: str) -> None:
         """Refuse: `trivet db prune` and `[retention]` delete results."""
-        raise NotImplementedError(f"{task_id} was not forgotten: `trivet db prune` deletes results")
+        raise NotImplementedError(
+            f"{task_id} was not forgotten: `trivet db prune` and `[retention]` delete results of a certain age"
+        )
+
+    def __reduce__(self, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> tuple[Any, ...]:
+        del args, kwargs
+        return _backend_of, (self.app,)
+
+    def _is_batch(self, name: str) -> bool:
+        try:
+            self.app.trivet_client.batch(name)
+        except NotFound:
+            return False
+        return True
+
+    def _of_batch(self, group: BatchResult, wanted: set[str], until: float | None) -> Iterator[tuple[str, Meta]]:
+        batch = group.batch
+        if until is None:
+            ended = batch.results()
+        else:
+            try:
+                batch.wait(max(0.0, until - time.monotonic()))
+            except ResultTimeout as error:
+                raise CeleryTimeout(str(error)) from error
+            ended = batch.ended()
+        for result in ended:
+            if result.id in wanted:
+                wanted.discard(result.id)
+                yield result.id, _meta_of_result(result)
+        yield from self._one_by_one(wanted, until)  # added to the group, or retried meanwhile
+
+    def _one_by_one(self, ids: Iterable[str], until: float | None) -> Iterator[tuple[str, Meta]]:
+        for job_id in ids:
+            yield job_id, self.wait_for(job_id, None if until is None else max(0.0, until - time.monotonic()))
 
     def _get_task_meta_for(self, task_id: str) -> Meta:
         """Return a job's values for Celery. As with any backend, an id that nobody knows is PENDING."""
@@ -71,6 +156,11 @@ class ResultBackend(BaseBackend):  # type: ignore[misc] # Celery has no types
             return _meta(task_id, states.PENDING)
         row = job.look()
         return _meta_of_result(job.result(timeout=0)) if row.state in END_STATES else _meta_of_waiting(row)
+
+
+def _backend_of(app: Any) -> "ResultBackend":
+    found: ResultBackend = app.backend
+    return found
 
 
 def _meta_of_waiting(row: JobRow) -> Meta:
@@ -86,7 +176,7 @@ def _meta_of_result(result: Result) -> Meta:
     done = {"date_done": datetime.fromtimestamp(result.ended_at, UTC)}
     if result.succeeded:
         return _meta(result.id, states.SUCCESS, result, **done)
-    said = result.error.message if result.error else f"The job was {result.status}."
+    said = result.error.message if result.error else "The job succeeded, and its result was deleted (`[retention]`)."
     if result.status == JobState.CANCELLED.value:
         return _meta(result.id, states.REVOKED, TaskRevokedError(said), traceback=said, **done)
     failed = JobFailed(result.id, said, result.error.outcome if result.error else None)

@@ -148,14 +148,14 @@ def results(
 @group.command()
 def wait(
     name: Name,
-    timeout: Annotated[str | None, typer.Option(help="Wait at most this long: 90s, 10m, 24h.", metavar="TIME")] = None,
+    timeout: options.Timeout = None,
     as_json: Json = False,
 ) -> None:
     """Wait until every job of a batch has ended. Its progress is on standard error.
 
     Exit code 1: some jobs did not succeed, or --timeout passed. 3: it passed while something that is wrong held them up.
     """
-    limit_s = None if timeout is None else options.age_s("--timeout", timeout)
+    limit_s = options.timeout_s(timeout)
     with options.client() as client:
         batch = client.batch(name)
         _check_complete(batch.progress())

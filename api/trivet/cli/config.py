@@ -37,7 +37,8 @@ group = typer.Typer(help="Check, show, write and apply the configuration.", no_a
 def check() -> None:
     """Check the configuration and show it as understood. Includes this machine's environment and the database.
 
-    Exit codes: 1 when a credential is not set here, 2 when something is wrong.
+    Exit codes: 1 when a credential is not set here, or there is no route and the broker is the embedded one, so that
+    nobody else has routes; 2 when something is wrong.
     """
     from trivet_tasks.config.environment_faults import refuse
 
@@ -59,7 +60,8 @@ def check() -> None:
     if settings.routes:
         _print_routes(settings)
     else:
-        print_whole("No route is configured: `trivet config init` proposes some.")
+        alone = "Nothing can be called." if settings.embedded else "That is right where jobs are only submitted."
+        print_error(f"No route is configured. {alone} `trivet config init` proposes some.")
     refuse(settings)
     check_key(settings)
     if settings.security.key is not None and not _security_key(settings).endswith(_NOT_SET):
@@ -74,7 +76,7 @@ def check() -> None:
     if unset:
         print_error(f"Not set here: the broker of the Celery app {', '.join(unset)}. Schedulers need it.")
         missing += unset
-    if missing:
+    if missing or (settings.embedded and not settings.routes):
         raise typer.Exit(FAILED)
 
 

@@ -6,7 +6,7 @@ import typer
 
 from trivet.cli import options, output
 from trivet.cli.options import Json, wrong
-from trivet.cli.output import print_line
+from trivet.cli.output import print_error, print_line
 
 if TYPE_CHECKING:
     from trivet.admin import ControlChange
@@ -34,6 +34,8 @@ def pause(
     with options.admin() as admin:
         change = admin.controls.pause(batch=name, tenant=tenant, latency=latency, reason=reason)
     word = "is paused; what runs ends" if change.changed else "was paused before"
+    if reason and not change.changed:
+        word += ", and its reason is as it was: resume it first to give another"
     _print(change, word, as_json=as_json, paused=True)
 
 
@@ -75,3 +77,8 @@ def _print(change: "ControlChange", said: str, *, as_json: bool, **state: object
         output.print_json({"kind": change.kind, "value": change.value, "changed": change.changed, **state})
     else:
         print_line(f"{change.kind} {change.value} {said}.")
+    if change.idle:
+        print_error(
+            f"No job of the tenant {change.value} waits or runs: this is for jobs to come. Check the name if there should be.",
+            style="yellow",
+        )

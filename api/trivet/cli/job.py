@@ -105,17 +105,18 @@ def result(
     tenant: Tenant = None,
     batch: InBatch = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end of the job.")] = False,
-    timeout: Annotated[float | None, typer.Option(min=0, help="Wait at most this many seconds.")] = None,
+    timeout: options.Timeout = None,
     as_json: Json = False,
 ) -> None:
     """A job's text, route, latency and cost. Exits with 1 when it has none, or has not ended (3: held up)."""
     from trivet.cli.results import print_result
 
+    limit_s = options.timeout_s(timeout)
     with options.client() as client:
         job = _job(client, job_id, key, tenant, batch)
         with telling(client.settings, lambda admin: admin.jobs.blocked(job.id)):
             try:
-                found = job.result(timeout if wait or timeout is not None else 0)
+                found = job.result(limit_s if wait or limit_s is not None else 0)
             except ResultTimeout as error:
                 print_error(f"trivet: job {job.id} is {job.state} and has no result yet. --wait waits for it.")
                 for reason in error.reasons:

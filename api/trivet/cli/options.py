@@ -120,6 +120,21 @@ def age_s(option: str, given: str) -> float:
     return seconds
 
 
+Timeout = Annotated[str | None, typer.Option(help="Wait at most this long: seconds, or 90s, 10m, 24h.", metavar="TIME")]
+
+
+def timeout_s(given: str | None) -> float | None:
+    """Return the seconds of `--timeout`; a number without a unit is seconds. None: no limit.
+
+    Raises:
+        InvalidRequest: it is not a span.
+    """
+    seconds = None if given is None else span_s(given)
+    if given is not None and seconds is None:
+        raise wrong("--timeout", f"{given!r} is not a span of time.", "Use seconds, or 90s, 10m, 24h.")
+    return seconds
+
+
 def since(given: str, now: float, *, option: str = "--since") -> float:
     """Return the moment that `--since` means, in seconds since the epoch. A moment without a time zone is UTC.
 

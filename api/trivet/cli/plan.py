@@ -101,7 +101,7 @@ def plan(
         "output_share_of_max": output_share_of_max, "output_observed": output_observed or None, "bytes_per_token": bytes_per_token, "runs_per_day": runs_per_day,
     }  # fmt: skip
     _check_source(file, {name for name, value in given.items() if value is not None})
-    settings = options.settings(required=False)
+    settings = options.settings()
     planner = Planner(settings)
     charges = [read_charge(one, settings.routes) for one in cost or ()]
     days = count("--days-per-month", days_per_month)

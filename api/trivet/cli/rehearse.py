@@ -77,7 +77,7 @@ def rehearse(
     """
     from trivet_tasks.requests.sources import readable_twice
 
-    settings = options.settings(required=False)
+    settings = options.settings()
     if not settings.routes:
         raise ConfigError(
             f"{settings.source}: no route is configured, so there is nothing to rehearse.",

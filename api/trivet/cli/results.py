@@ -231,8 +231,12 @@ class ResultsFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            try:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+            except OSError as fault:
+                if error is None:
+                    raise self._unwritable(fault) from None
             if error is None and self._outdated:
                 self._drop_outdated()
             if error is None and not self._whole:
@@ -247,13 +251,26 @@ class ResultsFile:
         return self._known.get(job) == end
 
     def write(self, result: Result) -> None:
-        """Append a result, unless it is there."""
+        """Append a result, unless it is there.
+
+        Raises:
+            InvalidRequest: the file cannot be written, e.g. because the disk is full.
+        """
         if result not in self:
-            if self._whole:
-                self.path.rename(self._part)
-                self._whole = False
-            self._file.write(result_line(result, with_request=self.with_request))
+            try:
+                if self._whole:
+                    self.path.rename(self._part)
+                    self._whole = False
+                self._file.write(result_line(result, with_request=self.with_request))
+            except OSError as fault:
+                raise self._unwritable(fault) from None
             self._remember(*_end_of(result.id, result.status, result.latency_s))
+
+    def _unwritable(self, fault: OSError) -> InvalidRequest:
+        return InvalidRequest(
+            f"{self._part}: cannot be written: {fault.strerror or fault}.",
+            hint="Jobs and results are safe in the database. Make room, run the same command again, and it writes the rest.",
+        )
 
     def _remember(self, job: bytes, end: bytes) -> None:
         if self._known.earlier(job, end) is not None:
@@ -271,7 +288,8 @@ class ResultsFile:
 
     def _close(self) -> None:
         self._known.close()
-        self._file.close()
+        with suppress(OSError):  # of what could not be written before; the file is closed all the same
+            self._file.close()
 
     def _read(self) -> None:
         whole = 0

@@ -1,15 +1,13 @@
 """`trivet schedules`: recurring work, its next times and last runs; running, pausing and resuming one."""
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
-from zoneinfo import ZoneInfo
 
 import typer
 
 from trivet.cli import options, output
 from trivet.cli.options import Json
 from trivet.cli.output import Cell, Column, print_line, print_table
-from trivet.times import ago, iso, moment
+from trivet.times import ago, iso, moment, zone_moment
 from trivet_tasks.states import RunState
 
 if TYPE_CHECKING:
@@ -131,7 +129,7 @@ def _next_words(one: "Schedule") -> Cell:
         return Text("disabled", style="dim")
     if one.paused_at is not None:
         return Text(f"paused by {one.paused_by}", style="yellow")
-    return datetime.fromtimestamp(one.next_at, ZoneInfo(one.timezone)).strftime("%Y-%m-%d %H:%M %z")
+    return zone_moment(one.next_at, one.timezone)
 
 
 def _state(run: "Run") -> Cell:

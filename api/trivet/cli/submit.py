@@ -75,7 +75,7 @@ def submit(
     ] = None,
     cache: Cache = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the answer and print it.")] = False,
-    timeout: Annotated[float | None, typer.Option(min=0, help="Wait at most this many seconds.")] = None,
+    timeout: options.Timeout = None,
     as_json: Json = False,
 ) -> None:
     """Submit one job. Prints its id, or with --wait its text, route, latency and cost.
@@ -85,6 +85,7 @@ def submit(
     from trivet.cli.results import print_result
     from trivet_tasks.requests.reading import unwrapped
 
+    limit_s = options.timeout_s(timeout)
     given = {
         "prompt": read_prompt(prompt),
         "model": model,
@@ -113,12 +114,12 @@ def submit(
         with _printed_instead_of_logged():
             job = client.submit(**request)
         _print_warnings(job.warnings)
-        if not wait and timeout is None:
+        if not wait and limit_s is None:
             output.print_json({"id": job.id, "warnings": job.warnings}) if as_json else print(job.id)  # noqa: T201
             return
         with telling(client.settings, lambda admin: admin.jobs.blocked(job.id), told=job.warnings):
             try:
-                result = job.result(timeout)
+                result = job.result(limit_s)
             except ResultTimeout as error:
                 print_error(f"trivet: {error}\nTo wait on: trivet job result {job.id} --wait")
                 raise typer.Exit(HELD_UP if error.held_up else FAILED) from None
@@ -274,6 +275,9 @@ def check_with_bar(
             )
             tell(check.rows, 1.0)
             return check
+    except KeyboardInterrupt:
+        print_error(f"Interrupted. Nothing of {name or file} was submitted.")
+        raise
     except InvalidRequest as error:
         for field in ("model", "max_tokens"):
             if any(problem.message.startswith(f"{field}: is missing") for problem in error.problems):

@@ -57,6 +57,7 @@ def _backlog(backlog: Backlog, routes: Sequence[str]) -> Iterator[Metric]:
         yield _at_routes(backlog, routes)
         yield _spent(backlog, routes)
         yield from _budgets(backlog)
+        yield from _callbacks(backlog)
         yield _dropped(backlog)
 
 
@@ -114,6 +115,22 @@ def _spent(backlog: Backlog, routes: Sequence[str]) -> Metric:
         usd.add_metric([route, "settled"], float(spent.settled_usd) if spent else 0.0)
         usd.add_metric([route, "estimated"], float(spent.estimated_usd) if spent else 0.0)
     return usd
+
+
+def _callbacks(backlog: Backlog) -> Iterator[Metric]:
+    counts = GaugeMetricFamily(
+        "trivet_callbacks", "Callbacks on their way to a Celery application.", labels=["app", "state"]
+    )
+    oldest = GaugeMetricFamily(
+        "trivet_callbacks_oldest_seconds", "Age of the oldest end that they are about.", labels=["app"]
+    )
+    failing = GaugeMetricFamily("trivet_callbacks_failing", "1 while its broker takes none.", labels=["app"])
+    for one in backlog.callbacks:
+        counts.add_metric([one.app, "due"], one.due)
+        counts.add_metric([one.app, "unconfirmed"], one.unconfirmed)
+        oldest.add_metric([one.app], backlog.age_s(one.oldest_at) or 0.0)
+        failing.add_metric([one.app], float(one.failing_since is not None))
+    return iter((counts, oldest, failing))
 
 
 def _budgets(backlog: Backlog) -> Iterator[Metric]:

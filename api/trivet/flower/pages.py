@@ -15,6 +15,7 @@ from tornado.web import HTTPError, authenticated
 from trivet.admin import Backlog, RouteUse
 from trivet.flower.metrics import metrics_text
 from trivet.flower.readers import PATIENCE_S, QueueDepths
+from trivet.flower.schedule_rows import schedule_rows
 from trivet_tasks.config.server_urls import masked
 from trivet_tasks.errors import BrokerUnavailable
 from trivet_tasks.latency import Latency
@@ -101,7 +102,7 @@ class _RouteQueues(BaseHandler):  # type: ignore[misc]  # Flower ships no types
 
 
 class BrokerPage(_RouteQueues):
-    """Page of the jobs that wait in SQL and the queues of the routes."""
+    """Page of the jobs that wait in SQL, the queues of the routes and the schedules."""
 
     @authenticated  # type: ignore[untyped-decorator]
     async def get(self) -> None:
@@ -117,6 +118,7 @@ class BrokerPage(_RouteQueues):
             broker_url=masked(self.application.trivet.broker_url),
             broker_impairment=broker_impairment,
             queues=queue_rows(routes, backlog, depths, proven),
+            schedules=schedule_rows(self.application.backlog.schedules),
             age=age,
             count=count,
             refresh_ms=REFRESH_MS if self.application.options.auto_refresh else 0,

@@ -12,7 +12,7 @@ import redis
 from amqp.exceptions import NotFound
 from celery import Celery
 
-from trivet.admin import Admin, Backlog, CacheStats, RouteUse
+from trivet.admin import Admin, Backlog, CacheStats, RouteUse, ScheduleList
 from trivet_tasks.config.server_urls import read_server_url
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import BrokerUnavailable, StoreError
@@ -36,12 +36,13 @@ scrapes together cost the database a sixth of its time at most, however large th
 
 
 class BacklogReader:
-    """Reads the backlog in a thread of its own. `latest` is for one event loop; calls at the same time share one read."""
+    """Reads the backlog and the schedules in a thread of its own. `latest` is for one event loop; calls at the same time share one read."""
 
     def __init__(self, admin: Admin) -> None:
         self._admin = admin
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="trivet-backlog")
         self._last = Backlog()
+        self._schedules: ScheduleList | None = None
         self._next_at = 0.0
         self._read_until = -STALE_S
         self._reading: asyncio.Task[None] | None = None
@@ -50,6 +51,11 @@ class BacklogReader:
     def last(self) -> Backlog:
         """Return the backlog that was read last, without waiting."""
         return self._last
+
+    @property
+    def schedules(self) -> ScheduleList | None:
+        """Return the schedules that were read last; None: not read yet."""
+        return self._schedules
 
     async def latest(self) -> Backlog:
         """Return the backlog, at most a few seconds old. Never raises: if the database is away, `stale` says so."""
@@ -77,7 +83,9 @@ class BacklogReader:
 
     def _read(self) -> Backlog:
         try:
-            return self._admin.health.backlog()
+            backlog = self._admin.health.backlog()
+            self._schedules = self._admin.schedules.list()
+            return backlog
         except StoreError as error:
             return replace(self._last, stale=str(error))
         except Exception as error:  # a page without figures is better than none

@@ -93,7 +93,7 @@ class Surveyor:
             InvalidRequest: the folder for temporary files is full.
         """
         self._rows += 1
-        if self._is_repeat(job):
+        if job.cache is not False and self._is_repeat(job):  # one that asks for its own answer has its reason
             (self._repeats if job.cache_key is None else self._cached).add(job)
         self._prefixes.add(job, kind)
         self._lengths.setdefault(job.model, Lengths()).add(job.input_estimate, line)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from trivet.local.local_simulator import own_provider
 from trivet_simulator import Control
+from trivet_simulator.catalogue import REPLIES
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.spans import span_s
@@ -89,9 +90,18 @@ def _wrong(message: str, hint: str) -> InvalidRequest:
 class OutagePlayer:
     """Plays outages on a simulator whose routes have providers of their own."""
 
-    def __init__(self, control: Control, outages: Sequence[Outage]) -> None:
-        """Take outages whose starts are known."""
+    def __init__(
+        self, control: Control, outages: Sequence[Outage], *, speed: float = 1.0, wires: Mapping[str, str] | None = None
+    ) -> None:
+        """Take outages whose starts are known.
+
+        Args:
+            speed: rehearsed seconds in a second, for the time that a limited provider says to wait.
+            wires: by route, its wire in the simulator.
+        """
         self._control = control
+        self._speed = speed
+        self._wires = wires or {}
         self._ahead = sorted(outages, key=lambda one: one.starts_s or 0.0)
         self._active: list[Outage] = []
 
@@ -118,5 +128,12 @@ class OutagePlayer:
         """Show the faults of a route's active outages: several may overlap."""
         provider, kinds = own_provider(route), [one.kind for one in self._active if one.route == route]
         self._control.down(provider) if "down" in kinds else self._control.up(provider)
-        faults = [{"kind": fault} for kind in kinds if (fault := FAULTS[kind])]
+        faults = [self._fault(fault, self._wires.get(route, "")) for kind in kinds if (fault := FAULTS[kind])]
         self._control.faults(provider, faults)
+
+    def _fault(self, kind: str, wire: str) -> dict[str, object]:
+        row = REPLIES.get(kind)
+        reply = row.on(wire) if row and wire else None
+        if reply is None or reply.retry_after_s is None:
+            return {"kind": kind}
+        return {"kind": kind, "retry_after_s": reply.retry_after_s / self._speed, "retry_after_as": "float"}

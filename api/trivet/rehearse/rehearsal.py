@@ -124,7 +124,9 @@ def _run(
         _check_local(local.settings)
         local.wait_ready(READY_S)
         assert local.simulator is not None
-        player = OutagePlayer(Control(local.simulator.control), rehearsal.outages)
+        wires = {name: _wire(route) for name, route in rehearsal.settings.routes.items()}
+        control = Control(local.simulator.control)
+        player = OutagePlayer(control, rehearsal.outages, speed=rehearsal.speed, wires=wires)
         with Admin(settings=local.settings) as admin:
             return _Run(rehearsal, local, admin, player, show).to_the_end(say)
 

@@ -127,6 +127,11 @@ def inaccuracies(
         f"Not scaled: Trivet's own steps (some hundredths of a second are {seconds(0.05 * speed)} here) and the leases of "
         f"its processes ({leases.ttl_s:g} s are {seconds(leases.ttl_s * speed)})."
     )
+    if any(outage.kind == "timeout" for one in routes for outage in one.outages):
+        yield (
+            "Not rehearsed: answers that are streamed because they are long. Where calls of a class take over 30 s, a provider "
+            f"that hangs is really left after about 30 s without a byte; here after the class's time for a call: {_call_times(workplan)}."
+        )
     if (slower := slowness(workplan, routes, speed)) > BUSY:
         yield (
             f"This machine was too slow for speed {speed:g}: calls took {slower:.1f} times as long as they were to. "
@@ -142,6 +147,10 @@ def inaccuracies(
         f"{workplan.tokens_per_s:.0f} tokens a second; providers hold the configured limits exactly. Budgets begin unspent, and "
         "windows of the day stay as they are now."
     )
+
+
+def _call_times(workplan: Workplan) -> str:
+    return ", ".join(f"{latency} {seconds(time.attempt_s)}" for latency, time in workplan.times.items())
 
 
 def slowness(workplan: Workplan, routes: Sequence[RouteReport], speed: float) -> float:

@@ -62,6 +62,7 @@ SCALES: Mapping[str, Mapping[str, Scale]] = {
         "open_after_failures", "open_failed_share", "min_calls", "close_after_successes", "recovery_shares",
         window_s=Scale.TIME, probe_interval_s=Scale.TIME, idle_probe_s=Scale.TIME, recovery_step_s=Scale.TIME,
         unusable_probe_max_s=Scale.TIME, limited_backoff_s=Scale.TIME,
+        limited_backoff_max_s=Scale.TIME,
     ),
     "leases": {"ttl_s": Scale.MACHINE, "heartbeat_s": Scale.MACHINE},
     "worker": _kept(

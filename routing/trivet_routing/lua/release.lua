@@ -4,11 +4,11 @@
 --          out of time
 -- ARGV     1 requests  2 input tokens  3 output tokens a minute  4 seconds of burst  5 most calls in flight
 --          6 failures in a row that open  7 seconds to the next probe  8 longest pause of an unusable route
---          9 seconds a limited route rests when the provider did not say
---          10 failed share that opens  11 seconds of its window  12 calls it needs
---          13 good probes that begin the recovery  14 seconds of a step  15 good calls of a step
---          16 latency class  17 18 19 the provider's own limits a minute  20 21 22 what it said is left ('' = not said)
---          23 number of shares, then those; origin of the worker whose calls these are
+--          9 seconds a limited route rests at first when the provider did not say  10 at most
+--          11 failed share that opens  12 seconds of its window  13 calls it needs
+--          14 good probes that begin the recovery  15 seconds of a step  16 good calls of a step
+--          17 latency class  18 19 20 the provider's own limits a minute  21 22 23 what it said is left ('' = not said)
+--          24 number of shares, then those; origin of the worker whose calls these are
 --          then per call: permit id, input tokens given back, output tokens given back, signal, seconds, sample,
 --            whether the provider stated its limits, generation, job, cause; repeated
 --          signal: good | failed | local_failed | short | limited | unusable_model | unusable_route | local_refused |
@@ -20,14 +20,13 @@ local PER_CALL = 10
 local MOST_BLAMED = 32
 local CONTRADICTIONS = 5 -- jobs in a row that were refused here and served elsewhere: a probe is to judge
 local SAMPLES, SAMPLE_AGE = 100, 300
-local LONGEST_REST = 60
 local MOST_WITNESSES = 16
 
 local most, interval = tonumber(ARGV[5]), tonumber(ARGV[7])
 local shares = {}
-for n = 1, tonumber(ARGV[23]) do shares[n] = tonumber(ARGV[23 + n]) end
-local origin = ARGV[24 + #shares]
-local first = 25 + #shares
+for n = 1, tonumber(ARGV[24]) do shares[n] = tonumber(ARGV[24 + n]) end
+local origin = ARGV[25 + #shares]
+local first = 26 + #shares
 local names = { KEYS[1], KEYS[2] }
 
 local changes = {}
@@ -36,7 +35,7 @@ local function change(level, state, cause, seconds, share)
 end
 
 -- the calls of the window, the running sixth included
-local width = tonumber(ARGV[11]) / 6
+local width = tonumber(ARGV[12]) / 6
 local slot = math.floor(now / width)
 local calls, failed, new_calls, new_failed = 0, 0, 0, 0
 for n = 0, 6 do
@@ -116,7 +115,7 @@ local function blame(job)
     local breaker = redis.call('HMGET', KEYS[1], 'row', 'blamed')
     local row, in_row, in_window, kept = breaker[1] or '0', true, true, {}
     for name, at, of in string.gmatch(breaker[2] or '', '([^;@]+)@([^;@]+)@([^;@]+)') do
-        local recent = now - tonumber(at) < tonumber(ARGV[11])
+        local recent = now - tonumber(at) < tonumber(ARGV[12])
         if name == job then
             in_row, in_window = of ~= row, not recent
         elseif (recent or of == row) and #kept < MOST_BLAMED - 1 then
@@ -135,7 +134,7 @@ local recorded = redis.call('HMGET', KEYS[2], 'unreached', 'refused')
 for n, kind in ipairs({ 'unreached', 'refused' }) do
     witnesses[kind] = {}
     for name, since, last in string.gmatch(recorded[n] or '', '([^;@]*)@([^;@]+)@([^;@]+)') do
-        if now - tonumber(last) < tonumber(ARGV[11]) then
+        if now - tonumber(last) < tonumber(ARGV[12]) then
             table.insert(witnesses[kind], { name = name, since = tonumber(since), last = last })
         end
     end
@@ -215,10 +214,10 @@ local function good(level, is_probe)
         redis.call('HINCRBY', KEYS[level], 'ramp', 1)
         redis.call('HSET', KEYS[level], 'evidence', text(now))
         local goods = redis.call('HINCRBY', KEYS[level], 'step_goods', 1)
-        if goods >= tonumber(ARGV[15]) and now - number(breaker[3], now) >= tonumber(ARGV[14]) then step_up(level) end
+        if goods >= tonumber(ARGV[16]) and now - number(breaker[3], now) >= tonumber(ARGV[15]) then step_up(level) end
     elseif is_probe and breaker[1] then
         local goods = number(breaker[2], 0) + 1
-        if goods >= tonumber(ARGV[13]) then
+        if goods >= tonumber(ARGV[14]) then
             step_up(level)
             return
         end
@@ -241,7 +240,7 @@ local function bad(is_probe, cause, in_row)
     if state == 'recovering' then enough = math.min(enough, 2) end
     if failures >= enough then
         open(1, cause, interval)
-    elseif calls >= tonumber(ARGV[12]) and failed > tonumber(ARGV[10]) * calls then
+    elseif calls >= tonumber(ARGV[13]) and failed > tonumber(ARGV[11]) * calls then
         open(1, string.format('%d of %d calls failed, the last: %s', failed, calls, cause), interval)
     end
 end
@@ -282,7 +281,7 @@ local function limited(seconds, stated, cause)
         for k = 1, 3 do limiter.have[k] = math.min(limiter.have[k], 0) end
     end
     local pause = seconds
-    if pause <= 0 then pause = math.min(tonumber(ARGV[9]) * 2 ^ math.max(0, math.min(times - 1, 10)), LONGEST_REST) end
+    if pause <= 0 then pause = math.min(tonumber(ARGV[9]) * 2 ^ math.max(0, math.min(times - 1, 10)), tonumber(ARGV[10])) end
     if now + pause > closed then -- the longer pause wins
         redis.call('HSET', KEYS[3], 'closed_until', text(now + pause), 'cause', cause)
         limiter.at = math.max(limiter.at, now + pause)
@@ -306,7 +305,7 @@ for base = first, #ARGV, PER_CALL do
     elseif signal == 'local_refused' then
         -- a key that is good somewhere is not revoked
         local proven_at = math.max(answered, number(redis.call('HGET', KEYS[2], 'proven_at'), 0))
-        local nowhere = now - proven_at >= tonumber(ARGV[11])
+        local nowhere = now - proven_at >= tonumber(ARGV[12])
         signal = confirmed('refused') and nowhere and 'unusable_route' or 'unconfirmed'
     end
     if not held and (signal == 'good' or signal == 'failed' or signal == 'short') then signal = 'neutral' end
@@ -353,7 +352,7 @@ for base = first, #ARGV, PER_CALL do
         if probe[2] and redis.call('HGET', KEYS[2], 'state') == 'probing' then open(2, cause, interval) end
     elseif signal == 'short' then
         -- the job asked for more than its time allows; but a route that answers none of many is out of order
-        if mine[1] and blame(job) and redis.call('HINCRBY', KEYS[1], 'short', 1) >= tonumber(ARGV[12]) then
+        if mine[1] and blame(job) and redis.call('HINCRBY', KEYS[1], 'short', 1) >= tonumber(ARGV[13]) then
             open(1, cause, interval)
         end
     elseif signal == 'limited' then
@@ -388,7 +387,7 @@ end
 for k = 1, 3 do
     if limiter.rate[k] > 0 then limiter.have[k] = math.min(limiter.full[k], limiter.have[k] + back[k]) end
     -- the provider counts what others of the account use too
-    local limit, left = tonumber(ARGV[16 + k]), tonumber(ARGV[19 + k])
+    local limit, left = tonumber(ARGV[17 + k]), tonumber(ARGV[20 + k])
     if limit then redis.call('HSET', KEYS[3], ({ 'lr', 'li', 'lo' })[k], limit) end
     if left then limiter.have[k] = math.min(limiter.have[k], left) end
 end
@@ -408,7 +407,7 @@ if #samples > 0 then
         end
     end
     table.sort(seconds)
-    local class = ARGV[16]
+    local class = ARGV[17]
     redis.call('HSET', KEYS[1], 'p50:' .. class, text(seconds[math.ceil(#seconds * 0.5)]),
         'p95:' .. class, text(seconds[math.ceil(#seconds * 0.95)]), 'n:' .. class, #seconds, 'late:' .. class, late,
         'seen:' .. class, text(now))

@@ -23,11 +23,20 @@ class Stray(NamedTuple):
     tenant: str
 
 
+# each flow that a controlled tenant has living jobs in, by one probe of the index: tenants may have a million jobs,
+# operators thousands of controls
 STRAYS: Final = """
-    SELECT f.id AS flow_id, f.batch_id, f.signature, c.value AS tenant
-      FROM controls c JOIN flows f ON f.active AND f.tenant IS NULL AND NOT f.probe
-     WHERE c.kind = 'tenant'
-       AND EXISTS (SELECT 1 FROM jobs WHERE jobs.tenant = c.value AND jobs.flow_id = f.id AND jobs.ended_at IS NULL)
+    WITH RECURSIVE used (tenant, flow_id) AS (
+        SELECT c.value, (SELECT min(flow_id) FROM jobs WHERE jobs.tenant = c.value AND ended_at IS NULL)
+          FROM controls c WHERE c.kind = 'tenant'
+        UNION ALL
+        SELECT u.tenant, (SELECT min(jobs.flow_id) FROM jobs
+                           WHERE jobs.tenant = u.tenant AND ended_at IS NULL AND jobs.flow_id > u.flow_id)
+          FROM used u WHERE u.flow_id IS NOT NULL
+    )
+    SELECT f.id AS flow_id, f.batch_id, f.signature, u.tenant
+      FROM used u JOIN flows f ON f.id = u.flow_id
+     WHERE f.active AND f.tenant IS NULL AND NOT f.probe
 """
 _STRAYS = text(f"{STRAYS} LIMIT :limit")
 _OPEN_OWN = text(

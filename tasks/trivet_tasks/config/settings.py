@@ -100,7 +100,9 @@ class HealthSettings(_Section):
     unusable_probe_max_s: float = Field(default=3_600, gt=0)
     """Maximum pause between two probes of a route whose account refuses us."""
     limited_backoff_s: float = Field(default=2, gt=0, le=3_600)
-    """First pause of a limited route when the provider does not name one; doubles up to a minute."""
+    """First pause of a limited route when the provider does not name one; doubles up to `limited_backoff_max_s`."""
+    limited_backoff_max_s: float = Field(default=60, gt=0, le=3_600)
+    """Maximum pause of a limited route when the provider does not name one."""
 
     @property
     def probe_timeout_s(self) -> float:

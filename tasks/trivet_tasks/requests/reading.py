@@ -173,7 +173,7 @@ class _Terms(NamedTuple):
     tenant: str | None
     residency: tuple[str, ...]
     compliance: tuple[str, ...]
-    cache: bool
+    cache: bool | None
     cache_terms: bytes | None
     prompt_cache: str | None
     warnings: tuple[str, ...]
@@ -295,9 +295,11 @@ class RequestReader:
         tenant = read_name(given.get("tenant"), "tenant", MAX_TENANT_CHARS)
         residency = read_names(given.get("residency"), "residency")
         compliance = read_names(given.get("compliance"), "compliance")
-        cache = given.get("cache", settings.cache.enabled)
-        if not isinstance(cache, bool):
-            raise wrong("cache", f"must be true or false, is {quoted(cache)}.")
+        asked = given.get("cache")
+        if "cache" in given and not isinstance(asked, bool):
+            raise wrong("cache", f"must be true or false, is {quoted(asked)}.")
+        own = asked if isinstance(asked, bool) else None
+        cache = settings.cache.enabled if own is None else own
         return _Terms(
             model_id=model_id,
             model=model,
@@ -306,7 +308,7 @@ class RequestReader:
             tenant=tenant,
             residency=residency,
             compliance=compliance,
-            cache=cache,
+            cache=own,
             cache_terms=cache_terms(settings, latency, residency, compliance, tenant) if cache else None,
             prompt_cache=read_prompt_cache(given.get("prompt_cache")),
             warnings=tuple(

@@ -75,7 +75,11 @@ def _moment(value: object, field: str, now: float) -> float | None:
         value = value.total_seconds()
     if isinstance(value, int | float) and not isinstance(value, bool):
         if not 0 <= value <= YEAR_S:
-            raise wrong(field, f"must be seconds from now, at most a year of them (31,536,000), is {kind(value)}.")
+            raise wrong(
+                field,
+                f"must be seconds from now, at most a year of them (31,536,000), is {kind(value)}. Give a moment as a datetime "
+                "with its time zone, or in ISO 8601.",
+            )
         return now + value
     if isinstance(value, str):
         given = value
