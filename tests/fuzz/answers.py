@@ -160,7 +160,7 @@ def fed(wire: str, rng: random.Random, *, streams: bool) -> Fed:
         used = False
     used = used and status == 200
     if streams and status == 200 and rng.random() < 0.5:
-        return Fed(in_chunks(_cut(body, rng), **headers), used)
+        return Fed(in_chunks(_cut(body, rng), last=True, **headers), used)
     return Fed(response(body, status, **headers), used)
 
 
