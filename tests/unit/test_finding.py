@@ -227,9 +227,10 @@ def test_a_client_says_the_same(top: Path, monkeypatch: pytest.MonkeyPatch) -> N
         assert client.jobs() == []
 
 
-def test_commands_that_need_none_go_on(top: Path, trivet: Callable[..., Said]) -> None:
+def test_commands_about_the_configuration_need_none(top: Path, trivet: Callable[..., Said]) -> None:
     checked = trivet("config", "check")
-    assert checked.code == 0
+    assert checked.code == 1
+    assert checked.err.startswith("No route is configured.")
     assert "found          no: there is no trivet.toml here or in a folder above" in checked.out
     shown = trivet("config", "show", "--json")
     assert (shown.code, shown.json["source"], shown.json["found"]) == (0, "the built-in defaults", None)

@@ -222,6 +222,7 @@ enabled = false                         # true: an equal request gets the earlie
 #   name = "nightly"
 #   crontab = "30 6 * * mon-fri"
 #   timezone = "Europe/Zurich"
-#   bulk = "mails.jsonl"                # or prune = true with older_than = "30d", or report = "costs" with out = "FILE.csv"
+#   bulk = "mails.jsonl"                # or prune = true with older_than = "30d",
+#                                       # or report = "costs" with out = "FILE.csv"
 """
 """The response cache, health, leases and workers, at their defaults; how budgets and schedules are written."""

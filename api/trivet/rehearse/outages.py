@@ -11,13 +11,15 @@ from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.spans import span_s
 
+HANG = "timeout"
+"""Kind of outage in which a provider takes calls and never answers."""
 FAULTS: Mapping[str, str | None] = {
     "down": None,
     "429": "rate_limited",
     "500": "server_error",
     "503": "unavailable",
     "529": "overloaded",
-    "timeout": "hang",
+    HANG: "hang",
 }
 """Kinds of outages, with the fault that the simulator plays; `down` closes the port: connections are refused."""
 _FORM = re.compile(r"(?P<name>[^=]+)=(?P<lasts>[^@:]+)(?:@(?P<starts>[^:]+))?(?::(?P<kind>.*))?")

@@ -9,7 +9,7 @@ from decimal import Decimal
 
 from trivet.admin import BatchEnds, RouteAttempts
 from trivet.plan.planner import Planner
-from trivet.rehearse.outages import Outage
+from trivet.rehearse.outages import HANG, Outage
 from trivet.rehearse.pace import Workplan, able, binding, first_token_mean_s, planned
 from trivet.times import seconds
 from trivet_tasks.config.settings import Settings
@@ -127,7 +127,7 @@ def inaccuracies(
         f"Not scaled: Trivet's own steps (some hundredths of a second are {seconds(0.05 * speed)} here) and the leases of "
         f"its processes ({leases.ttl_s:g} s are {seconds(leases.ttl_s * speed)})."
     )
-    if any(outage.kind == "timeout" for one in routes for outage in one.outages):
+    if any(outage.kind == HANG for one in routes for outage in one.outages):
         yield (
             "Not rehearsed: answers that are streamed because they are long. Where calls of a class take over 30 s, a provider "
             f"that hangs is really left after about 30 s without a byte; here after the class's time for a call: {_call_times(workplan)}."
