@@ -124,6 +124,8 @@ class FedWire:
         """Bytes of the last reply that the caller took."""
         self.url = ""
         self.connections = 0
+        self.pause_s = 0.0
+        """Seconds before each further piece."""
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection: every request on it, until it is closed."""
@@ -134,6 +136,8 @@ class FedWire:
                 await reader.readexactly(int(fields.get(b"content-length", b"0")))
                 self.sent = 0
                 for piece in (self.reply,) if isinstance(self.reply, bytes) else self.reply:
+                    if self.sent and self.pause_s:
+                        await asyncio.sleep(self.pause_s)
                     writer.write(piece)
                     await writer.drain()
                     self.sent += len(piece)

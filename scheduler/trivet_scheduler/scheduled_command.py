@@ -24,7 +24,8 @@ from trivet_tasks.config.schedules import ScheduleSettings, WorkKind
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.processes.startup import PARENT_FD_VARIABLE, READY_FILE_VARIABLE
 
-PROGRAM = (sys.executable, "-m", "trivet")
+PROGRAM = (sys.executable, "-P", "-m", "trivet")
+"""`-P`: a file like `queue.py` in the folder of the configuration is no module of Trivet."""
 LINES_KEPT = 40
 LONGEST_LINE = 2_000
 LONGEST_ANSWER = 1_000_000
@@ -103,7 +104,7 @@ class ScheduledCommand:
                 stdin=subprocess.DEVNULL, stdout=self._stdout, stderr=subprocess.PIPE,
                 start_new_session=True, pass_fds=[parent_fd],
             )  # fmt: skip
-        except OSError:
+        except (OSError, ValueError):
             self._stdout.close()
             raise
         with contextlib.suppress(OSError):  # it has ended by now

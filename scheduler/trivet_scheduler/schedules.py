@@ -30,8 +30,8 @@ TRIES = 3
 """Number of tries of a run that fails."""
 AGAIN_AFTER_S = (60.0, 300.0)
 """Seconds before the second and the third try of a run that failed."""
-STOP_S = 2.0
-"""Seconds that the processes of runs have to end when the scheduler stops."""
+STOP_S = 0.6
+"""Seconds that the processes of runs have to end when the scheduler stops, which itself has two seconds."""
 
 
 class ScheduleRunner:
@@ -69,10 +69,11 @@ class ScheduleRunner:
         self._wake.set()
         if self._thread.ident is not None:
             self._thread.join(STOP_S)
-        for command in self._running.values():
+        commands = list(self._running.values())
+        for command in commands:
             command.ask_to_stop()
         until = time.monotonic() + STOP_S
-        for command in self._running.values():
+        for command in commands:
             command.stop(until)
         if not self._thread.is_alive():  # else the database hangs, and leases run out by themselves
             self._give_back()
@@ -99,6 +100,8 @@ class ScheduleRunner:
         self._collect()
         self._record()
         self._renew()
+        if self._stopping.is_set():
+            return
         settings = self._settings
         known = {schedule.name: schedule for schedule in settings.schedules}
         with self._store.read() as connection:
@@ -109,6 +112,7 @@ class ScheduleRunner:
             claimed = schedules.claim(
                 self._store, connection, known,
                 by=self._name, ttl_s=self._ttl_s, limit=MAX_AT_ONCE - len(self._running),
+                without={*self._running, *self._ended},
             )  # fmt: skip
         for line in said:
             log.warning("schedule %s", line)
@@ -132,9 +136,10 @@ class ScheduleRunner:
             self._pipe = os.pipe()
         try:
             command = ScheduledCommand(settings, schedule, run, self._pipe[0])
-        except OSError as error:
-            said = f"{error.filename or 'its process'}: {error.strerror}."
-            self._ended[run.key] = run, Ending(None, f"The run cannot begin: {said}", again=True)
+        except (OSError, ValueError) as error:  # ValueError: an argument that no process can have
+            where = getattr(error, "filename", None) or "its process"
+            said = getattr(error, "strerror", None) or "its arguments are not ones that a process can have"
+            self._ended[run.key] = run, Ending(None, f"The run cannot begin: {where}: {said}.", again=True)
             return
         self._running[run.key] = command
         log.info("schedule %s begins (process %d)", schedule.run_name(run.key.planned_at), command.pid)

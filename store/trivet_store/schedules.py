@@ -7,7 +7,7 @@ scheduler dies, another one claims the run and goes on. All times are the databa
 A scheduler acts on a schedule only if its own file has the definition in force, by digest: rows say when, never what to do.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
@@ -125,7 +125,7 @@ _CLAIMABLE = """
 _CLAIM = text(
     """
     UPDATE schedule_runs SET claimed_by = :by, claimed_until = :until, claims = claims + 1,
-           started_at = coalesce(started_at, :now)
+           started_at = coalesce(started_at, :now), batch = coalesce(batch, :batch)
      WHERE name = :name AND planned_at = :planned_at
     """
 )
@@ -237,6 +237,7 @@ def claim(
     by: str,
     ttl_s: float,
     limit: int,
+    without: Collection[RunKey] = (),
 ) -> list[ClaimedRun]:
     """Claim runs that nobody does, the oldest first.
 
@@ -247,11 +248,14 @@ def claim(
         by: the scheduler.
         ttl_s: seconds for which they are claimed.
         limit: maximum number of runs.
+        without: runs that the scheduler does. Its lease on them may be over, as after a sleep of the machine.
     """
     now = store.now(connection)
     claimed: list[ClaimedRun] = []
     for row in select_locked(connection, _CLAIMABLE, now=now):
         key = RunKey(row.name, row.planned_at)
+        if key in without:
+            continue
         if not _is_ours(known, row):
             if connection.execute(_IN_FORCE, {"name": row.name}).scalar_one_or_none() != row.digest:
                 _give_up(connection, key, "Its schedule was removed or changed before it was done.", now)
@@ -261,7 +265,9 @@ def claim(
             continue
         if len(claimed) >= limit:
             break
-        connection.execute(_CLAIM, {**key._asdict(), "by": by, "now": now, "until": now + ttl_s})
+        schedule = known[row.name]
+        batch = schedule.run_name(row.planned_at, by_hand=row.asked_by is not None) if schedule.bulk else None
+        connection.execute(_CLAIM, {**key._asdict(), "by": by, "now": now, "until": now + ttl_s, "batch": batch})
         claimed.append(ClaimedRun(key, row.asked_by is not None, row.claims + 1))
     return claimed
 
@@ -321,7 +327,7 @@ def ask(store: Store, connection: Connection, name: str, *, by: str, batch: str 
     """
     row = _known(connection, name)
     now = store.now(connection)
-    planned_at = float(int(now))
+    planned_at = int(now) + 0.5  # between two seconds: it never takes the place of a time that is due
     values = {"name": name, "planned_at": planned_at, "digest": row.digest, "asked_by": by, "batch": batch, "now": now}
     if not connection.execute(_INSERT, values).rowcount:
         raise InvalidRequest(f"The schedule {name!r} has a run of this second.", hint="Try again.")

@@ -1,6 +1,6 @@
 """Schedules in the database: each time has one run, runs outlive their schedulers, and what was missed is made up or not."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import Any
 
@@ -38,7 +38,9 @@ class Schedulers:
         with self.world.store.write() as connection:
             return schedules.register(self.world.store, connection, entries)
 
-    def look(self, *entries: ScheduleSettings, by: str = "one", limit: int = 9) -> list[ClaimedRun]:
+    def look(
+        self, *entries: ScheduleSettings, by: str = "one", limit: int = 9, without: Collection[RunKey] = ()
+    ) -> list[ClaimedRun]:
         """Fire and claim, as a scheduler with this file does."""
         known = {one.name: one for one in entries}
         with self.world.store.read() as connection:
@@ -46,7 +48,9 @@ class Schedulers:
                 return []
         with self.world.store.write() as connection:
             schedules.fire(self.world.store, connection, known)
-            return schedules.claim(self.world.store, connection, known, by=by, ttl_s=TTL_S, limit=limit)
+            return schedules.claim(
+                self.world.store, connection, known, by=by, ttl_s=TTL_S, limit=limit, without=without
+            )
 
     def renew(self, run: RunKey, by: str) -> bool:
         with self.world.store.write() as connection:
@@ -141,6 +145,17 @@ def test_a_run_of_a_scheduler_that_died_goes_on_elsewhere(fleet: Schedulers) -> 
     assert fleet.look(nightly) == []
 
 
+def test_a_scheduler_whose_leases_ran_out_in_its_sleep_begins_nothing_twice(fleet: Schedulers) -> None:
+    nightly = entry()
+    fleet.register(nightly)
+    fleet.now = at("2026-03-28T02:30:01Z")
+    (run,) = fleet.look(nightly, by="one")
+    fleet.now += 60
+    assert fleet.look(nightly, by="one", without={run.key}) == []
+    assert fleet.renew(run.key, "one")
+    assert fleet.end(run.key, "one")
+
+
 def test_a_run_whose_schedulers_all_die_is_given_up(fleet: Schedulers) -> None:
     nightly = entry()
     fleet.register(nightly)
@@ -231,11 +246,12 @@ def test_a_person_runs_a_schedule_also_a_disabled_one(fleet: Schedulers) -> None
     fleet.register(off)
     fleet.now = at("2026-03-28T12:00:07Z") + 0.4
     asked = fleet.change(schedules.ask)
-    assert asked == RunKey("nightly", at("2026-03-28T12:00:07Z"))
+    assert asked == RunKey("nightly", at("2026-03-28T12:00:07Z") + 0.5), "no time at which it is due"
     with pytest.raises(InvalidRequest, match="has a run of this second"):
         fleet.change(schedules.ask)
     (run,) = fleet.look(off)
     assert (run.key, run.by_hand) == (asked, True)
+    assert [one.batch for one in fleet.runs()] == ["nightly-2026-03-28T12:00:07"]
     with pytest.raises(NotFound, match="No schedule is called 'none'"):
         fleet.change(schedules.ask, "none")
 

@@ -175,6 +175,24 @@ def test_a_connection_serves_one_stream_after_the_other(wire: str) -> None:
     assert asyncio.run(run()) == 1
 
 
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_connection_whose_last_chunk_comes_late_is_kept(wire: str) -> None:
+    async def run() -> int:
+        async with fed_wire() as fed:
+            fed.reply = [in_chunks(frames(wire, events()), last=False, content_type=stream_type(wire)), LAST]
+            fed.pause_s = 0.05
+
+            async def calls(caller: Caller) -> None:
+                for _ in range(3):
+                    result = await caller.call(BODY, MODELS[wire], "attempt-1", CallLimits(30, StreamLimits()))
+                    assert isinstance(result, Answer)
+
+            await worked(settings_of(wire, fed.url), calls)
+            return fed.connections
+
+    assert asyncio.run(run()) == 1
+
+
 @pytest.mark.skipif(not hasattr(socket, "SO_RCVLOWAT"), reason="the system does not gather")
 def test_the_pieces_of_a_slow_stream_are_read_together(monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[int] = []

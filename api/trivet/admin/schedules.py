@@ -45,7 +45,8 @@ class Schedules(Group):
 
         A scheduler begins within a second or so. The author is recorded.
 
-            admin.schedules.run("nightly").batch
+            asked = admin.schedules.run("nightly")
+            admin.schedules.runs("nightly", 1)[0].batch  # named once a scheduler has begun
 
         Args:
             by: None: the user and machine of this process.

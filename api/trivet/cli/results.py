@@ -18,6 +18,7 @@ from trivet.cli.options import stem_of
 from trivet.cli.output import FAILED, print_error, print_line
 from trivet.client.result import Result
 from trivet.times import seconds
+from trivet_tasks.config.schedules import LINES_ENDINGS
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.requests.jsonl import Seen
 from trivet_tasks.states import JobState
@@ -30,10 +31,6 @@ _ENDED: dict[str, str] = {
     JobState.EXPIRED: "expired",
     JobState.CANCELLED: "was cancelled",
 }
-
-
-LINES_ENDINGS = ("", ".jsonl", ".ndjson")
-"""Endings of files of JSON Lines."""
 
 
 def check_ending(out: Path) -> None:

@@ -179,7 +179,7 @@ def _tuned(settings: Settings) -> dict[str, Mapping[str, Any] | Sequence[Mapping
         for table, values in {**given, **classes, **apps}.items()
     }
     budgets = [budget.definition() for budget in settings.budgets]
-    # this configuration lies elsewhere, and relative paths count from it
-    schedules = [schedule.definition(settings.base_dir) for schedule in settings.schedules]
+    # this configuration lies elsewhere, and relative paths count from it; none is due by itself: its files are real
+    schedules = [{**schedule.definition(settings.base_dir), "enabled": False} for schedule in settings.schedules]
     arrays = {"budgets": budgets, "schedules": schedules}
     return {**tables, **{name: array for name, array in arrays.items() if array}}

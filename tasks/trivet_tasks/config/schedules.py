@@ -16,6 +16,8 @@ from trivet_tasks.spans import span_s
 
 PLACEHOLDERS = ("name", "time")
 """Words in braces that `out` may have."""
+LINES_ENDINGS = ("", ".jsonl", ".ndjson")
+"""Endings of files of JSON Lines."""
 REPORT_ENDINGS = (".csv", ".json", ".html")
 
 
@@ -145,6 +147,8 @@ class ScheduleSettings(BaseModel):
     def _check_out(self) -> None:
         if self.report and not self.out.endswith(REPORT_ENDINGS):
             raise ValueError(f"{self.name}: report needs out, a file that ends with {', '.join(REPORT_ENDINGS)}")
+        if self.bulk and self.out and Path(self.out).suffix.lower() not in LINES_ENDINGS:
+            raise ValueError(f"{self.name}: results are written as JSON Lines: out must end with .jsonl")
         if self.with_request and not self.out:
             raise ValueError(f"{self.name}: with_request goes with out")
         try:

@@ -7,13 +7,14 @@ stream's age. `GatheredBody` stands between the connection and aiohttp meanwhile
 gives aiohttp only the head of the answer and its end, which is all that aiohttp needs to keep the connection.
 
 An answer of any other kind is left to aiohttp from its first byte: one with a length, a compressed one, an error, one
-whose head comes in pieces. Where the system has no `SO_RCVLOWAT`, each event is read as it comes.
+whose head comes in pieces. Where `SO_RCVLOWAT` does not work as on Linux, each event is read as it comes.
 """
 
 import asyncio
 import math
 import re
 import socket
+import sys
 from typing import Any, Protocol
 
 import aiohttp
@@ -30,6 +31,8 @@ _SHARE_OF_STALL = 1 / 4
 """Share of the limit between two bytes for which bytes may wait unseen."""
 _MANY_BYTES = 64 * 2**10
 """Bytes that are read at once, however short the time since the last read."""
+_WAKES = sys.platform == "linux"
+"""True if a reader is woken when its socket becomes readable because `SO_RCVLOWAT` was lowered."""
 _STATUS = re.compile(rb"HTTP/1\.1 200[ \r]")
 _HEADERS = re.compile(rb"\n(transfer-encoding|content-encoding|content-type):([^\r\n]*)")
 _HEAD_END = b"\r\n\r\n"
@@ -196,6 +199,8 @@ class GatheredBody(asyncio.Protocol):
         self._tail = seen[-_LONGEST_SIGN:]
         reader = self._reader
         if reader is None:
+            if self._over.done():  # the reader needs no more: only the end of the answer matters
+                self.unread()
             return
         reader.hear()
         if self._kept_bytes > _MAX_KEPT_BYTES or seen.endswith(_HEAD_END) or reader.may_end(seen):
@@ -269,10 +274,10 @@ class GatheredBody(asyncio.Protocol):
         """Have the next bytes wait in the kernel for a while."""
         now = self._loop.time()
         wait_s = min(_LONGEST_S, _SHARE * (now - self._begun), _SHARE_OF_STALL * reader.stall_s)
-        if wait_s < _SHORTEST_S or now + wait_s > reader.until or self._over.done():
+        due = math.ceil((now + wait_s) / _TOGETHER_S) * _TOGETHER_S
+        if wait_s < _SHORTEST_S or due > reader.until or self._over.done():
             return
         if self._readable_from(_MANY_BYTES):
-            due = math.ceil((now + wait_s) / _TOGETHER_S) * _TOGETHER_S
             self._timer = self._loop.call_at(due, self._read_each)
 
     def _read_each(self) -> None:
@@ -284,7 +289,7 @@ class GatheredBody(asyncio.Protocol):
 
     def _readable_from(self, number: int) -> bool:
         """Have the socket count as readable from so many bytes on. False where the system does not do that."""
-        if self._transport.is_closing():  # its number may be that of another socket by now
+        if not _WAKES or self._transport.is_closing():  # its number may be that of another socket by now
             return False
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, number)
