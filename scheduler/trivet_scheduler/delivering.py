@@ -7,6 +7,7 @@ marks it. What one has claimed when it dies is sent by another: at least once.
 
 import logging
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
@@ -14,7 +15,7 @@ from uuid import NAMESPACE_URL, uuid5
 from celery import Celery
 from celery.canvas import maybe_signature
 from kombu import Exchange, Queue
-from kombu.exceptions import SerializationError
+from kombu.exceptions import SerializationError, SerializerNotInstalled
 
 from trivet_store.database.engine import Store
 from trivet_store.jobs import deliveries
@@ -23,7 +24,7 @@ from trivet_tasks.celery_app import make_sender
 from trivet_tasks.config.celery_apps import CeleryAppSettings, broker_url_of
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import BrokerUnavailable, ConfigError, StoreUnavailable, place_of
-from trivet_tasks.messages import BROKER_ERRORS, send_together
+from trivet_tasks.messages import BROKER_ERRORS, MessageRefused, send_together
 
 log = logging.getLogger("trivet.callbacks")
 
@@ -64,8 +65,9 @@ class Callbacks:
     def close(self) -> None:
         """Stop. What a thread that hangs has claimed is sent by another scheduler."""
         self._stopping.set()
+        until = time.monotonic() + JOIN_S
         for thread in self._threads:
-            thread.join(JOIN_S)
+            thread.join(max(0.0, until - time.monotonic()))
 
 
 class _Sender:
@@ -108,6 +110,11 @@ class _Sender:
             return LOOK_S
         try:
             unfit = _send(self._sender(), claimed)
+        except MessageRefused as error:
+            if len(claimed) > 1:
+                return self._one_by_one(claimed, error.message)
+            self._set_aside(claimed, {claimed[0].id: error.message})
+            return 0.0
         except (BrokerUnavailable, ConfigError) as error:
             return self._failed(claimed, error.message)
         self._sent([one for one in claimed if one.id not in unfit])
@@ -148,12 +155,19 @@ class _Sender:
             log.warning("callbacks to %s wait: %s", self._name, why)
         return pause_s
 
+    def _one_by_one(self, claimed: Sequence[Delivery], why: str) -> float:
+        """Let callbacks be sent singly, since the broker refuses one of them. Returns 0: at once."""
+        self._group = 1
+        with self._store.write() as connection:
+            deliveries.postpone(self._store, connection, claimed, why, 0.0)
+        return 0.0
+
     def _set_aside(self, claimed: Sequence[Delivery], why: Mapping[int, str]) -> None:
         for one in claimed:
             pause_s = min(UNFIT_PAUSE_MAX_S, PAUSE_MAX_S * 2 ** min(one.failures, 10))
             with self._store.write() as connection:
                 deliveries.postpone(self._store, connection, [one], why[one.id], pause_s)
-            if not one.failures:
+            if one.failures <= 1:  # 1: it was sent together with others before
                 log.warning("a callback to %s cannot be sent: %s", self._name, why[one.id])
 
 
@@ -169,7 +183,10 @@ def _send(app: Celery, claimed: Sequence[Delivery]) -> dict[int, str]:
         for one in claimed:
             try:
                 _apply(app, one, producer)
-            except SerializationError:  # its text may hold the user's data, like that of the errors below
+            except (
+                SerializationError,
+                SerializerNotInstalled,
+            ):  # its text may hold the user's data, like that of the errors below
                 unfit[one.id] = "Its arguments or options cannot be written with its serializer."
             except BROKER_ERRORS:
                 raise

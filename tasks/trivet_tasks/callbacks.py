@@ -1,6 +1,7 @@
 """Callbacks: Celery signatures that are sent to an application of the user when a job or a batch ends."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,9 @@ MAX_NAME = 200
 """Maximum number of characters of a callback's name."""
 _DEFAULTS: Mapping[str, Any] = {"args": [], "kwargs": {}, "options": {}, "subtask_type": None, "immutable": False}
 """Parts that Celery expects of every signature."""
+
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+"""A NUL in JSON; not the text of a backslash and `u0000`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,7 @@ def _json_of(name: str, signature: dict[str, Any]) -> str:
             field="on_done",
             hint="Give the task plain values: texts, numbers, lists, dicts.",
         ) from None
-    if "\\u0000" in written:
+    if _NUL.search(written):
         raise InvalidRequest(f"on_done: the callback {name!r} holds a NUL character.", field="on_done")
     if size > MAX_SIGNATURE_BYTES:
         raise InvalidRequest(

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-from amqp.exceptions import AccessRefused, AMQPError, NotAllowed, PreconditionFailed
+from amqp.exceptions import AccessRefused, AMQPError, NotAllowed, PreconditionFailed, ResourceLocked
+from amqp.exceptions import NotFound as ChannelNotFound
 from celery import Celery
 from kombu import Exchange, Queue
 from kombu.exceptions import KombuError
@@ -42,8 +43,13 @@ QUEUE_ARGUMENTS: Final = {"x-message-ttl": 900_000, "x-expires": 86_400_000}
 """Milliseconds. Messages older than the longest `[dispatch] taken_within_s` are stale, and their jobs were dispatched
 again; a queue that no worker has used for a day belongs to a route that is gone."""
 
+_REFUSALS = (ChannelNotFound, PreconditionFailed, ResourceLocked)
 BROKER_ERRORS = (KombuError, RedisError, AMQPError, OSError)
 """Raised by kombu where the broker is away or refuses."""
+
+
+class MessageRefused(BrokerUnavailable):
+    """The broker works and refuses a message, e.g. since its queue has other arguments by now."""
 
 
 class MalformedMessage(TrivetError):
@@ -172,6 +178,7 @@ def send_together(app: Celery, send: Callable[[Any], int]) -> None:
         send: sends them by the producer that it is given, and returns their number.
 
     Raises:
+        MessageRefused: RabbitMQ refused one of them. Some or all were not sent.
         BrokerUnavailable: some or all were not sent.
     """
     try:
@@ -186,6 +193,8 @@ def send_together(app: Celery, send: Callable[[Any], int]) -> None:
                 if is_amqp(app):  # its answers would be taken for those to the next messages
                     producer.connection.collect(socket_timeout=1)
                 raise
+    except _REFUSALS as error:
+        raise MessageRefused(broker_unavailable(app.conf.broker_url, error).message) from None
     except BROKER_ERRORS as error:
         raise broker_unavailable(app.conf.broker_url, error) from None
 

@@ -49,6 +49,7 @@ def _of_signature(signature: Any) -> Callback:
     if kind in _UNSUITABLE:
         hint = "Let a task of the application start it."
         raise InvalidRequest(f"on_done: must begin with a task, not with a {kind}.", field="on_done", hint=hint)
+    _refuse_chords(signature)
     app = first.app if hasattr(first, "app") else signature.app
     if not app.main:
         raise InvalidRequest(
@@ -63,6 +64,19 @@ def _of_signature(signature: Any) -> Callback:
         at = at["kwargs"]["tasks"][0]
     at["options"] = _options(app, first)
     return Callback(first["task"], app.main, written)
+
+
+def _refuse_chords(signature: Mapping[str, Any]) -> None:
+    """Make sure that a scheduler, which has no result backend, can send a chain: a chord needs one."""
+    steps = signature["kwargs"]["tasks"] if signature.get("subtask_type") == "chain" else ()
+    for place, step in enumerate(steps):
+        if step.get("subtask_type") == "chord" or (step.get("subtask_type") == "group" and place + 1 < len(steps)):
+            raise InvalidRequest(
+                "on_done: a chain must hold no chord, and no task after a group.",
+                field="on_done",
+                hint="Let a task of the application start it.",
+            )
+        _refuse_chords(step)
 
 
 def _options(app: Any, signature: Any) -> dict[str, Any]:

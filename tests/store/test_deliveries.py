@@ -36,6 +36,11 @@ def add(world: World, callback: Callback = ONCE, **to: Any) -> bool:
         return deliveries.add(world.store, connection, callback, **to)
 
 
+def due_if_done(world: World, batch_id: int) -> None:
+    with world.store.write() as connection:
+        deliveries.due_if_done(world.store, connection, batch_id, "save")
+
+
 def claim(world: World, app: str = APP, limit: int = 10) -> list[Delivery]:
     with world.store.write() as connection:
         return deliveries.claim_due(world.store, connection, app, limit=limit, seconds=60)
@@ -338,7 +343,35 @@ def test_a_batch_that_had_ended_is_due_at_once(world: World) -> None:
     batch = world.batch("contracts", *specs(1))
     run(world)
     add(world, batch_id=batch.id)
+    assert claim(world) == [], "its submit may add requests"
+    due_if_done(world, batch.id)
     assert len(claim(world)) == 1
+    due_if_done(world, batch.id)
+    assert claim(world) == []
+
+
+def test_a_batch_that_had_ended_and_gets_more_requests_is_told_of_at_its_new_end(world: World) -> None:
+    batch = world.batch("contracts", *specs(1))
+    run(world)
+    add(world, batch_id=batch.id)
+    world.batch("contracts", spec(words="one more"))
+    due_if_done(world, batch.id)
+    assert claim(world) == []
+    run(world)
+    assert [one.notice["total"] for one in claim(world)] == [2]
+
+
+def test_the_end_before_a_retry_is_not_confirmed_after_it(world: World) -> None:
+    batch = world.batch("contracts", *specs(1))
+    (row,) = world.sql("SELECT id FROM jobs")
+    add(world, CONFIRMED, job_id=row.id)
+    run(world, FAILURE)
+    sent(world, *claim(world))
+    assert begin(world, row.id)
+    retry(world, batch)
+    confirm(world, row.id)
+    run(world)
+    assert [one.notice["status"] for one in claim(world)] == ["succeeded"]
 
 
 def test_each_end_is_told_but_not_one_that_a_retry_undid_first(world: World) -> None:

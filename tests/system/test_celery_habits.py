@@ -18,6 +18,7 @@ from tests.timing import until
 from trivet.celery.application import TrivetApp
 from trivet.celery.failures import JobFailed
 from trivet.testing import RunningTrivet
+from trivet_simulator.calls import Call
 from trivet_tasks.latency import Latency
 from trivet_tasks.shared_state import connect
 
@@ -124,11 +125,17 @@ def test_a_limit_of_a_route_holds_over_its_workers(system: RunningTrivet) -> Non
 
     def one_after_the_other() -> bool:
         """Call for jobs of both lanes, which are two processes, and return whether no two calls overlapped."""
-        since = len(system.simulator.calls())
+        begun = time.time()
         classes = (Latency.BATCH, Latency.INTERACTIVE, Latency.ASYNC)
         jobs = [system.client.submit(prompt(latency), latency=latency, **TERMS) for latency in classes]
         assert {job.result(timeout=WAIT_S).status for job in jobs} == {"succeeded"}
-        calls = sorted(system.simulator.calls(since), key=lambda call: call.started)
+
+        def own_calls() -> list[Call]:
+            """Return the calls since then: earlier ones may end in between."""
+            return [call for call in system.simulator.calls() if call.started > begun]
+
+        until(lambda: len(own_calls()) >= len(jobs), "the simulator to note the ends of the calls", WAIT_S)
+        calls = sorted(own_calls(), key=lambda call: call.started)
         assert len(calls) == len(jobs)
         # the permit is given back before the simulator notes the end of the call
         return all(after.started > (before.finished or 0) - 0.5 for before, after in itertools.pairwise(calls))

@@ -256,3 +256,16 @@ def test_an_application_without_a_name_is_told_to_take_one(monkeypatch: pytest.M
     assert state == "FAILURE"
     assert "[celery_apps.shop]" in str(error)
     app.close()
+
+
+@pytest.mark.parametrize("ask", [generate.map, generate.starmap])
+@pytest.mark.parametrize("values", ["a text", b"bytes", {"a": 1}])
+def test_the_characters_of_a_text_are_no_requests(ask: Any, values: Any) -> None:
+    with pytest.raises(InvalidRequest, match="values: must be a list"):
+        ask(values, prompt="Topic of: {0}")
+
+
+def test_a_batch_of_prompts_with_several_values_needs_lists_of_them() -> None:
+    for ask in (lambda: generate.starmap(["a text"]), lambda: generate.chunks(["a text"], 10)):
+        with pytest.raises(InvalidRequest, match="`starmap` and `chunks` take a list of lists"):
+            ask()

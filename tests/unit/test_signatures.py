@@ -115,3 +115,17 @@ def test_a_callback_stays_as_it_is() -> None:
     callback = Callback("save", "shop", {"task": "shop.save"}, confirmed=True)
     assert read_callback(callback) is callback
     assert json.loads(callback.to_json())["immutable"] is False
+
+
+def test_a_chain_with_a_chord_in_it_is_refused_and_one_that_ends_with_a_group_is_not(app: Celery) -> None:
+    save, collect = app.tasks["shop.save"], app.tasks["shop.save"]
+    for unfit in (save.s() | group(save.s(), save.s()) | collect.s(), save.s() | chord([save.s()], collect.s())):
+        with pytest.raises(InvalidRequest, match="must hold no chord"):
+            read_callback(unfit)
+    assert read_callback(save.s() | group(save.s(), save.s())).app == "shop"
+
+
+def test_the_words_of_a_nul_are_no_nul(app: Celery) -> None:
+    read_callback(app.tasks["shop.save"].s("\\u0000")).to_json()
+    with pytest.raises(InvalidRequest, match="a NUL character"):
+        read_callback(app.tasks["shop.save"].s("\\\0")).to_json()

@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from trivet.celery.failures import JobFailed
 from trivet.client.jobs import Batch
 from trivet.client.result import Result
-from trivet_tasks.errors import InvalidRequest
+from trivet_tasks.errors import InvalidRequest, ResultTimeout
 from trivet_tasks.outcomes import RULES, Outcome
 from trivet_tasks.states import JobState
 
@@ -77,6 +77,8 @@ def answers_of(batch: Batch, returns: Returns, failed: Failed) -> list[Any]:
             answers[place] = answer_of(result, returns)
         except JobFailed as error:
             reasons[place] = error
+    if len(answers) + len(reasons) < batch.progress().total:
+        raise ResultTimeout(f"Some requests of the batch {batch.name!r} run again.")
     if reasons and failed == "raise":
         first = reasons[min(reasons)]
         total = len(answers) + len(reasons)

@@ -1,6 +1,6 @@
 """The class of the `generate` tasks: hidden arguments, batches by `map`, and the confirmation of a finished run."""
 
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from itertools import islice
 from typing import Any
 
@@ -12,6 +12,7 @@ from celery.utils.log import get_task_logger
 from trivet.celery.failures import JobFailed
 from trivet.celery.hidden_arguments import hidden
 from trivet.celery.process_client import process_client
+from trivet.celery.prompt_template import check_values
 from trivet.celery.resumption import delivery_of
 from trivet.client.delivery import Delivery
 from trivet_tasks.errors import ConfigError, InvalidRequest, TrivetError
@@ -85,7 +86,11 @@ class GenerateTask(Task):  # type: ignore[misc] # Celery has no types
 
     def _many(self, it: Iterable[Any] | None, request: dict[str, Any], *, star: bool) -> Signature:
         task = self.app.tasks[MANY]
+        if isinstance(it, str | bytes | Mapping):
+            check_values(it, star=star)
         args = () if it is None else (list(it),)
+        if args:
+            check_values(args[0], star=star)
         return task.signature(args, {**request, "star": star}, immutable=it is not None)
 
 

@@ -19,11 +19,12 @@ from trivet.celery.answers import Failed, Returns, answer_of, answers_of, check_
 from trivet.celery.failures import JobFailed
 from trivet.celery.generate_task import MANY, GenerateTask
 from trivet.celery.process_client import process_client
-from trivet.celery.prompt_template import with_prompt
+from trivet.celery.prompt_template import check_values, with_prompt
 from trivet.celery.resumption import delivery_of, resuming
 from trivet.client.delivery import Delivery
 from trivet_tasks.callbacks import Callback
 from trivet_tasks.errors import BrokerUnavailable, InvalidRequest, NotFound, StoreError, StoreUnavailable, TrivetError
+from trivet_tasks.states import END_STATES
 
 log = get_task_logger("trivet.celery")
 
@@ -98,6 +99,7 @@ def generate_many(
     check_choice("returns", returns, Returns)
     check_choice("failed", failed, Failed)
     _refuse_own_fields(request)
+    check_values(values, star=star)
     requests = [with_prompt(request, value if star else (value,)) for value in values]
     if not requests:
         return []
@@ -129,6 +131,12 @@ def _begin(task: GenerateTask, options: dict[str, Any]) -> Callback:
     if not task.app.main:
         hint = 'Name it, e.g. Celery("shop"), and its broker in [celery_apps.shop] of Trivet\'s configuration.'
         raise InvalidRequest("The Celery application of this task has no name.", field="app", hint=hint)
+    if not {"json", "application/json"} & set(task.app.conf.accept_content):
+        raise InvalidRequest(
+            "The workers of this Celery application do not accept JSON, in which the task is sent again.",
+            field="app",
+            hint='Add "json" to `accept_content`.',
+        )
     again = request.retries > 0 or (request.delivery_info or {}).get("redelivered")
     if not again and not get_actual_ignore_result(task, request):  # one that comes late must not overwrite a result
         _show_started(task)
@@ -137,6 +145,8 @@ def _begin(task: GenerateTask, options: dict[str, Any]) -> Callback:
 
 def _show_started(task: GenerateTask) -> None:
     try:
+        if task.backend.get_state(task.request.id) in states.READY_STATES:  # a message that was sent again later
+            return
         task.update_state(state=states.STARTED, meta={})
     except Exception as error:  # of any backend: the job matters more than its state there
         log.warning("the state of the task %s was not stored: %s", task.request.id, type(error).__name__)
@@ -153,6 +163,8 @@ def _resume(name: str, given: Sequence[Any], options: dict[str, Any]) -> Any:
     try:
         delivery = Delivery(process_client(), name, given[0] if given else {})
         if not delivery.begin(RUN_S):
+            if delivery.job is not None:
+                delivery.job.look()  # NotFound where it was deleted meanwhile
             raise Ignore("its result is returned by another run")
         if delivery.batch is not None:
             return answers_of(delivery.batch, options["returns"], options["failed"])
@@ -160,6 +172,8 @@ def _resume(name: str, given: Sequence[Any], options: dict[str, Any]) -> Any:
         result = delivery.job.result(timeout=0)
         retries = delivery.retries if options["max_retries"] and may_go_better(result) else options["max_retries"]
         again = retries < options["max_retries"] and delivery.job.retry()
+        if not again and retries < options["max_retries"] and delivery.job.look().state not in END_STATES:
+            raise Ignore("its job runs again, by another's retry")
     except JobFailed:
         raise
     except NotFound as error:

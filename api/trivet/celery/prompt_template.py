@@ -2,7 +2,7 @@
 
 import string
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from trivet_tasks.errors import InvalidRequest
 
@@ -72,3 +72,27 @@ def _filled(prompt: object, given: Sequence[Any]) -> str:
 
 def _count(given: Sequence[Any]) -> str:
     return "1 value" if len(given) == 1 else f"{len(given)} values"
+
+
+def check_values(values: object, *, star: bool) -> None:
+    """Make sure that `map`, `starmap` or `chunks` got a list: the characters of a text would be a paid call each.
+
+    Raises:
+        InvalidRequest: it is no list, or with `star` one of its values is none.
+    """
+    if not _is_list(values):
+        raise InvalidRequest(
+            f"values: must be a list, not {type(values).__name__}.",
+            field="values",
+            hint="The task before is to return a list; `generate.s` takes a single value.",
+        )
+    if star and not all(_is_list(value) for value in values):
+        raise InvalidRequest(
+            "values: `starmap` and `chunks` take a list of lists or tuples, one for each prompt.",
+            field="values",
+            hint="Use `map` for single values, or (value,).",
+        )
+
+
+def _is_list(value: object) -> TypeGuard[Sequence[Any]]:
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes)

@@ -152,6 +152,8 @@ def fill_batch(
         raise
     with store.write() as connection:
         batches.open_batch(store, connection, loading.id)
+        if on_done is not None:
+            deliveries.due_if_done(store, connection, loading.id, on_done.name)
     connections.tell_work()
     return loading.id
 
@@ -223,6 +225,7 @@ def _take_in(
             labels=labels,
             prepared=prepared,
         )
+        deliveries.goes_on(connection, [], loading.id)
         return batches.advance(connection, loading, [spec.fingerprint for spec in group])
 
 

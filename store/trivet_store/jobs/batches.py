@@ -103,8 +103,9 @@ _STOP = text(
      WHERE id = :id AND state NOT IN ('cancelled', 'discarding')
     """
 )
+# locked whatever it holds: a transaction that ends its last job may be under way
 _ENDED_UNOPENED = """
-    SELECT id FROM batches WHERE id = :id AND ended >= total AND state IN ('loading', 'incomplete') {FOR UPDATE}
+    SELECT ended >= total AND state IN ('loading', 'incomplete') AS ended_unopened FROM batches WHERE id = :id {FOR UPDATE}
 """
 _CANCELLED = text("SELECT 1 FROM batches WHERE id = :id AND state = 'cancelled'")
 _HOLD = text("UPDATE flows SET held = :held WHERE batch_id = :id")
@@ -192,7 +193,7 @@ def open_batch(store: Store, connection: Connection, batch_id: int) -> None:
 
 def all_ended_unopened(connection: Connection, batch_id: int) -> bool:
     """Return whether opening or cancelling the batch is its end: it is not complete yet, and none of its jobs goes on."""
-    return bool(select_locked(connection, _ENDED_UNOPENED, id=batch_id))
+    return any(row.ended_unopened for row in select_locked(connection, _ENDED_UNOPENED, id=batch_id))
 
 
 def hold(connection: Connection, batch_id: int, *, held: bool) -> None:

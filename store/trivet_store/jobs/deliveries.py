@@ -73,9 +73,7 @@ class AppDeliveries(NamedTuple):
 
 
 _JOB = "SELECT id, ended_at FROM jobs WHERE id = :id {FOR UPDATE}"
-_BATCH = """
-    SELECT id, ended >= total AND state IN ('open', 'cancelled') AS done FROM batches WHERE id = :id {FOR UPDATE}
-"""
+_BATCH = "SELECT id FROM batches WHERE id = :id {FOR UPDATE}"
 _ADD = text(
     """
     INSERT INTO deliveries (job_id, batch_id, name, app, signature, confirmed, created_at, ended_at, due_at)
@@ -98,6 +96,13 @@ _END_OF_BATCHES = of_ids(
     Integer,
 )
 _UNDUE = "UPDATE deliveries SET due_at = NULL, claimed_until = NULL, taken_until = NULL, failures = 0, error = NULL"
+_DUE_IF_DONE = text(
+    """
+    UPDATE deliveries SET due_at = :now, ended_at = :now
+     WHERE batch_id = :id AND name = :name AND ended_at IS NULL
+       AND EXISTS (SELECT 1 FROM batches WHERE id = :id AND ended >= total AND state IN ('open', 'cancelled'))
+    """
+)
 _JOBS_GO_ON = of_ids(f"{_UNDUE} WHERE job_id IN :ids AND due_at IS NOT NULL")
 _BATCH_GOES_ON = text(f"{_UNDUE} WHERE batch_id = :id AND due_at IS NOT NULL")
 _IS_DUE = """
@@ -135,7 +140,7 @@ _TAKE = """
 """
 _CONFIRM = """
     UPDATE deliveries SET done = true, signature = '', due_at = NULL, claimed_until = NULL, taken_until = NULL, error = NULL
-     WHERE {owner} = :owner AND name = :name
+     WHERE {owner} = :owner AND name = :name AND due_at IS NOT NULL
 """
 _OF_OWNER = {
     (statement, owner): text(statement.format(owner=owner))
@@ -164,9 +169,10 @@ def add(
     job_id: str | None = None,
     batch_id: int | None = None,
 ) -> bool:
-    """Add a callback to a job or to a batch; it is due at once if that has ended. False if it has one of this name.
+    """Add a callback to a job or to a batch. False if it has one of this name.
 
-    Call it in the transaction that submits. It locks the row of the job or of the batch.
+    Call it in the transaction that submits. It locks the row of the job. If that has ended, it is due at once; a batch
+    may get more requests now, so its callback is due by `due_if_done`.
 
     Raises:
         InvalidRequest: its signature is not fit.
@@ -176,8 +182,7 @@ def add(
         rows = select_locked(connection, _JOB, id=job_id)
         ended_at = now if rows and rows[0].ended_at is not None else None
     else:
-        rows = select_locked(connection, _BATCH, id=batch_id)
-        ended_at = now if rows and rows[0].done else None
+        rows, ended_at = select_locked(connection, _BATCH, id=batch_id), None
     row = {
         "job_id": job_id,
         "batch_id": batch_id,
@@ -194,6 +199,11 @@ def add(
     return added
 
 
+def due_if_done(store: Store, connection: Connection, batch_id: int, name: str) -> None:
+    """Make a callback due whose batch has all its requests and had ended before the callback was added."""
+    connection.execute(_DUE_IF_DONE, {"id": batch_id, "name": name, "now": store.now(connection)})
+
+
 def end_of(connection: Connection, job_ids: Sequence[str], batch_ids: Sequence[int], now: float) -> None:
     """Make the callbacks of these jobs and batches due, in the transaction that ends them."""
     if job_ids:
@@ -204,7 +214,8 @@ def end_of(connection: Connection, job_ids: Sequence[str], batch_ids: Sequence[i
 
 def goes_on(connection: Connection, job_ids: Sequence[str], batch_id: int | None) -> None:
     """Let callbacks that were not sent yet wait for the next end, in the transaction that makes these jobs run again."""
-    connection.execute(_JOBS_GO_ON, {"ids": list(job_ids)})
+    if job_ids:
+        connection.execute(_JOBS_GO_ON, {"ids": list(job_ids)})
     if batch_id is not None:
         connection.execute(_BATCH_GOES_ON, {"id": batch_id})
 
@@ -289,7 +300,10 @@ def begin(store: Store, connection: Connection, owner: str | int, name: str, sec
 
 
 def confirm(connection: Connection, owner: str | int, name: str) -> None:
-    """Confirm a callback: it is never sent again, and its signature is deleted. `owner` as for `begin`."""
+    """Confirm a callback: it is never sent again, and its signature is deleted. `owner` as for `begin`.
+
+    Nothing is confirmed where the job goes on by now: its next end is another.
+    """
     connection.execute(_OF_OWNER[_CONFIRM, _owner_column(owner)], {"owner": owner, "name": name})
 
 
