@@ -375,7 +375,7 @@ def _check_complete(progress: "Progress") -> None:
 
 def _form_of(out: Path | None, form: Form | None) -> Form:
     """Return the format to write. InvalidRequest where the ending of the file is unknown, or means another format."""
-    from trivet.cli.results import LINES_ENDINGS
+    from trivet_tasks.config.schedules import LINES_ENDINGS
 
     ending = out.suffix.lower() if out else ""
     meant = Form.JSONL if ending in LINES_ENDINGS else Form.PARQUET if ending == ".parquet" else None
