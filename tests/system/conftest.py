@@ -13,7 +13,10 @@ from tests.databases import new_database
 from trivet.celery.application import TrivetApp, application
 from trivet.testing import RunningTrivet, running_trivet
 
+HERE = Path(__file__).parent
 DATABASES = ("sqlite", "postgres")
+SYSTEMS = frozenset({"running", "system", "hedging"})
+"""Fixtures that start a system for each database, once in the suite or, where a module has its own, in the module."""
 
 
 @pytest.fixture(scope="session", params=DATABASES)
@@ -65,10 +68,13 @@ def celery(app: TrivetApp, monkeypatch: pytest.MonkeyPatch) -> Iterator[Celery]:
         yield run
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of one running system stay in one process of xdist, so that there is one system per database."""
+    """Tests of one running system stay in one process of xdist, so that each system is started once."""
     for item in items:
         callspec = getattr(item, "callspec", None)
-        database = callspec.params.get("running") if callspec else None
-        if database:
-            item.add_marker(pytest.mark.xdist_group(f"system-{database}"))
+        params = callspec.params if callspec and item.path.parent == HERE else {}
+        for fixture in params.keys() & SYSTEMS:
+            of_module = hasattr(getattr(item, "module", None), fixture)
+            owner = item.path.stem.removeprefix("test_") if of_module else "system"
+            item.add_marker(pytest.mark.xdist_group(f"{owner}-{params[fixture]}"))
