@@ -220,7 +220,9 @@ def _apply(app: Celery, one: Delivery, producer: Any) -> None:
         for link in own.get("link") or ():
             steps[0].extend_list_option("link", link)
         first, notice = steps.pop(), []
-        options = {**options, "task_id": None, "chain": steps or None}
+        own_id = signature.tasks[0].options.get("task_id")
+        first_id = None if own_id or not steps else str(uuid5(NAMESPACE_URL, f"{task_id}:first"))
+        options = {**options, "task_id": first_id, "chain": steps or None}
     elif first.options.get("task_id"):
         options["task_id"] = None
     queue = first.options.get("queue")

@@ -19,6 +19,8 @@ _OF_QUEUES = (
     "routing_key", "durable", "auto_delete", "exclusive", "no_declare", "expires", "message_ttl", "max_length",
     "max_length_bytes", "max_priority", "queue_arguments",
 )  # fmt: skip
+_OF_LAST = ("task_id", "link", "link_error")
+"""Options of a chain that are not its first task's."""
 _UNSUITABLE = ("group", "chord")
 
 
@@ -62,8 +64,15 @@ def _of_signature(signature: Any) -> Callback:
     at = written
     while at.get("subtask_type") == "chain":
         at = at["kwargs"]["tasks"][0]
-    at["options"] = _options(app, first)
+    at["options"] = _options(app, {**first, "options": {**first["options"], **_of_chain(signature)}})
     return Callback(first["task"], app.main, written)
+
+
+def _of_chain(signature: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a chain as a whole, which Celery gives to its first task."""
+    if signature.get("subtask_type") != "chain":
+        return {}
+    return {name: value for name, value in signature["options"].items() if name not in _OF_LAST}
 
 
 def _refuse_chords(signature: Mapping[str, Any]) -> None:

@@ -129,3 +129,11 @@ def test_the_words_of_a_nul_are_no_nul(app: Celery) -> None:
     read_callback(app.tasks["shop.save"].s("\\u0000")).to_json()
     with pytest.raises(InvalidRequest, match="a NUL character"):
         read_callback(app.tasks["shop.save"].s("\\\0")).to_json()
+
+
+def test_options_of_a_chain_are_those_of_its_first_task(app: Celery) -> None:
+    task = app.tasks["shop.save"]
+    written = read(chain(task.s(), task.s(), app=app).set(queue="slow", countdown=5))
+    first, second = written["kwargs"]["tasks"]
+    assert (first["options"]["queue"]["name"], first["options"]["countdown"]) == ("slow", 5)
+    assert "countdown" not in second["options"]

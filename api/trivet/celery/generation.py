@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from celery import shared_task, states
 from celery.app.task import get_actual_ignore_result
-from celery.exceptions import Ignore, Retry
+from celery.exceptions import Ignore, Reject, Retry
 from celery.utils.log import get_task_logger
 
 from trivet.celery.answers import Failed, Returns, answer_of, answers_of, check_choice, may_go_better
@@ -155,7 +155,10 @@ def _show_started(task: GenerateTask) -> None:
 def _try_later(task: GenerateTask, error: TrivetError) -> NoReturn:
     """Have Celery run the task again after a while: nothing is known to be submitted, and the key makes it safe."""
     wait_s = min(2**task.request.retries, LONGEST_WAIT_S)
-    raise task.retry(exc=StoreUnavailable(str(error)), countdown=wait_s)
+    try:
+        raise task.retry(exc=StoreUnavailable(str(error)), countdown=wait_s)
+    except Reject as rejected:  # the application's broker is away, too: it has the message still
+        raise Reject(rejected.reason, requeue=True) from None
 
 
 def _resume(name: str, given: Sequence[Any], options: dict[str, Any]) -> Any:

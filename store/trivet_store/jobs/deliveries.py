@@ -312,14 +312,13 @@ def _owner_column(owner: str | int) -> str:
 
 
 def on_their_way(connection: Connection) -> list[AppDeliveries]:
-    """Return callbacks that are due or unconfirmed, and outages of brokers, by application."""
+    """Return callbacks that are due or unconfirmed, by application, with the outage of its broker."""
     outages = {row.name: row for row in connection.execute(_OUTAGES)}
     found = []
     for row in connection.execute(_ON_THEIR_WAY):
-        outage = outages.pop(row.app, None)
+        outage = outages.get(row.app)
         since, error = (outage.failing_since, outage.error) if outage else (None, row.error)
         found.append(AppDeliveries(row.app, int(row.due), int(row.unconfirmed), row.oldest_at, since, error))
-    found += [AppDeliveries(row.name, 0, 0, None, row.failing_since, row.error) for row in outages.values()]
     return sorted(found)
 
 
