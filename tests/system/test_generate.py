@@ -74,7 +74,7 @@ def tasks(shop: Shop) -> Iterator[ModuleType]:
 
 @pytest.fixture
 def events(tasks: ModuleType, trivet: RunningTrivet) -> Iterator[State]:
-    """What a monitor of the shop sees, as Flower does."""
+    """View of a monitor of the shop, as Flower has it."""
     del trivet
     state = State()
     with tasks.app.connection_for_read() as connection:
