@@ -111,9 +111,10 @@ class _Sender:
         try:
             unfit = _send(self._sender(), claimed)
         except MessageRefused as error:
+            why = f"Its broker refuses it ({error.reason}). Give its queue the arguments that it had at the submit."
             if len(claimed) > 1:
-                return self._one_by_one(claimed, error.message)
-            self._set_aside(claimed, {claimed[0].id: error.message})
+                return self._one_by_one(claimed, why)
+            self._set_aside(claimed, {claimed[0].id: why})
             return 0.0
         except (BrokerUnavailable, ConfigError) as error:
             return self._failed(claimed, error.message)
@@ -137,10 +138,7 @@ class _Sender:
             log.warning("callbacks to %s are sent again after %.0f s", self._name, outage_s)
 
     def _failed(self, claimed: Sequence[Delivery], why: str) -> float:
-        """Postpone callbacks that the broker has not taken. Returns the seconds until the next attempt.
-
-        They are sent one by one then: a message that the broker refuses must not hold up the others.
-        """
+        """Postpone callbacks that the broker has not taken, to be sent singly. Returns the seconds until the next attempt."""
         self._failures += 1
         self._group = 1
         pause_s = min(PAUSE_MAX_S, 2.0 ** min(self._failures - 1, 10))
@@ -175,6 +173,7 @@ def _send(app: Celery, claimed: Sequence[Delivery]) -> dict[int, str]:
     """Send callbacks. Returns those that cannot be made into messages, and why.
 
     Raises:
+        MessageRefused: the broker refused one. Some or all were not sent.
         BrokerUnavailable: some or all were not sent.
     """
     unfit: dict[int, str] = {}

@@ -53,7 +53,7 @@ class Run(NamedTuple):
     asked_by: str | None
     """None: it was due."""
     batch: str | None
-    """The batch that it submits."""
+    """The batch that it submits; None before a scheduler has claimed it."""
     claimed_by: str | None
     """The scheduler that does it."""
     started_at: float | None
@@ -111,13 +111,11 @@ _ADVANCE = text(
 )
 _INSERT = text(
     """
-    INSERT INTO schedule_runs (name, planned_at, digest, asked_by, batch, claimed_until)
-    VALUES (:name, :planned_at, :digest, :asked_by, :batch, :now) ON CONFLICT DO NOTHING
+    INSERT INTO schedule_runs (name, planned_at, digest, asked_by, claimed_until)
+    VALUES (:name, :planned_at, :digest, :asked_by, :now) ON CONFLICT DO NOTHING
     """
 )
-_WAITING = text(
-    "SELECT name, digest FROM schedule_runs WHERE done_at IS NULL AND claimed_until <= :now ORDER BY planned_at, name"
-)
+_WAITING = text("SELECT EXISTS (SELECT 1 FROM schedule_runs WHERE done_at IS NULL AND claimed_until <= :now)")
 _CLAIMABLE = """
     SELECT name, planned_at, digest, asked_by, claims, error FROM schedule_runs
      WHERE done_at IS NULL AND claimed_until <= :now ORDER BY planned_at, name {FOR UPDATE SKIP LOCKED}
@@ -125,7 +123,7 @@ _CLAIMABLE = """
 _CLAIM = text(
     """
     UPDATE schedule_runs SET claimed_by = :by, claimed_until = :until, claims = claims + 1,
-           started_at = coalesce(started_at, :now), batch = coalesce(batch, :batch)
+           started_at = coalesce(started_at, :now), batch = :batch
      WHERE name = :name AND planned_at = :planned_at
     """
 )
@@ -196,7 +194,7 @@ def work_is_due(store: Store, connection: Connection, known: Mapping[str, Schedu
     now = store.now(connection)
     if any(_is_ours(known, row) for row in connection.execute(_DUE, {"now": now})):
         return True
-    return connection.execute(_WAITING, {"now": now}).first() is not None
+    return bool(connection.execute(_WAITING, {"now": now}).scalar_one())
 
 
 def fire(store: Store, connection: Connection, known: Mapping[str, ScheduleSettings]) -> list[str]:
@@ -318,7 +316,7 @@ def end(
     return True
 
 
-def ask(store: Store, connection: Connection, name: str, *, by: str, batch: str | None = None) -> RunKey:
+def ask(store: Store, connection: Connection, name: str, *, by: str) -> RunKey:
     """Insert a run that a person asks for, as of now.
 
     Raises:
@@ -328,7 +326,7 @@ def ask(store: Store, connection: Connection, name: str, *, by: str, batch: str 
     row = _known(connection, name)
     now = store.now(connection)
     planned_at = int(now) + 0.5  # between two seconds: it never takes the place of a time that is due
-    values = {"name": name, "planned_at": planned_at, "digest": row.digest, "asked_by": by, "batch": batch, "now": now}
+    values = {"name": name, "planned_at": planned_at, "digest": row.digest, "asked_by": by, "now": now}
     if not connection.execute(_INSERT, values).rowcount:
         raise InvalidRequest(f"The schedule {name!r} has a run of this second.", hint="Try again.")
     events.note(connection, "schedule asked", f"{name} by {by}", now)
@@ -399,14 +397,8 @@ def _is_ours(known: Mapping[str, ScheduleSettings], row: Row[Any]) -> bool:
 
 
 def _insert(connection: Connection, schedule: ScheduleSettings, planned_at: float, now: float) -> None:
-    batch = schedule.run_name(planned_at) if schedule.bulk else None
-    connection.execute(
-        _INSERT,
-        {
-            "name": schedule.name, "planned_at": planned_at, "digest": schedule.digest, "asked_by": None,
-            "batch": batch, "now": now,
-        },
-    )  # fmt: skip
+    run = {"name": schedule.name, "planned_at": planned_at, "digest": schedule.digest, "asked_by": None, "now": now}
+    connection.execute(_INSERT, run)
 
 
 def _give_up(connection: Connection, run: RunKey, error: str, now: float) -> None:

@@ -49,7 +49,11 @@ BROKER_ERRORS = (KombuError, RedisError, AMQPError, OSError)
 
 
 class MessageRefused(BrokerUnavailable):
-    """The broker works and refuses a message, e.g. since its queue has other arguments by now."""
+    """The broker works and refuses a message, e.g. since its queue has other arguments by now. `reason` is the broker's."""
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class MalformedMessage(TrivetError):
@@ -194,7 +198,7 @@ def send_together(app: Celery, send: Callable[[Any], int]) -> None:
                     producer.connection.collect(socket_timeout=1)
                 raise
     except _REFUSALS as error:
-        raise MessageRefused(broker_unavailable(app.conf.broker_url, error).message) from None
+        raise MessageRefused(broker_text(app.conf.broker_url, error), reason=reason_of(error)) from None
     except BROKER_ERRORS as error:
         raise broker_unavailable(app.conf.broker_url, error) from None
 

@@ -374,3 +374,30 @@ def test_standard_input_and_pipes_are_read_twice_and_leave_nothing(
 def test_a_file_is_read_where_it_is(file: Path) -> None:
     with sources.readable_twice(file) as found:
         assert found == (file, str(file))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (gzip.compress(row())[:-9], "is compressed with gzip, and cut off or damaged"),
+        (None, "cannot be read: Permission denied"),
+    ],
+    ids=["cut", "forbidden"],
+)
+def test_the_file_of_a_folder_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, words: str
+) -> None:
+    (tmp_path / "a.jsonl").write_text('{"prompt": "Hello"}\n', encoding="utf-8")
+    bad = tmp_path / "b.jsonl.gz"
+    bad.write_bytes(content or b"")
+    if content is None:  # root may read everything
+        usual = Path.open
+
+        def denied(self: Path, *how: Any, **options: Any) -> Any:
+            if self == bad:
+                raise PermissionError(13, "Permission denied")
+            return usual(self, *how, **options)
+
+        monkeypatch.setattr(Path, "open", denied)
+    with pytest.raises(InvalidRequest, match=f"b.jsonl.gz: {words}"), sources.readable_twice(tmp_path):
+        pass

@@ -86,11 +86,10 @@ class GenerateTask(Task):  # type: ignore[misc] # Celery has no types
 
     def _many(self, it: Iterable[Any] | None, request: dict[str, Any], *, star: bool) -> Signature:
         task = self.app.tasks[MANY]
-        if isinstance(it, str | bytes | Mapping):
-            check_values(it, star=star)
-        args = () if it is None else (list(it),)
-        if args:
-            check_values(args[0], star=star)
+        args: tuple[Any, ...] = ()
+        if it is not None:
+            args = (it if isinstance(it, str | bytes | Mapping) else list(it),)
+            check_values(*args, star=star)
         return task.signature(args, {**request, "star": star}, immutable=it is not None)
 
 

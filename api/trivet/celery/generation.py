@@ -173,9 +173,10 @@ def _resume(name: str, given: Sequence[Any], options: dict[str, Any]) -> Any:
             return answers_of(delivery.batch, options["returns"], options["failed"])
         assert delivery.job is not None
         result = delivery.job.result(timeout=0)
-        retries = delivery.retries if options["max_retries"] and may_go_better(result) else options["max_retries"]
-        again = retries < options["max_retries"] and delivery.job.retry()
-        if not again and retries < options["max_retries"] and delivery.job.look().state not in END_STATES:
+        allowed = options["max_retries"] if may_go_better(result) else 0
+        retried = allowed > 0 and delivery.retries < allowed
+        again = retried and delivery.job.retry()
+        if retried and not again and delivery.job.look().state not in END_STATES:
             raise Ignore("its job runs again, by another's retry")
     except JobFailed:
         raise

@@ -225,8 +225,9 @@ def _take_in(
             labels=labels,
             prepared=prepared,
         )
+        after = batches.advance(connection, loading, [spec.fingerprint for spec in group])
         deliveries.goes_on(connection, [], loading.id)
-        return batches.advance(connection, loading, [spec.fingerprint for spec in group])
+        return after
 
 
 def _skip_taken(loading: Loading, stream: Iterator[JobSpec]) -> None:

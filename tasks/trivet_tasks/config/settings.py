@@ -461,7 +461,7 @@ def _check_schedules(settings: Settings) -> None:
     for number, name in enumerate(names):
         if name in names[:number]:
             raise ConfigError(
-                f"{settings.source}: [schedules.{number}] name: another schedule is called {name!r}, too."
+                f"{settings.source}: [schedules.{number}] name: another schedule is called {name!r}, too. Give each its own name."
             )
 
 

@@ -175,7 +175,7 @@ def check_file(
     name = name or str(path)
     rows = bad = repeated = 0
     problems: list[Problem] = []
-    with _opened(path, name) as (file, status), Seen() as keys:
+    with opened(path, name) as (file, status), Seen() as keys:
         lines = _Rows(unpacked(file), RequestReader(settings, defaults), now, keys, dedupe=dedupe)
         for number, found in enumerate(lines, start=1):
             if number % TELL_EVERY == 0:
@@ -209,7 +209,7 @@ def read_file(check: FileCheck, settings: Settings, defaults: Mapping[str, objec
         InvalidRequest: the file is not the one that was checked (its size or time of change differs), before the first
             row; or it changed while it was read, after the last.
     """
-    with _opened(check.path, check.name) as (file, status), Seen() as keys:
+    with opened(check.path, check.name) as (file, status), Seen() as keys:
         if (status.st_size, status.st_mtime_ns) != (check.size, check.modified_ns):
             raise _changed(check.name)
         reader = RequestReader(settings, defaults)
@@ -288,7 +288,8 @@ def _why_not_json(line: bytes, error: orjson.JSONDecodeError) -> str:
 
 
 @contextmanager
-def _opened(path: Path, name: str) -> Iterator[tuple[BinaryIO, os.stat_result]]:
+def opened(path: Path, name: str) -> Iterator[tuple[BinaryIO, os.stat_result]]:
+    """Open a file, with its state. InvalidRequest, naming it by `name`, where opening or reading it fails."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):

@@ -1,17 +1,15 @@
 """Sources of a bulk's requests: a file, a folder of files, standard input or a pipe, made readable twice."""
 
-import gzip
 import shutil
 import sys
 import tempfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from trivet_tasks.errors import InvalidRequest
-from trivet_tasks.requests.jsonl import BOM, unpacked
+from trivet_tasks.requests.jsonl import BOM, opened, unpacked
 
 STANDARD_INPUT = Path("-")
 ENDINGS = (".jsonl", ".jsonl.gz")
@@ -56,11 +54,6 @@ def readable_twice(path: Path) -> Iterator[tuple[Path, str]]:
             for file in files:
                 _append(file, copy)
             copy.flush()
-        except (EOFError, zlib.error, gzip.BadGzipFile):
-            raise InvalidRequest(
-                f"{name}: one of its files is compressed with gzip, and cut off or damaged.",
-                hint="`gzip --test` says which; copy it again.",
-            ) from None
         except OSError as error:
             raise InvalidRequest(
                 f"{name}: cannot be copied to {copy.name}: {error.strerror}.",
@@ -77,7 +70,10 @@ def _is_folder(path: Path) -> bool:
 
 
 def _files(folder: Path) -> list[Path]:
-    found = sorted(file for file in folder.iterdir() if file.name.endswith(ENDINGS) and file.is_file())
+    try:
+        found = sorted(file for file in folder.iterdir() if file.name.endswith(ENDINGS) and file.is_file())
+    except OSError as error:
+        raise InvalidRequest(f"{folder}: cannot be read: {error.strerror}.") from None
     if not found:
         raise InvalidRequest(f"{folder}: has no file that ends with .jsonl or .jsonl.gz.")
     return found
@@ -85,13 +81,18 @@ def _files(folder: Path) -> list[Path]:
 
 def _append(file: Path, copy: IO[bytes]) -> None:
     """Append the lines of a file, decompressed, each ended."""
-    with file.open("rb") as opened:
-        lines = unpacked(opened)
+    last = b"\n"
+    for piece in _pieces(file):
+        copy.write(piece)
+        last = piece[-1:]
+    if last != b"\n":
+        copy.write(b"\n")
+
+
+def _pieces(file: Path) -> Iterator[bytes]:
+    with opened(file, str(file)) as (source, _):
+        lines = unpacked(source)
         piece = lines.read(_PIECE).removeprefix(BOM)
-        last = b"\n"
         while piece:
-            copy.write(piece)
-            last = piece[-1:]
+            yield piece
             piece = lines.read(_PIECE)
-        if last != b"\n":
-            copy.write(b"\n")
