@@ -363,7 +363,9 @@ gateway_keys = Table(  # keys of the HTTP gateway; never deleted, so that a name
     Column("last_used_at", Double),  # exact to a minute
     Column("replaced_by", String(12)),  # the key that it was rotated to
 )
-_partial_index("ix_gateway_keys_name", gateway_keys.c.name, unique=True, where="revoked_at IS NULL AND replaced_by IS NULL")
+_partial_index(
+    "ix_gateway_keys_name", gateway_keys.c.name, unique=True, where="revoked_at IS NULL AND replaced_by IS NULL"
+)
 
 schedules = Table(  # recurring work, as schedulers registered it
     "schedules",

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import orjson
 from pydantic import ValidationError
 
-from trivet_tasks.config.budgets import KEY_BUDGETS, BudgetSettings
+from trivet_tasks.config.budgets import KEY_BUDGETS, BudgetSettings, Per
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.latency import Latency
 from trivet_tasks.requests.request_terms import (
@@ -37,7 +37,7 @@ _PREFIX = "trivet_"
 _TOKEN = re.compile(r"trivet_([0-9a-f]{12})_[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _BUDGET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-_PERIODS = ("day", "month")
+_PERIODS = {"day": Per.DAY, "month": Per.MONTH}
 
 
 class Token(NamedTuple):
@@ -113,9 +113,10 @@ class KeyTerms:
     def of(cls, name: str, definition: str) -> "KeyTerms":
         """Return the terms that `definition` wrote."""
         read: dict[str, Any] = orjson.loads(definition)
-        lists = {at: tuple(read[at]) for at in ("models", "residency", "compliance") if at in read}
-        classes = tuple(Latency(one) for one in read.get("classes", ()))
-        return cls(name, **{**read, **lists, "classes": classes})
+        for listed in ("models", "residency", "compliance"):
+            read[listed] = tuple(read.get(listed, ()))
+        read["classes"] = tuple(Latency(one) for one in read.get("classes", ()))
+        return cls(name, **read)
 
     @property
     def labels(self) -> dict[str, str]:
@@ -195,12 +196,11 @@ def read_budget(key_name: str, given: str) -> BudgetSettings | str:
         usd = Decimal(amount.strip().removeprefix("$").replace(",", ""))
     except InvalidOperation:
         raise _wrong_budget(given) from None
-    if per.strip() not in _PERIODS or not usd.is_finite():
+    period = _PERIODS.get(per.strip())
+    if period is None or not usd.is_finite():
         raise _wrong_budget(given)
     try:
-        return BudgetSettings(
-            name=f"{KEY_BUDGETS}{key_name}", usd=usd, per=per.strip(), tag=f"{KEY_TAG}={key_name}"
-        )
+        return BudgetSettings(name=f"{KEY_BUDGETS}{key_name}", usd=usd, per=period, tag=f"{KEY_TAG}={key_name}")
     except ValidationError:
         raise _wrong_budget(given) from None
 
