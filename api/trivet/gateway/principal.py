@@ -8,7 +8,8 @@ from typing import Any
 from trivet_tasks.catalog import known
 from trivet_tasks.gateway_keys import KEY_TAG, KeyTerms
 from trivet_tasks.latency import Latency
-from trivet_tasks.requests.request_messages import shown
+from trivet_tasks.requests.reading import unwrapped
+from trivet_tasks.requests.request_messages import shown, wrong
 from trivet_tasks.requests.request_terms import read_latency, read_names, read_tags
 
 
@@ -72,13 +73,16 @@ class Principal:
         key's residency and compliance are added.
 
         Args:
-            request: the body of the Messages API with Trivet's own fields.
+            request: the body of the Messages API with Trivet's own fields, or a line of Anthropic's batches.
             default_class: the latency class where the request names none.
 
         Raises:
             Forbidden: it names a model, a class or a tenant that the key does not allow, or the tag `trivet_key`.
             InvalidRequest: one of these fields is wrong.
         """
+        request = unwrapped(request)
+        if "params" in request or "custom_id" in request:  # whoever reads the request would unwrap it once more
+            raise wrong("params", "holds another params or custom_id; give the body of a request.")
         latency = read_latency(request.get("latency") or default_class.value)
         tags = read_tags(request.get("tags"))
         residency = read_names(request.get("residency"), "residency")
