@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Row, bindparam, text
 from trivet_store import events
 from trivet_store.database.engine import Store
 from trivet_store.ledger import budgets
-from trivet_tasks.config.budgets import KEY_BUDGETS, BudgetSettings, exact_usd
+from trivet_tasks.config.budgets import BudgetSettings, exact_usd
 from trivet_tasks.errors import InvalidRequest, NotFound
 from trivet_tasks.gateway_keys import KeyTerms, Token, digest_of
 from trivet_tasks.states import KeyState
@@ -121,7 +121,9 @@ def create(
             hint=f"`trivet keys rotate {terms.name}` gives it a new secret; after `trivet keys revoke {terms.name}` the "
             "name is free.",
         )
-    if budget is not None:
+    if budget is None:
+        budgets.remove_of_key(connection, terms.name)  # of an earlier key of this name
+    else:
         budgets.add_of_key(connection, budget, now)
     limit = "" if budget is None else f", {exact_usd(budget.usd)} per {budget.per}"
     events.note(connection, "key created", f"{terms.name} ({token.key_id}) by {by}{limit}", now)
@@ -171,7 +173,9 @@ def rotate(
 
 
 def revoke(store: Store, connection: Connection, name: str, *, by: str) -> int:
-    """Revoke all keys of a name, those in their grace too, and remove its own budget. Returns how many; 0: it was revoked.
+    """Revoke all keys of a name, those in their grace too. Returns how many; 0: it was revoked.
+
+    Its own budget goes, too: at once, or once the last of its jobs has ended.
 
     Raises:
         NotFound: there never was such a key.
@@ -182,7 +186,7 @@ def revoke(store: Store, connection: Connection, name: str, *, by: str) -> int:
         if connection.execute(_OF_NAME, {"name": name}).one_or_none() is None:
             raise _unknown(name)
         return 0
-    budgets.remove_of_key(connection, f"{KEY_BUDGETS}{name}")
+    budgets.remove_orphans(connection)
     events.note(connection, "key revoked", f"{name} by {by}", now)
     return revoked
 
