@@ -66,11 +66,12 @@ _BY_ID = text("SELECT * FROM gateway_keys WHERE id = :id")
 _NEWEST = text("SELECT * FROM gateway_keys WHERE name = :name AND revoked_at IS NULL AND replaced_by IS NULL")
 _ANY = text("SELECT 1 FROM gateway_keys LIMIT 1")
 _OF_NAME = text("SELECT 1 FROM gateway_keys WHERE name = :name LIMIT 1")
+# any conflict counts: processes of one machine may insert the same key at once
 _CREATE = text(
     """
     INSERT INTO gateway_keys (id, name, digest, terms, created_at, created_by, expires_at)
     VALUES (:id, :name, :digest, :terms, :now, :by, :expires_at)
-    ON CONFLICT (name) WHERE revoked_at IS NULL AND replaced_by IS NULL DO NOTHING
+    ON CONFLICT DO NOTHING
     """
 )
 # the time left may be shorter than the grace
@@ -133,7 +134,7 @@ def create(
 def adopt(store: Store, connection: Connection, token: Token, terms: KeyTerms, *, by: str) -> bool:
     """Create a key unless there is any. Returns whether this key is here now.
 
-    Of several processes that do so at once one creates a key.
+    Of several processes that do so at once, with the same key or with others, one creates it.
     """
     if (found := find(connection, token.key_id)) is not None:
         return found.digest == digest_of(token.text)
@@ -141,7 +142,7 @@ def adopt(store: Store, connection: Connection, token: Token, terms: KeyTerms, *
         return False
     now = store.now(connection)
     if _insert(connection, token, terms, now, None, by) is None:
-        return False
+        return find(connection, token.key_id) is not None
     events.note(connection, "key created", f"{terms.name} ({token.key_id}) by {by}", now)
     return True
 

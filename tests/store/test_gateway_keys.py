@@ -281,3 +281,17 @@ def test_the_last_use_is_recorded_for_a_group(admin: Admin) -> None:
     used = {key.name: key.last_used_at for key in found.keys}
     assert used["three"] is three.key.last_used_at is None
     assert used["one"] == used["two"] == pytest.approx(found.now, abs=10)
+
+
+def test_two_processes_may_adopt_the_same_key_at_once(postgres_world: World) -> None:
+    store, token, terms = postgres_world.store, new_token(), read_terms("local", admin=True)
+
+    def adopt() -> bool:
+        with store.write() as connection:
+            return gateway_keys.adopt(store, connection, token, terms, by=ANA)
+
+    with store.write() as connection:
+        assert gateway_keys.adopt(store, connection, token, terms, by=ANA)
+        other = InThread(adopt)
+        until_blocked(postgres_world, other)
+    assert other.result()

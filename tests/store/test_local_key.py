@@ -4,6 +4,7 @@ import stat
 import subprocess
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -127,7 +128,7 @@ def test_of_many_starts_at_once_on_two_machines_one_makes_a_key(
             barrier.wait(30)
             return ensure_local_key(of, admin.keys)
 
-    started = [InThread(lambda of=machines[number % 2]: start(of)) for number in range(6)]
+    started = [InThread(partial(start, machines[number % 2])) for number in range(6)]
     found = [one.result() for one in started]
     working = {key.token.text for key in found if key is not None and key.works}
     assert len(working) == 1

@@ -35,6 +35,7 @@ class Keys:
         self.wait_s = 0.0
         self.clock = 0.0
         self.away = False
+        self.on_noted: Callable[[], object] = lambda: None
 
     def add(self, name: str = "search", *, expires_at: float | None = None, **terms: Any) -> Token:
         token = new_token()
@@ -63,6 +64,7 @@ class Keys:
         if self.away:
             raise StoreUnavailable("The database is away.")
         self.noted.append(set(key_ids))
+        self.on_noted()
 
     def budgets(self) -> KeyBudgets:
         self.budgets_read += 1
@@ -261,19 +263,11 @@ def test_uses_are_recorded_in_groups_and_again_after_an_outage(
     access: Access, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, two = keys.add("one"), keys.add("two")
-    recorded = asyncio.Event()
     monkeypatch.setattr("trivet.gateway.access.USED_S", 0.01)
-    noted = keys.note_used
-
-    def note_used(key_ids: Collection[str]) -> None:
-        noted(key_ids)
-        loop.call_soon_threadsafe(recorded.set)
-
-    keys.note_used = note_used  # type: ignore[method-assign]
 
     async def work() -> None:
-        nonlocal loop
-        loop = asyncio.get_running_loop()
+        recorded, loop = asyncio.Event(), asyncio.get_running_loop()
+        keys.on_noted = lambda: loop.call_soon_threadsafe(recorded.set)
         for token in (one, two, one, one):
             await access.admit({"x-api-key": token.text})
         assert keys.noted == []
@@ -284,7 +278,6 @@ def test_uses_are_recorded_in_groups_and_again_after_an_outage(
         keys.away = False
         await access.close()
 
-    loop: asyncio.AbstractEventLoop
     asyncio.run(work())
     assert keys.noted == [{one.key_id, two.key_id}, {one.key_id}]
 
