@@ -28,6 +28,7 @@ from trivet_tasks.config.celery_apps import CeleryAppSettings, broker_url_of
 from trivet_tasks.config.database_url import database_url
 from trivet_tasks.config.environment import sdk_base_url
 from trivet_tasks.config.finding import DATA_DIR, DATABASE_NAME, Found, find_configuration, nothing_found
+from trivet_tasks.config.gateway import GatewaySettings
 from trivet_tasks.config.local_requests import host_name
 from trivet_tasks.config.route_prices import RoutePrice, TokenUsd
 from trivet_tasks.config.route_settings import LimitGroup, RouteCosts, RouteSettings
@@ -215,6 +216,7 @@ class Settings(BaseSettings):
     dispatch: DispatchSettings = DispatchSettings()
     cache: CacheSettings = CacheSettings()
     flower: FlowerSettings = FlowerSettings()
+    gateway: GatewaySettings = GatewaySettings()
     security: SecuritySettings = SecuritySettings()
     budgets: tuple[BudgetSettings, ...] = ()
     schedules: tuple[ScheduleSettings, ...] = ()
