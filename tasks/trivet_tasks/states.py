@@ -95,6 +95,8 @@ class RunState(StrEnum):
     RUNNING = "running"
     DONE = "done"
     FAILED = "failed"
+    SUPERSEDED = "superseded"
+    """Its entry was removed, or has other work, before it was done."""
 
 
 class RouteState(StrEnum):

@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from trivet_store.reports.results import AttemptRow, JobRow, RetryRow
     from trivet_store.reports.spend_rate import SpendRate
     from trivet_store.repricing import Tally
-    from trivet_store.schedules import Run, Schedule
+    from trivet_store.schedule_runs import Run
+    from trivet_store.schedules import Schedule
 
 _MODULES = {
     "trivet.admin.admin": ("Admin",),
@@ -86,7 +87,8 @@ _MODULES = {
     "trivet_store.reports.results": ("AttemptRow", "JobRow", "RetryRow"),
     "trivet_store.reports.spend_rate": ("SpendRate",),
     "trivet_store.repricing": ("Tally",),
-    "trivet_store.schedules": ("Run", "Schedule"),
+    "trivet_store.schedule_runs": ("Run",),
+    "trivet_store.schedules": ("Schedule",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
