@@ -519,6 +519,7 @@ deliveries = Table(  # callbacks of jobs and batches; they stay as long as these
     Column("batch_id", Integer),
     Column("name", String(200), nullable=False),
     Column("app", String(100), nullable=False),
+    Column("task", String(200), nullable=False),  # for people; of a chain the first
     Column("signature", Text, nullable=False),  # JSON, may hold the user's data; empty once it was confirmed
     Column("confirmed", Boolean, nullable=False),  # it is sent again until its task confirms it
     Column("created_at", Double, nullable=False),

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Self
 import pytest
 from celery import chain
 from sqlalchemy import text
+from tests.command_line import run_trivet
 from tests.processes import ServerProcess
 from tests.system import shop
 from tests.timing import until
@@ -169,6 +170,8 @@ def test_a_job_a_batch_and_a_chain_call_back(system: RunningTrivet, shopping: Sh
         "metadata": of_job["notice"]["metadata"],
     }
     (of_batch,) = shopping.noted(title="five are done")
+    (said,) = run_trivet("--config", system.settings.source, "batch", "status", "five", "--json").json["callbacks"]
+    assert (said["app"], said["task"], said["name"]) == ("shop", "shop.report", "shop.report")
     assert of_batch["queue"] == "reports", "as the application routes it"
     counts = {"total": 5, "succeeded": 5, "failed": 0, "expired": 0, "cancelled": 0}
     assert of_batch["notice"] == {"batch": batch.name, **counts, "cost_usd": of_batch["notice"]["cost_usd"]}
@@ -195,8 +198,16 @@ def test_a_broker_that_is_away_gets_its_callbacks_later(system: RunningTrivet, s
     )
     assert (state.app, state.due) == ("shop", 1)
     until(lambda: system.admin.health.callbacks()[0].failing_since, "the second failure", WAIT_S)
+    command = ["--config", system.settings.source, "job", "show", job.id]
+    (shown,) = run_trivet(*command, "--json").json["callbacks"]
+    assert (shown["app"], shown["task"], shown["state"], shown["sends"]) == ("shop", "shop.save", "due", 0)
+    assert shown["failures"] >= 2
+    assert shown["error"].startswith("The broker ")
+    assert " ".join(f"shop.save shop due 0 {shown['failures']}".split()) in " ".join(run_trivet(*command).out.split())
     shopping.broker.start()
     assert shopping.noted(document="away")[0]["notice"]["job"] == job.id
+    (shown,) = until(lambda: run_trivet(*command, "--json").json["callbacks"], "it", fits=lambda all: all[0]["sends"])
+    assert (shown["state"], shown["failures"], shown["error"]) == ("sent", 0, None)
     until(lambda: not system.admin.health.callbacks(), "the outage to be over", WAIT_S)
 
 

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from trivet_store.reports.attempts import AttemptFate, JobCount, RouteAttempts
     from trivet_store.reports.backlog import BatchBacklog, ClassBacklog, RouteBacklog
     from trivet_store.reports.batch_ends import BatchEnds
+    from trivet_store.reports.callbacks import CallbackRow
     from trivet_store.reports.cost_savings import AnswerSaving, CacheSaving
     from trivet_store.reports.costs import CostRow, Span, Unpriced
     from trivet_store.reports.results import AttemptRow, JobRow, RetryRow
@@ -88,6 +89,7 @@ _MODULES = {
     "trivet_store.reports.attempts": ("AttemptFate", "JobCount", "RouteAttempts"),
     "trivet_store.reports.backlog": ("BatchBacklog", "ClassBacklog", "RouteBacklog"),
     "trivet_store.reports.batch_ends": ("BatchEnds",),
+    "trivet_store.reports.callbacks": ("CallbackRow",),
     "trivet_store.reports.cost_savings": ("AnswerSaving", "CacheSaving"),
     "trivet_store.reports.costs": ("CostRow", "Span", "Unpriced"),
     "trivet_store.reports.results": ("AttemptRow", "JobRow", "RetryRow"),
@@ -126,6 +128,7 @@ __all__ = [
     "CacheSaving",
     "CacheState",
     "CacheStats",
+    "CallbackRow",
     "ClassBacklog",
     "ClearedAnswers",
     "ClusterStatus",
