@@ -258,7 +258,7 @@ def test_a_batch_that_has_not_ended_says_how_many_are_missing(
     world.end(lease, world.take(lease, world.dispatch(2)))
     said = trivet("batch", "export", NAME)
     assert (said.code, len(said.lines)) == (1, 2)
-    assert said.err.startswith("3 jobs of contracts had not ended")
+    assert said.err.startswith("warning: 3 jobs of contracts had not ended")
     out = tmp_path / "out.parquet"
     assert trivet("batch", "export", NAME, "--out", str(out)).code == 1
     assert pq.read_table(out).num_rows == 2

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from trivet.admin.health import Backlog, Events, FoldedEvent, Health, folded
     from trivet.admin.installation import Configuration, Database, DatabaseState, Pruning, SchemaUpgrade, SchemaVersion
     from trivet.admin.jobs import AttemptBook, Attempts, Batches, BatchStatus, JobLife, Jobs
-    from trivet.admin.route_measure import RouteMeasurement, Spread
+    from trivet.admin.route_measure import MeasurementInterrupted, RouteMeasurement, Spread
     from trivet.admin.route_probe import ProbeResult
     from trivet.admin.routes import DrainedRoute, RemovedRoute, RestoredRoute, RouteLimits, Routes
     from trivet.admin.schedules import ScheduleList, Schedules
@@ -65,7 +65,7 @@ _MODULES = {
         "SchemaVersion",
     ),
     "trivet.admin.jobs": ("AttemptBook", "Attempts", "BatchStatus", "Batches", "JobLife", "Jobs"),
-    "trivet.admin.route_measure": ("RouteMeasurement", "Spread"),
+    "trivet.admin.route_measure": ("MeasurementInterrupted", "RouteMeasurement", "Spread"),
     "trivet.admin.route_probe": ("ProbeResult",),
     "trivet.admin.routes": ("DrainedRoute", "RemovedRoute", "RestoredRoute", "RouteLimits", "Routes"),
     "trivet.admin.schedules": ("ScheduleList", "Schedules"),
@@ -145,6 +145,7 @@ __all__ = [
     "JobRow",
     "Jobs",
     "Lease",
+    "MeasurementInterrupted",
     "ModelStatus",
     "Pace",
     "ProbeResult",

@@ -24,6 +24,7 @@ from trivet.cli.output import (
     print_facts,
     print_line,
     print_table,
+    print_warning,
     reporting_status,
 )
 from trivet.cli.progress import bar, spinner, telling
@@ -142,7 +143,7 @@ def results(
         finally:
             sys.stdout.buffer.flush()
     if pruned:
-        print_error(f"{pruned:,} of these results were pruned: their lines have no text.", style="yellow")
+        print_warning(f"{pruned:,} of these results were pruned: their lines have no text.")
 
 
 @group.command()
@@ -302,9 +303,9 @@ def export(
     if out:
         print_line(f"{out}: {count:,} results of {name}.")
     if pruned:
-        print_error(f"{pruned:,} of these results were pruned: they have no text.", style="yellow")
+        print_warning(f"{pruned:,} of these results were pruned: they have no text.")
     if not progress.done:
-        print_error(_lacking(progress), style="yellow")
+        print_warning(_lacking(progress))
         raise typer.Exit(FAILED)
 
 

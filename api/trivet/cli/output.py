@@ -20,6 +20,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from trivet.cli.log_lines import warning_line
 from trivet_tasks.foreign_text import escaped, for_terminal
 
 FAILED = 1
@@ -165,6 +166,11 @@ def room() -> int | None:
 def print_error(line: str, style: str = "") -> None:
     """Print a line on standard error."""
     err.print(Text(line), style=style or None, soft_wrap=True)
+
+
+def print_warning(text: str) -> None:
+    """Print a warning on standard error, in the one form that all have: `warning: …`."""
+    print_error(warning_line(text), style="yellow")
 
 
 @contextmanager
