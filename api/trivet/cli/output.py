@@ -68,7 +68,7 @@ def as_csv(headings: Sequence[str], rows: Iterable[Sequence[str | int | Decimal]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(headings)
-    writer.writerows(map(_csv_cell, row) for row in rows)
+    writer.writerows(map(csv_cell, row) for row in rows)
     return file.getvalue()
 
 
@@ -185,7 +185,7 @@ def reporting_status() -> Iterator[None]:
         raise typer.Exit(HELD_UP) from None
 
 
-def _csv_cell(value: str | int | Decimal) -> str:
+def csv_cell(value: str | int | float | Decimal) -> str:
     """Return a cell of CSV. A text that a spreadsheet takes for a formula gets a `'`: anybody may name batches and tags."""
     if isinstance(value, str):
         return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

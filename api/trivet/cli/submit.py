@@ -184,11 +184,12 @@ def bulk(
     as_json: Json = False,
 ) -> None:
     """Submit a file of requests as one batch. Safe to interrupt: run it again and it continues where it stopped."""
-    from trivet.cli.results import ResultsFile, check_ending
+    from trivet.cli.result_forms import check_lines
+    from trivet.cli.results import ResultsFile
     from trivet_tasks.requests.sources import readable_twice
 
     if out is not None:
-        check_ending(out)
+        check_lines(out)
     elif with_request:
         raise InvalidRequest("--with-request: goes with --out FILE.", field="with_request")
     given = {
