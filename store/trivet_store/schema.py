@@ -212,6 +212,7 @@ jobs = Table(
     Column("last_error", Text),
     Column("cache_key", String(32)),  # null: called for in any case
     Column("called_back", Boolean, nullable=False, server_default=text("false")),  # a delivery may wait for its end
+    Column("streamed", Boolean, nullable=False, server_default=text("false")),  # its answer's events are passed on
 )
 _partial_index("ix_jobs_flow", jobs.c.flow_id, jobs.c.state, jobs.c.rank, where="ended_at IS NULL")
 _partial_index("ix_jobs_key", jobs.c.key, jobs.c.key_owner, unique=True, where="key IS NOT NULL")
@@ -339,7 +340,7 @@ Index("ix_spend_batch", spend.c.batch_id)
 budgets = Table(  # as schedulers registered them, and their states
     "budgets",
     metadata,
-    Column("name", String(100), primary_key=True),
+    Column("name", String(104), primary_key=True),  # "key:NAME": of a gateway key
     Column("definition", Text, nullable=False),  # JSON
     Column("registered_at", Double, nullable=False),
     Column("state", String(8), nullable=False),  # BudgetState
@@ -350,11 +351,30 @@ budgets = Table(  # as schedulers registered them, and their states
     Column("raised_window", String(10)),
 )
 
+gateway_keys = Table(  # keys of the HTTP gateway; never deleted, so that a name found in old jobs can be explained
+    "gateway_keys",
+    metadata,
+    Column("id", String(12), primary_key=True),  # the part of the key by which it is found
+    Column("name", String(64), nullable=False),
+    Column("digest", String(64), nullable=False),  # SHA-256 of the whole key, hex; the key itself is nowhere
+    Column("terms", Text, nullable=False),  # JSON (`trivet_tasks.gateway_keys.KeyTerms`)
+    Column("created_at", Double, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("expires_at", Double),  # null: never
+    Column("revoked_at", Double),
+    Column("last_used_at", Double),  # exact to a minute
+    Column("replaced_by", String(12)),  # the key that it was rotated to
+)
+_partial_index(
+    "ix_gateway_keys_name", gateway_keys.c.name, unique=True, where="revoked_at IS NULL AND replaced_by IS NULL"
+)
+
 schedules = Table(  # recurring work, as schedulers registered it
     "schedules",
     metadata,
     Column("name", String(100), primary_key=True),
     Column("digest", String(16), nullable=False),  # of the definition: only schedulers that have the same act on it
+    Column("work_digest", String(16), nullable=False),  # of the definition without its times
     Column("crontab", String(200), nullable=False),
     Column("timezone", String(100), nullable=False),
     Column("work", Text, nullable=False),  # for people
@@ -371,16 +391,18 @@ schedule_runs = Table(  # one row per time of a schedule at which it was due
     Column("id", Integer, primary_key=True),
     Column("name", String(100), nullable=False),
     Column("planned_at", Double, nullable=False),
-    Column("digest", String(16), nullable=False),
+    Column("work_digest", String(16), nullable=False),  # of the work that it is to do
     Column("asked_by", Text),  # the person who asked for it; null: it was due
     Column("batch", String(200)),  # the batch that it submits
-    Column("claims", Integer, nullable=False, server_default=text("0")),
+    Column("lost", Integer, nullable=False, server_default=text("0")),  # schedulers that died with it
+    Column("failures", Integer, nullable=False, server_default=text("0")),  # tries that failed
     Column("claimed_by", String(250)),  # the scheduler that does it
     Column("claimed_until", Double, nullable=False),  # the lease; not claimed: when it may be
     Column("started_at", Double),
     Column("done_at", Double),
     Column("error", Text),  # of its last try
     Column("result", Text),  # in words
+    Column("superseded", Boolean, nullable=False, server_default=text("false")),  # its entry is gone or has other work
 )
 Index("ix_schedule_runs", schedule_runs.c.name, schedule_runs.c.planned_at, unique=True)
 _partial_index("ix_schedule_runs_open", schedule_runs.c.claimed_until, where="done_at IS NULL")
@@ -499,6 +521,7 @@ deliveries = Table(  # callbacks of jobs and batches; they stay as long as these
     Column("batch_id", Integer),
     Column("name", String(200), nullable=False),
     Column("app", String(100), nullable=False),
+    Column("task", String(200), nullable=False),  # for people; of a chain the first
     Column("signature", Text, nullable=False),  # JSON, may hold the user's data; empty once it was confirmed
     Column("confirmed", Boolean, nullable=False),  # it is sent again until its task confirms it
     Column("created_at", Double, nullable=False),

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from trivet.admin.health import Backlog, Events, FoldedEvent, Health, folded
     from trivet.admin.installation import Configuration, Database, DatabaseState, Pruning, SchemaUpgrade, SchemaVersion
     from trivet.admin.jobs import AttemptBook, Attempts, Batches, BatchStatus, JobLife, Jobs
+    from trivet.admin.key_budgets import BudgetShortfall, KeyBudgets
+    from trivet.admin.keys import FoundKey, KeyList, Keys, NewKey
     from trivet.admin.route_measure import MeasurementInterrupted, RouteMeasurement, Spread
     from trivet.admin.route_probe import ProbeResult
     from trivet.admin.routes import DrainedRoute, RemovedRoute, RestoredRoute, RouteLimits, Routes
@@ -34,17 +36,20 @@ if TYPE_CHECKING:
     from trivet_store.cluster.registry import Applied, Redefinition
     from trivet_store.controls import Control, ControlKind
     from trivet_store.events import Drop, Dropped, Event
+    from trivet_store.gateway_keys import GatewayKey
     from trivet_store.jobs.batches import Progress
     from trivet_store.jobs.deliveries import AppDeliveries
     from trivet_store.reports.attempts import AttemptFate, JobCount, RouteAttempts
     from trivet_store.reports.backlog import BatchBacklog, ClassBacklog, RouteBacklog
     from trivet_store.reports.batch_ends import BatchEnds
+    from trivet_store.reports.callbacks import CallbackRow
     from trivet_store.reports.cost_savings import AnswerSaving, CacheSaving
     from trivet_store.reports.costs import CostRow, Span, Unpriced
     from trivet_store.reports.results import AttemptRow, JobRow, RetryRow
     from trivet_store.reports.spend_rate import SpendRate
     from trivet_store.repricing import Tally
-    from trivet_store.schedules import Run, Schedule
+    from trivet_store.schedule_runs import Run
+    from trivet_store.schedules import Schedule
 
 _MODULES = {
     "trivet.admin.admin": ("Admin",),
@@ -65,6 +70,8 @@ _MODULES = {
         "SchemaVersion",
     ),
     "trivet.admin.jobs": ("AttemptBook", "Attempts", "BatchStatus", "Batches", "JobLife", "Jobs"),
+    "trivet.admin.key_budgets": ("BudgetShortfall", "KeyBudgets"),
+    "trivet.admin.keys": ("FoundKey", "KeyList", "Keys", "NewKey"),
     "trivet.admin.route_measure": ("MeasurementInterrupted", "RouteMeasurement", "Spread"),
     "trivet.admin.route_probe": ("ProbeResult",),
     "trivet.admin.routes": ("DrainedRoute", "RemovedRoute", "RestoredRoute", "RouteLimits", "Routes"),
@@ -74,6 +81,7 @@ _MODULES = {
     "trivet_routing.response_cache": ("CacheStats",),
     "trivet_store.cluster.leases": ("Lease",),
     "trivet_store.cluster.registry": ("Applied", "Redefinition"),
+    "trivet_store.gateway_keys": ("GatewayKey",),
     "trivet_store.jobs.batches": ("Progress",),
     "trivet_store.jobs.deliveries": ("AppDeliveries",),
     "trivet_store.controls": ("Control", "ControlKind"),
@@ -81,12 +89,14 @@ _MODULES = {
     "trivet_store.reports.attempts": ("AttemptFate", "JobCount", "RouteAttempts"),
     "trivet_store.reports.backlog": ("BatchBacklog", "ClassBacklog", "RouteBacklog"),
     "trivet_store.reports.batch_ends": ("BatchEnds",),
+    "trivet_store.reports.callbacks": ("CallbackRow",),
     "trivet_store.reports.cost_savings": ("AnswerSaving", "CacheSaving"),
     "trivet_store.reports.costs": ("CostRow", "Span", "Unpriced"),
     "trivet_store.reports.results": ("AttemptRow", "JobRow", "RetryRow"),
     "trivet_store.reports.spend_rate": ("SpendRate",),
     "trivet_store.repricing": ("Tally",),
-    "trivet_store.schedules": ("Run", "Schedule"),
+    "trivet_store.schedule_runs": ("Run",),
+    "trivet_store.schedules": ("Schedule",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -111,12 +121,14 @@ __all__ = [
     "BlockedReason",
     "BreakerView",
     "BudgetList",
+    "BudgetShortfall",
     "BudgetStatus",
     "Budgets",
     "Cache",
     "CacheSaving",
     "CacheState",
     "CacheStats",
+    "CallbackRow",
     "ClassBacklog",
     "ClearedAnswers",
     "ClusterStatus",
@@ -137,6 +149,8 @@ __all__ = [
     "Event",
     "Events",
     "FoldedEvent",
+    "FoundKey",
+    "GatewayKey",
     "Health",
     "Impairment",
     "ImpairmentKind",
@@ -144,9 +158,13 @@ __all__ = [
     "JobLife",
     "JobRow",
     "Jobs",
+    "KeyBudgets",
+    "KeyList",
+    "Keys",
     "Lease",
     "MeasurementInterrupted",
     "ModelStatus",
+    "NewKey",
     "Pace",
     "ProbeResult",
     "Progress",

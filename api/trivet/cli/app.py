@@ -17,6 +17,7 @@ from trivet.cli import (
     rehearse,
     routes,
     schedules,
+    serve,
     services,
     storage,
     submit,
@@ -68,6 +69,7 @@ for command in (
     services.scheduler,
     services.simulate,
     services.flower,
+    serve.serve,
     submit.submit,
     submit.bulk,
 ):

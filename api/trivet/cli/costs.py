@@ -48,8 +48,8 @@ class _FileOptions(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Check the files before the options are read."""
-        for name, following in zip(args, [*args[1:], ""], strict=True):
-            if name in _FILES and (not following or following.startswith("--")):
+        for name, value in zip(args, [*args[1:], ""], strict=True):
+            if name in _FILES and (not value or value.startswith("--")):
                 raise typer.BadParameter(f"{name}: the file is missing. Name one, or - to print it.")
         return super().parse_args(ctx, args)
 

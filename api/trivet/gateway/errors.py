@@ -1,0 +1,84 @@
+"""Errors of the gateway in the shape of the Anthropic API, with the status that official clients expect.
+
+{"type": "error", "error": {"type": "rate_limit_error", "message": "…"}, "request_id": "req_…"}
+"""
+
+from collections.abc import Mapping
+
+import orjson
+from starlette.responses import Response
+
+from trivet_tasks.errors import (
+    BatchIncomplete,
+    BrokerUnavailable,
+    ClientClosed,
+    InvalidRequest,
+    KeyConflict,
+    NotFound,
+    ResultTimeout,
+    StoreError,
+    TrivetError,
+)
+
+KINDS = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    408: "invalid_request_error",
+    409: "invalid_request_error",
+    413: "request_too_large",
+    415: "invalid_request_error",
+    431: "invalid_request_error",
+    429: "rate_limit_error",
+    500: "api_error",
+    503: "api_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+"""`error.type` by status, as docs.anthropic.com lists them; 409 has none of its own there."""
+
+
+class ApiError(Exception):
+    """An answer other than success, e.g. `ApiError(404, "There is no job of this id.")`.
+
+    Args:
+        status: HTTP status.
+        message: sentences for a person: what is wrong, where, what to do. No secret, no prompt.
+        headers: further headers, e.g. `retry-after`.
+    """
+
+    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.headers = dict(headers or {})
+
+    def body(self, request_id: str) -> bytes:
+        """Return the error as JSON."""
+        error = {"type": KINDS.get(self.status, "api_error"), "message": self.message}
+        return orjson.dumps({"type": "error", "error": error, "request_id": request_id})
+
+    def response(self, request_id: str) -> Response:
+        """Return the whole answer."""
+        return Response(self.body(request_id), self.status, self.headers, media_type="application/json")
+
+
+_STATUS: tuple[tuple[type[TrivetError], int], ...] = (
+    (KeyConflict, 409),
+    (BatchIncomplete, 409),
+    (InvalidRequest, 400),
+    (NotFound, 404),
+    (ResultTimeout, 504),
+    (BrokerUnavailable, 503),
+    (StoreError, 503),
+    (ClientClosed, 503),
+)
+
+
+def of_trivet(error: TrivetError) -> ApiError:
+    """Return the answer for an error that Trivet raises for a person to read."""
+    status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+    again = {"x-should-retry": "true", "retry-after": "1"} if status == 503 else {"x-should-retry": "false"}
+    return ApiError(status, str(error), again)
