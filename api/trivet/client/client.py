@@ -16,15 +16,16 @@ from trivet_store.reports.backlog import FlowRequirements, requirements_of_batch
 from trivet_tasks.callbacks import Callback
 from trivet_tasks.config.celery_apps import no_section
 from trivet_tasks.config.settings import Settings
-from trivet_tasks.errors import InvalidRequest, StoreUnavailable
+from trivet_tasks.errors import InvalidRequest, StoreUnavailable, no_sdk
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Latency
 from trivet_tasks.requests.reading import parse_request, parse_requests
-from trivet_tasks.requests.submit_params import OnDone, RequestParams, SubmitParams
+from trivet_tasks.requests.submit_params import OnDone, RequestParams, StreamParams, SubmitParams
 from trivet_tasks.signatures import read_callback
 
 if TYPE_CHECKING:
     from trivet.client.answer_streams import AnswerStreams
+    from trivet.client.streaming import JobStreamManager
 
 log = logging.getLogger("trivet")
 
@@ -71,7 +72,7 @@ class Client(Connected):
             StoreUnavailable: the database does not answer.
             BrokerUnavailable: of a realtime job; the broker or the shared state does not answer.
         """
-        return self._submit(prompt, {**request})
+        return self._submit(prompt, request)[0]
 
     def submit_streamed(self, prompt: str | None = None, /, **request: Unpack[SubmitParams]) -> Job:
         """Submit one job whose answer is read while it comes, with `answer_streams`; else like `submit`.
@@ -81,7 +82,38 @@ class Client(Connected):
         Raises:
             InvalidRequest, KeyConflict, StoreUnavailable, BrokerUnavailable: as of `submit`.
         """
-        return self._submit(prompt, {"latency": Latency.INTERACTIVE, **request}, streamed=True)
+        return self._submit(prompt, request, streamed=True)[0]
+
+    def stream(self, prompt: str | None = None, /, **request: Unpack[StreamParams]) -> "JobStreamManager":
+        """Submit one job and read its answer while it comes, as `client.messages.stream` of the `anthropic` SDK does.
+
+            with client.stream("Tell me …", model="claude-sonnet-5-5", max_tokens=900) as stream:
+                for text in stream.text_stream:
+                    print(text, end="", flush=True)
+                message = stream.get_final_message()
+
+        The default class is `interactive`. Before the first piece of the answer a route that fails is replaced unseen;
+        after it reading raises `StreamFailed`, and never goes on with another answer. Leaving the block before the end
+        cancels the job in the classes `realtime` and `interactive`; in the others it goes on
+        (`JobMessageStream.close` chooses).
+
+        Args:
+            prompt: as of `submit`.
+            request: as of `submit`; `stream` may stay among them.
+
+        Raises:
+            ConfigError: the package `anthropic` is not installed.
+            InvalidRequest, KeyConflict, StoreUnavailable, BrokerUnavailable: where the block begins, as of `submit`.
+        """
+        try:
+            from trivet.client.streaming import JobStreamManager  # over a second, and not installed everywhere
+        except ModuleNotFoundError as error:
+            raise no_sdk("client.stream", error) from None
+        return JobStreamManager(lambda: self.begin_stream(prompt, request), lambda: self._connections.stream_loop)
+
+    def begin_stream(self, prompt: str | None, request: Mapping[str, Any]) -> tuple[Job, Latency, bool]:
+        """Submit the job of `stream`. Returns its class, and whether it was there before, under the same key, too."""
+        return self._submit(prompt, request, streamed=True)
 
     def answer_streams(self) -> "AnswerStreams":
         """Return a reader of streamed answers for an asyncio program: one for an event loop, for any number of jobs.
@@ -93,8 +125,14 @@ class Client(Connected):
 
         return AnswerStreams(self._connections)
 
-    def _submit(self, prompt: str | None, request: Mapping[str, Any], *, streamed: bool = False) -> Job:
+    def _submit(
+        self, prompt: str | None, request: Mapping[str, Any], *, streamed: bool = False
+    ) -> tuple[Job, Latency, bool]:
+        """Submit one job. Returns its class, and whether it was there before, too."""
         given = {**request} if prompt is None else {"prompt": prompt, **request}
+        if streamed:
+            given.pop("stream", None)
+            given["latency"] = given.get("latency") or Latency.INTERACTIVE
         on_done = self._callback(given.pop("on_done", None))
         if given.get("latency") in (Latency.REALTIME, Latency.INTERACTIVE):
             _ = self._connections.dispatcher  # loads Celery, over a second: not from the first job's three
@@ -103,9 +141,9 @@ class Client(Connected):
         spec.streamed = streamed
         accepted = submit_one(self._connections, spec, on_done)
         if accepted.existed or accepted.claim:  # looked after before, or dispatched to a worker by now
-            return Job(self._connections, accepted.id)
+            return Job(self._connections, accepted.id), spec.latency, accepted.existed
         required = FlowRequirements(spec.model, spec.latency, spec.residency, spec.compliance, spec.features)
-        return Job(self._connections, accepted.id, self._unattended([required]))
+        return Job(self._connections, accepted.id, self._unattended([required])), spec.latency, False
 
     def submit_many(
         self,
