@@ -91,6 +91,8 @@ class AsyncJob:
         self._threads = threads
         self._job = job
         self.id = job.id
+        self.existed = job.existed
+        """See `Job.existed`."""
         self.warnings = job.warnings
         """See `Job.warnings`."""
 
@@ -216,9 +218,9 @@ class AsyncClient:
         except ModuleNotFoundError as error:
             raise no_sdk("client.stream", error) from None
 
-        async def submit() -> tuple[AsyncJob, Latency, bool]:
-            job, latency, existed = await self._threads.run(self._client.begin_stream, prompt, request)
-            return AsyncJob(self._threads, job), latency, existed
+        async def submit() -> tuple[AsyncJob, Latency]:
+            job, latency = await self._threads.run(self._client.begin_stream, prompt, request)
+            return AsyncJob(self._threads, job), latency
 
         return AsyncJobStreamManager(submit, self.answer_streams)
 

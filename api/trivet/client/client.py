@@ -1,5 +1,6 @@
 """The client: what a producer imports."""
 
+import contextlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from trivet_store.reports.backlog import FlowRequirements, requirements_of_batch
 from trivet_tasks.callbacks import Callback
 from trivet_tasks.config.celery_apps import no_section
 from trivet_tasks.config.settings import Settings
-from trivet_tasks.errors import InvalidRequest, StoreUnavailable, no_sdk
+from trivet_tasks.errors import BrokerUnavailable, InvalidRequest, StoreUnavailable, no_sdk
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Latency
 from trivet_tasks.requests.reading import parse_request, parse_requests
@@ -52,6 +53,17 @@ class Client(Connected):
     def __init__(self, config: Path | str | None = None, *, settings: Settings | None = None) -> None:
         super().__init__(config, settings=settings)
         self._warnings: set[str] = set()
+
+    def prepare(self) -> None:
+        """Open the connections that an interactive job needs, so that the first one does not wait for them.
+
+        Raises:
+            StoreUnavailable, SchemaMismatch: the database cannot be used.
+        """
+        _ = self._connections.dispatcher  # loads Celery
+        self._connections.now()
+        with contextlib.suppress(BrokerUnavailable), self._connections.requires_redis():
+            self._connections.directory.known()
 
     def submit(self, prompt: str | None = None, /, **request: Unpack[SubmitParams]) -> Job:
         """Submit one job; when this returns it is on disk and will reach one end state.
@@ -111,8 +123,8 @@ class Client(Connected):
             raise no_sdk("client.stream", error) from None
         return JobStreamManager(lambda: self.begin_stream(prompt, request), lambda: self._connections.stream_loop)
 
-    def begin_stream(self, prompt: str | None, request: Mapping[str, Any]) -> tuple[Job, Latency, bool]:
-        """Submit the job of `stream`. Returns its class, and whether it was there before, under the same key, too."""
+    def begin_stream(self, prompt: str | None, request: Mapping[str, Any]) -> tuple[Job, Latency]:
+        """Submit the job of `stream`. Returns its class, too."""
         return self._submit(prompt, request, streamed=True)
 
     def answer_streams(self) -> "AnswerStreams":
@@ -125,10 +137,8 @@ class Client(Connected):
 
         return AnswerStreams(self._connections)
 
-    def _submit(
-        self, prompt: str | None, request: Mapping[str, Any], *, streamed: bool = False
-    ) -> tuple[Job, Latency, bool]:
-        """Submit one job. Returns its class, and whether it was there before, too."""
+    def _submit(self, prompt: str | None, request: Mapping[str, Any], *, streamed: bool = False) -> tuple[Job, Latency]:
+        """Submit one job. Returns its class, too."""
         given = {**request} if prompt is None else {"prompt": prompt, **request}
         if streamed:
             given.pop("stream", None)
@@ -141,9 +151,9 @@ class Client(Connected):
         spec.streamed = streamed
         accepted = submit_one(self._connections, spec, on_done)
         if accepted.existed or accepted.claim:  # looked after before, or dispatched to a worker by now
-            return Job(self._connections, accepted.id), spec.latency, accepted.existed
+            return Job(self._connections, accepted.id, existed=accepted.existed), spec.latency
         required = FlowRequirements(spec.model, spec.latency, spec.residency, spec.compliance, spec.features)
-        return Job(self._connections, accepted.id, self._unattended([required])), spec.latency, False
+        return Job(self._connections, accepted.id, self._unattended([required])), spec.latency
 
     def submit_many(
         self,

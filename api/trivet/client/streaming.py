@@ -160,16 +160,16 @@ class AsyncJobMessageStream(AsyncMessageStream[None]):
 class JobStreamManager:
     """What `Client.stream` returns: the job is submitted where the `with` block begins."""
 
-    def __init__(self, submit: "Callable[[], tuple[Job, Latency, bool]]", loop: "Callable[[], StreamLoop]") -> None:
+    def __init__(self, submit: "Callable[[], tuple[Job, Latency]]", loop: "Callable[[], StreamLoop]") -> None:
         self._submit = submit
         self._loop = loop
         self._stream: JobMessageStream | None = None
 
     def __enter__(self) -> JobMessageStream:
-        job, latency, existed = self._submit()
+        job, latency = self._submit()
         loop = self._loop()
         stream = loop.run(loop.streams.open(job.id))
-        self._stream = JobMessageStream(job, loop, stream, _ends(job.id, latency, existed))
+        self._stream = JobMessageStream(job, loop, stream, _ends(job, latency))
         return self._stream
 
     def __exit__(
@@ -184,7 +184,7 @@ class AsyncJobStreamManager:
 
     def __init__(
         self,
-        submit: "Callable[[], Awaitable[tuple[AsyncJob, Latency, bool]]]",
+        submit: "Callable[[], Awaitable[tuple[AsyncJob, Latency]]]",
         streams: "Callable[[], AnswerStreams]",
     ) -> None:
         self._submit = submit
@@ -192,9 +192,9 @@ class AsyncJobStreamManager:
         self._stream: AsyncJobMessageStream | None = None
 
     async def __aenter__(self) -> AsyncJobMessageStream:
-        job, latency, existed = await self._submit()
+        job, latency = await self._submit()
         stream = await self._streams().open(job.id)
-        self._stream = AsyncJobMessageStream(job, stream, _ends(job.id, latency, existed))
+        self._stream = AsyncJobMessageStream(job, stream, _ends(job, latency))
         return self._stream
 
     async def __aexit__(
@@ -204,9 +204,9 @@ class AsyncJobStreamManager:
             await self._stream.close()
 
 
-def _ends(job_id: str, latency: Latency, existed: bool) -> _Ends:
+def _ends(job: "Job | AsyncJob", latency: Latency) -> _Ends:
     # a job that somebody submitted before, under the same key, is not only ours
-    return _Ends(job_id, latency.lane is Lane.REALTIME and not existed)
+    return _Ends(job.id, latency.lane is Lane.REALTIME and not job.existed)
 
 
 def _request_id(result: Result | None) -> str | None:
