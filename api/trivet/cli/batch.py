@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trivet.cli import control, options, output
+from trivet.cli.callbacks_view import as_objects, print_callbacks
 from trivet.cli.extras import need
 from trivet.cli.options import Json, WithRequest, stem_of
 from trivet.cli.output import (
@@ -83,12 +84,13 @@ def list_(
 
 @group.command()
 def status(name: Name, as_json: Json = False) -> None:
-    """Show progress, cost and expected end of a batch. Says why, if it does not move.
+    """Show progress, cost, expected end and callbacks of a batch. Says why, if it does not move.
 
     Exit code 3: its jobs are held up by something that is wrong.
     """
     with reporting_status(), options.admin() as admin:
         progress, speed, left, held = admin.batches.status(name)
+        called_back = admin.batches.callbacks(name)
     if as_json:
         more = {
             "jobs_per_s": speed,
@@ -97,6 +99,7 @@ def status(name: Name, as_json: Json = False) -> None:
             "reasons": held.reasons,
             "held_up": held.wrong,
             "impairments": [asdict(one) for one in held.impairments],
+            "callbacks": as_objects(called_back),
         }
         output.print_json({**as_object(progress), **more})
         if held.wrong:
@@ -111,6 +114,7 @@ def status(name: Name, as_json: Json = False) -> None:
         print_line(f"incomplete: {progress.error}", style="yellow")
     for said in _how_to_retry(progress):
         print_line(said, style="yellow")
+    print_callbacks(called_back)
     if held.wrong:
         raise typer.Exit(HELD_UP)
 
