@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
+from tests.command_line import Said, commands
 from tests.databases import new_database
 from tests.timing import until
 
@@ -44,6 +46,15 @@ def streaming(own: RunningTrivet) -> Iterator[RunningTrivet]:
     own.reply(TEXT)
     yield own
     own.reset()
+
+
+@pytest.fixture
+def trivet(
+    streaming: RunningTrivet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Said]]:
+    """Runs the command line in this process, as a person would type it."""
+    with commands(streaming.settings.source, monkeypatch, capsys) as run:
+        yield run
 
 
 class Reader:
@@ -229,6 +240,26 @@ def test_only_streamed_jobs_have_a_stream_which_expires(streaming: RunningTrivet
     assert plain.result(RESULT_S).text == TEXT
     assert not redis.exists(f"trivet:stream:{plain.id}")
     assert 0 < redis.ttl(f"trivet:stream:{stream.job.id}") <= 60
+
+
+def test_the_command_prints_the_text_as_it_comes(streaming: RunningTrivet, trivet: Callable[..., Said]) -> None:
+    said = trivet("submit", "Tell me", "--stream", "--max-tokens", "300")
+    assert said.code == 0
+    assert said.out.startswith(f"{TEXT}\n")
+    assert "anthropic" in said.out
+    events = [orjson.loads(line) for line in trivet("submit", "Tell me", "--stream", "--json").out.splitlines()]
+    assert [events[0]["type"], events[-1]["type"]] == ["message_start", "message_stop"]
+    streaming.simulator.fault("anthropic", "cut")
+    broken = trivet("submit", "Tell me", "--stream")
+    assert broken.code == 1
+    assert TEXT.startswith(broken.out.strip())
+    assert "broke off (incomplete)" in broken.err
+    for wire in ROUTES:
+        streaming.simulator.fault(wire, "request_too_large")
+    refused = trivet("submit", "Tell me", "--stream")
+    assert (refused.code, refused.out) == (1, "")
+    assert "invalid" in refused.err
+    assert trivet("submit", "Tell me", "--stream", "--wait").code == 2
 
 
 def test_asyncio_programs_stream_alike(streaming: RunningTrivet) -> None:

@@ -206,7 +206,9 @@ class AsyncClient:
             self._streams = self._client.answer_streams()
         return self._streams
 
-    def stream(self, prompt: str | None = None, /, **request: Unpack[StreamParams]) -> "AsyncJobStreamManager":
+    def stream(
+        self, prompt: str | None = None, /, **request: Unpack[StreamParams]
+    ) -> "AsyncJobStreamManager[AsyncJob]":
         """Submit one job and read its answer while it comes; see `Client.stream`.
 
         async with client.stream("Tell me …", model="claude-sonnet-5-5", max_tokens=900) as stream:

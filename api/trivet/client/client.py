@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack
 
@@ -25,7 +25,7 @@ from trivet_tasks.requests.submit_params import OnDone, RequestParams, StreamPar
 from trivet_tasks.signatures import read_callback
 
 if TYPE_CHECKING:
-    from trivet.client.answer_streams import AnswerStreams
+    from trivet.client.answer_streams import AnswerStreams, StreamItem
     from trivet.client.streaming import JobStreamManager
 
 log = logging.getLogger("trivet")
@@ -123,6 +123,27 @@ class Client(Connected):
             raise no_sdk("client.stream", error) from None
         return JobStreamManager(lambda: self.begin_stream(prompt, request), lambda: self._connections.stream_loop)
 
+    def events(self, job: Job) -> "Iterator[StreamItem]":
+        """Yield the events of a job's answer as they come, then `Ended` or `Broken`; needs no SDK.
+
+            job = client.submit_streamed("Tell me …", model="claude-sonnet-5-5", max_tokens=900)
+            for item in client.events(job):
+                ...
+
+        For one that is not streamed, or has ended, they are made from the whole message. Ending the loop early leaves the
+        job as it is.
+
+        Raises:
+            ClientClosed: the client was closed.
+        """
+        loop = self._connections.stream_loop
+        stream = loop.run(loop.streams.open(job.id))
+        try:
+            while items := loop.run(stream.next()):
+                yield from items
+        finally:
+            loop.run(stream.close())
+
     def begin_stream(self, prompt: str | None, request: Mapping[str, Any]) -> tuple[Job, Latency]:
         """Submit the job of `stream`. Returns its class, too."""
         return self._submit(prompt, request, streamed=True)
@@ -133,9 +154,7 @@ class Client(Connected):
         Raises:
             ConfigError: the key that signs answers is needed, and not there.
         """
-        from trivet.client.answer_streams import AnswerStreams  # needs asyncio: most clients read no stream
-
-        return AnswerStreams(self._connections)
+        return self._connections.answer_streams()
 
     def _submit(self, prompt: str | None, request: Mapping[str, Any], *, streamed: bool = False) -> tuple[Job, Latency]:
         """Submit one job. Returns its class, too."""

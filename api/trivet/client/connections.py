@@ -27,6 +27,7 @@ from trivet_tasks.shared_state import connect, publish_finished, publish_work, u
 if TYPE_CHECKING:
     from celery import Celery
 
+    from trivet.client.answer_streams import AnswerStreams
     from trivet.client.stream_loop import StreamLoop
     from trivet.client.unattended import Unattended
     from trivet_routing.limits import Limits
@@ -141,7 +142,13 @@ class Connections:
         self._check_open()
         from trivet.client.stream_loop import StreamLoop  # most clients read no stream
 
-        return StreamLoop(self)
+        return StreamLoop(self.answer_streams())
+
+    def answer_streams(self) -> "AnswerStreams":
+        """Return a reader of streamed answers for one event loop."""
+        from trivet.client.answer_streams import AnswerStreams  # as for `stream_loop`
+
+        return AnswerStreams(self.settings, lambda: self.store)
 
     @cached_property
     def prober(self) -> "Prober":

@@ -6,7 +6,7 @@ its helpers (`text`, `input_json`, …); here is only where its raw events come 
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 import orjson
 from anthropic._models import construct_type_unchecked
@@ -23,9 +23,22 @@ if TYPE_CHECKING:
     from anthropic import AsyncStream, Stream
 
     from trivet.client.answer_streams import AnswerStreams, JobStream
-    from trivet.client.async_client import AsyncJob
     from trivet.client.jobs import Job
     from trivet.client.stream_loop import StreamLoop
+
+
+class WaitedJob(Protocol):
+    """A job of an asyncio client."""
+
+    id: str
+    existed: bool
+
+    def cancel(self) -> Awaitable[bool]:
+        """Stop the job."""
+        ...
+
+
+AsyncJobT = TypeVar("AsyncJobT", bound=WaitedJob)
 
 
 class _Ends:
@@ -132,10 +145,10 @@ class JobMessageStream(MessageStream[None]):
             self.job.cancel()
 
 
-class AsyncJobMessageStream(AsyncMessageStream[None]):
+class AsyncJobMessageStream(AsyncMessageStream[None], Generic[AsyncJobT]):
     """`JobMessageStream` for asyncio."""
 
-    def __init__(self, job: "AsyncJob", stream: "JobStream", ends: _Ends) -> None:
+    def __init__(self, job: AsyncJobT, stream: "JobStream", ends: _Ends) -> None:
         from anthropic import NOT_GIVEN
 
         self._ends = ends
@@ -179,19 +192,19 @@ class JobStreamManager:
             self._stream.close()
 
 
-class AsyncJobStreamManager:
+class AsyncJobStreamManager(Generic[AsyncJobT]):
     """What `AsyncClient.stream` returns; see `JobStreamManager`."""
 
     def __init__(
         self,
-        submit: "Callable[[], Awaitable[tuple[AsyncJob, Latency]]]",
+        submit: Callable[[], Awaitable[tuple[AsyncJobT, Latency]]],
         streams: "Callable[[], AnswerStreams]",
     ) -> None:
         self._submit = submit
         self._streams = streams
-        self._stream: AsyncJobMessageStream | None = None
+        self._stream: AsyncJobMessageStream[AsyncJobT] | None = None
 
-    async def __aenter__(self) -> AsyncJobMessageStream:
+    async def __aenter__(self) -> AsyncJobMessageStream[AsyncJobT]:
         job, latency = await self._submit()
         stream = await self._streams().open(job.id)
         self._stream = AsyncJobMessageStream(job, stream, _ends(job, latency))
@@ -204,7 +217,7 @@ class AsyncJobStreamManager:
             await self._stream.close()
 
 
-def _ends(job: "Job | AsyncJob", latency: Latency) -> _Ends:
+def _ends(job: "Job | WaitedJob", latency: Latency) -> _Ends:
     # a job that somebody submitted before, under the same key, is not only ours
     return _Ends(job.id, latency.lane is Lane.REALTIME and not job.existed)
 
