@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
-from enum import StrEnum
 from hashlib import blake2b
 from pathlib import Path
 from shlex import quote
@@ -14,8 +13,18 @@ import typer
 
 from trivet.cli import options, output
 from trivet.cli.batch import as_object, print_joined, print_progress
-from trivet.cli.options import Cache, Json, WithRequest, read_prompt, read_request, read_tags, span_or_moment, stem_of
-from trivet.cli.output import FAILED, HELD_UP, print_error, print_line
+from trivet.cli.options import (
+    Cache,
+    Dedupe,
+    Json,
+    WithRequest,
+    read_prompt,
+    read_request,
+    read_tags,
+    span_or_moment,
+    stem_of,
+)
+from trivet.cli.output import FAILED, HELD_UP, print_error, print_line, print_warning
 from trivet.cli.progress import Advance, bar, telling
 from trivet.cli.submit_warnings import print_warnings, printed_instead_of_logged
 from trivet.cli.waiting import wait_for
@@ -39,12 +48,6 @@ MAX_WARNINGS = 100
 """Different warnings that are counted."""
 LONGEST_STEM = 180
 """Characters of a file's name in that of its batch, which has 200 at most."""
-
-
-class Dedupe(StrEnum):
-    """Scope of the keys of a batch, wider than the batch itself."""
-
-    TENANT = "tenant"
 
 
 def submit(
@@ -137,6 +140,9 @@ def submit(
             except ResultTimeout as error:
                 print_error(f"trivet: {error}\nTo wait on: trivet job result {job.id} --wait")
                 raise typer.Exit(HELD_UP if error.held_up else FAILED) from None
+            except KeyboardInterrupt:
+                print_error(f"Interrupted. The job goes on: trivet job result {job.id} --wait")
+                raise
         print_result(result, as_json=as_json)
 
 
@@ -202,11 +208,12 @@ def bulk(
     as_json: Json = False,
 ) -> None:
     """Submit a file of requests as one batch. Safe to interrupt: run it again and it continues where it stopped."""
-    from trivet.cli.results import ResultsFile, check_ending
+    from trivet.cli.result_forms import check_lines
+    from trivet.cli.results import ResultsFile
     from trivet_tasks.requests.sources import readable_twice
 
     if out is not None:
-        check_ending(out)
+        check_lines(out)
     elif with_request:
         raise InvalidRequest("--with-request: goes with --out FILE.", field="with_request")
     if once and (again or name is None):
@@ -345,7 +352,7 @@ def _take_in(client: "Client", check: "FileCheck", name: str, defaults: dict[str
         raise
     finally:
         for warning, count in warnings.most_common(5):
-            print_error(f"{count:,} requests: {warning}" if count > 1 else warning)
+            print_warning(f"{count:,} requests: {warning}" if count > 1 else warning)
 
 
 def _quietly(specs: "Iterable[JobSpec]", warnings: Counter[str], advance: Advance) -> "Iterator[JobSpec]":

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from trivet.cli.output import print_error
+from trivet.cli.output import print_warning
 
 
 @contextmanager
@@ -21,4 +21,4 @@ def printed_instead_of_logged() -> Iterator[None]:
 def print_warnings(warnings: tuple[str, ...]) -> None:
     """Print the warnings of a job or a batch."""
     for warning in warnings:
-        print_error(f"warning: {warning}", style="yellow")
+        print_warning(warning)
