@@ -211,6 +211,7 @@ jobs = Table(
     Column("last_error", Text),
     Column("cache_key", String(32)),  # null: called for in any case
     Column("called_back", Boolean, nullable=False, server_default=text("false")),  # a delivery may wait for its end
+    Column("streamed", Boolean, nullable=False, server_default=text("false")),  # its answer's events are passed on
 )
 _partial_index("ix_jobs_flow", jobs.c.flow_id, jobs.c.state, jobs.c.rank, where="ended_at IS NULL")
 _partial_index("ix_jobs_key", jobs.c.key, jobs.c.key_owner, unique=True, where="key IS NOT NULL")
