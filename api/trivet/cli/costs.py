@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,7 +49,7 @@ class _FileOptions(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Check the files before the options are read."""
-        for name, value in zip(args, [*args[1:], ""], strict=True):
+        for name, value in pairwise([*args, ""]):
             if name in _FILES and (not value or value.startswith("--")):
                 raise typer.BadParameter(f"{name}: the file is missing. Name one, or - to print it.")
         return super().parse_args(ctx, args)
