@@ -71,6 +71,10 @@ class KeyConflict(InvalidRequest):
         self.index = index
 
 
+class BatchTaken(InvalidRequest):
+    """Another process has filled, cancelled or discarded the batch meanwhile. Submitted again, it goes on where it is now."""
+
+
 class NotFound(TrivetError):
     """No such job, batch or route."""
 

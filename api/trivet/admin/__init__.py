@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from trivet.admin.jobs import AttemptBook, Attempts, Batches, BatchStatus, JobLife, Jobs
     from trivet.admin.key_budgets import BudgetShortfall, KeyBudgets
     from trivet.admin.keys import FoundKey, KeyList, Keys, NewKey
-    from trivet.admin.route_measure import RouteMeasurement, Spread
+    from trivet.admin.route_measure import MeasurementInterrupted, RouteMeasurement, Spread
     from trivet.admin.route_probe import ProbeResult
     from trivet.admin.routes import DrainedRoute, RemovedRoute, RestoredRoute, RouteLimits, Routes
     from trivet.admin.schedules import ScheduleList, Schedules
@@ -42,12 +42,14 @@ if TYPE_CHECKING:
     from trivet_store.reports.attempts import AttemptFate, JobCount, RouteAttempts
     from trivet_store.reports.backlog import BatchBacklog, ClassBacklog, RouteBacklog
     from trivet_store.reports.batch_ends import BatchEnds
+    from trivet_store.reports.callbacks import CallbackRow
     from trivet_store.reports.cost_savings import AnswerSaving, CacheSaving
     from trivet_store.reports.costs import CostRow, Span, Unpriced
     from trivet_store.reports.results import AttemptRow, JobRow, RetryRow
     from trivet_store.reports.spend_rate import SpendRate
     from trivet_store.repricing import Tally
-    from trivet_store.schedules import Run, Schedule
+    from trivet_store.schedule_runs import Run
+    from trivet_store.schedules import Schedule
 
 _MODULES = {
     "trivet.admin.admin": ("Admin",),
@@ -70,7 +72,7 @@ _MODULES = {
     "trivet.admin.jobs": ("AttemptBook", "Attempts", "BatchStatus", "Batches", "JobLife", "Jobs"),
     "trivet.admin.key_budgets": ("BudgetShortfall", "KeyBudgets"),
     "trivet.admin.keys": ("FoundKey", "KeyList", "Keys", "NewKey"),
-    "trivet.admin.route_measure": ("RouteMeasurement", "Spread"),
+    "trivet.admin.route_measure": ("MeasurementInterrupted", "RouteMeasurement", "Spread"),
     "trivet.admin.route_probe": ("ProbeResult",),
     "trivet.admin.routes": ("DrainedRoute", "RemovedRoute", "RestoredRoute", "RouteLimits", "Routes"),
     "trivet.admin.schedules": ("ScheduleList", "Schedules"),
@@ -87,12 +89,14 @@ _MODULES = {
     "trivet_store.reports.attempts": ("AttemptFate", "JobCount", "RouteAttempts"),
     "trivet_store.reports.backlog": ("BatchBacklog", "ClassBacklog", "RouteBacklog"),
     "trivet_store.reports.batch_ends": ("BatchEnds",),
+    "trivet_store.reports.callbacks": ("CallbackRow",),
     "trivet_store.reports.cost_savings": ("AnswerSaving", "CacheSaving"),
     "trivet_store.reports.costs": ("CostRow", "Span", "Unpriced"),
     "trivet_store.reports.results": ("AttemptRow", "JobRow", "RetryRow"),
     "trivet_store.reports.spend_rate": ("SpendRate",),
     "trivet_store.repricing": ("Tally",),
-    "trivet_store.schedules": ("Run", "Schedule"),
+    "trivet_store.schedule_runs": ("Run",),
+    "trivet_store.schedules": ("Schedule",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -124,6 +128,7 @@ __all__ = [
     "CacheSaving",
     "CacheState",
     "CacheStats",
+    "CallbackRow",
     "ClassBacklog",
     "ClearedAnswers",
     "ClusterStatus",
@@ -157,6 +162,7 @@ __all__ = [
     "KeyList",
     "Keys",
     "Lease",
+    "MeasurementInterrupted",
     "ModelStatus",
     "NewKey",
     "Pace",

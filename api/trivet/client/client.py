@@ -178,6 +178,7 @@ class Client(Connected):
         Raises:
             InvalidRequest: names the index and the field. The batch holds what came before, and does not run until it
                 is resumed under the same name or accepted as it is.
+            BatchTaken: another process has filled, cancelled or discarded the batch meanwhile.
             StoreUnavailable: names the batch; submitting the same again under this name continues where it stopped.
         """
         routes = self._connections.known_routes
