@@ -1,6 +1,7 @@
 """The gateway as its clients see it: `trivet serve` in a process of its own, over real workers and the simulator."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -17,11 +18,13 @@ import httpx2
 import psutil
 import pytest
 from tests.gateways import REQUEST, RunningGateway, running_gateway
+from tests.processes import ServerProcess, free_port, listens
 from tests.timing import until
 
 from trivet import Job
 from trivet.testing import RunningTrivet
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "web_stream.py"
 SLOW_S = 3.0
 """Time of an answer during which something else happens."""
 TIGHT = {
@@ -324,6 +327,22 @@ def test_several_processes_share_a_port_and_one_that_dies_is_replaced(system: Ru
                     assert client.post("/v1/messages", json=REQUEST).status_code == 200
             until(lambda: len(parent.children()) == 2 and children[0] not in parent.children(), "another process", 20)
             assert client.post("/v1/messages", json=REQUEST).status_code == 200
+
+
+def test_the_example_streams_to_a_web_page(gateway: RunningGateway, system: RunningTrivet, tmp_path: Path) -> None:
+    system.reply("Once upon a time.")
+    port = free_port()
+    env = {"ANTHROPIC_BASE_URL": gateway.url, "ANTHROPIC_API_KEY": gateway.key}
+    server = ServerProcess([sys.executable, str(EXAMPLE), "--port", str(port)], tmp_path, env=env)
+    server.start(lambda: listens(port))
+    try:
+        assert "EventSource" in httpx2.get(f"http://127.0.0.1:{port}/", timeout=20).text
+        told = httpx2.get(f"http://127.0.0.1:{port}/ask", params={"question": "Tell me."}, timeout=60).text
+    finally:
+        server.stop()
+    pieces = [line.removeprefix("data: ") for line in told.splitlines() if line.startswith("data: ")]
+    assert "".join(json.loads(piece) for piece in pieces[:-1]) == "Once upon a time."
+    assert "event: done" in told
 
 
 def test_an_open_address_needs_a_key_first(tmp_path: Path) -> None:
