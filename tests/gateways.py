@@ -15,6 +15,13 @@ REQUEST = {"model": "claude-haiku-4-5", "max_tokens": 50, "messages": [{"role": 
 """A request of the Messages API."""
 
 
+def serves(port: int) -> bool:
+    """Return whether a gateway answers on a port of 127.0.0.1."""
+    with contextlib.suppress(httpx2.HTTPError):
+        return httpx2.get(f"http://127.0.0.1:{port}/healthz", timeout=5).status_code == 200
+    return False
+
+
 class RunningGateway:
     """A gateway that serves, with a key for it."""
 
@@ -26,9 +33,7 @@ class RunningGateway:
 
     def alive(self) -> bool:
         """Return whether it answers."""
-        with contextlib.suppress(httpx2.HTTPError):
-            return httpx2.get(f"{self.url}/healthz", timeout=5).status_code == 200
-        return False
+        return serves(self.port)
 
     def client(self, **more: str) -> httpx2.Client:
         """Return a client with the key, and further headers."""
