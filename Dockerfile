@@ -1,4 +1,4 @@
-# One image for every part of Trivet; the command says which: scheduler, worker, flower, db upgrade.
+# One image for every part of Trivet; the command says which: scheduler, worker, flower, serve, db upgrade.
 FROM python:3.11-slim AS build
 WORKDIR /src
 RUN python -m venv /opt/trivet
@@ -12,7 +12,7 @@ COPY worker worker
 COPY api api
 COPY simulator simulator
 # requirements.txt holds the versions of everything, the tools of developers too: here it only says which version
-RUN pip install --no-cache-dir --constraint requirements.txt ".[worker,ops]"
+RUN pip install --no-cache-dir --constraint requirements.txt ".[worker,ops,serve]"
 
 FROM python:3.11-slim
 RUN useradd --system --uid 10001 --create-home --home-dir /srv/trivet trivet

@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # trust what the machine trusts, as pip does
 export UV_SYSTEM_CERTS := true
 
-.PHONY: help install demo test faults servers chaos bill celery-long chaos-short fuzz check docs reference bench bench-scale bench-pace bench-bulk bench-cache bench-simulator bench-limits bench-poison bench-dead-proxy bench-failover up requirements clean
+.PHONY: help install demo test faults servers chaos bill celery-long chaos-short streams-long bench-gateway fuzz check docs reference bench bench-scale bench-pace bench-bulk bench-cache bench-simulator bench-limits bench-poison bench-dead-proxy bench-failover up requirements clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -57,6 +57,12 @@ celery-long: $(READY) ## generate in a Celery application: 500 chains under kill
 
 chaos-short: $(READY) ## kill -9, SIGSTOP, flushes, restarts, clock jumps, doubled messages, on SQLite and PostgreSQL, in 15 minutes
 	@$(BIN)/python -m pytest -q -n 0 tests/chaos $(TEST)
+
+streams-long: $(READY) ## 1,000 streams through the gateway with Bedrock and Vertex down in turn; parts killed under 200
+	@GATEWAY_STREAMS=1000 $(BIN)/python -m pytest -q -n 0 tests/chaos/test_gateway_streams.py $(TEST)
+
+bench-gateway: $(READY) ## CPU of a request through the gateway, and memory of 2,000 that wait, in 3 minutes
+	@$(BIN)/python benchmarks/bench_gateway.py $(GATEWAY)
 
 fuzz: $(READY) ## the readers of providers' answers against spoiled ones, in 10 minutes; FUZZ=60 for a minute
 	@$(BIN)/python -m tests.fuzz --seconds $(or $(FUZZ),600)

@@ -32,6 +32,7 @@ from tests.faults.ledger import HAIKU
 from tests.faults.pool import Names, simulator_arguments, write_config
 
 from trivet import Client
+from trivet.admin import Admin
 from trivet.local.child_process import Restarts
 from trivet.local.local_trivet import LocalTrivet
 from trivet_simulator.client import Control
@@ -187,6 +188,11 @@ class Chaos:
             stage=0,
             env={"PYTHONPATH": os.pathsep.join(sys.path)},
         )
+
+    def client_key(self, name: str) -> str:
+        """Make a key for the gateway, and return it."""
+        with Admin(settings=self.settings) as admin:
+            return admin.keys.create(name).token.text
 
     def wait_for(self, look: Callable[[], Told], what: str, within_s: float = END_S) -> Told:
         """Look until there is something to see. TimeoutError when time is up first."""

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import psutil
 import pytest
 from tests.command_line import run_trivet
 from tests.databases import database_of, rows
-from tests.processes import under
+from tests.gateways import REQUEST
+from tests.processes import free_port, under
 from tests.timing import until
 
 from trivet import Client
@@ -343,3 +345,19 @@ def test_on_a_hangup_scheduler_and_workers_read_the_file_again(folder: Path, mon
             result = client.submit("Hello.", model=MODEL, max_tokens=20).result(timeout=60)
         assert result.status == "succeeded", result.error
         assert alive(processes) == processes, "nobody was stopped by it"
+
+
+def test_the_gateway_runs_beside_the_rest_and_takes_the_local_key(tmp_path: Path) -> None:
+    port = free_port()
+    with running(tmp_path / "served", "--serve", "--serve-port", str(port), "--workers", "1") as up:
+        assert up.said["gateway"] == f"http://127.0.0.1:{port}"
+        assert "gateway" in up.said["processes"]
+        (key,) = (tmp_path / "served").rglob("gateway.key")
+        answer = httpx2.post(
+            f"http://127.0.0.1:{port}/v1/messages",
+            json=REQUEST,
+            headers={"authorization": f"Bearer {key.read_text(encoding='ascii').strip()}"},
+            timeout=60,
+        )
+        assert answer.status_code == 200, answer.text
+        assert up.interrupt() < STOP_S

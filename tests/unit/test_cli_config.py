@@ -60,7 +60,7 @@ def test_what_init_shows_commented_out_are_the_defaults(folder: Path) -> None:
     lines = [re.sub(r"^# (?=[a-z_]+ = )", "", line) for line in (head + tail).splitlines()]
     (folder / CONFIG_NAME).write_text("\n".join(lines), encoding="utf-8")
     read = tomllib.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
-    assert set(read) == {"store", "broker", "redis", "cache", "classes", "health", "leases", "worker"}
+    assert set(read) == {"store", "broker", "redis", "cache", "classes", "health", "leases", "worker", "gateway"}
     assert all(read.values())
     after = load_settings().model_dump()
     store = after.pop("store")

@@ -12,7 +12,7 @@ REPOSITORY = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text(encoding="utf-8"))
 SERVICES: dict[str, Any] = COMPOSE["services"]
 OURS = {name: service for name, service in SERVICES.items() if service["image"] == "trivet"}
-PARTS = {("worker",), ("scheduler",), ("flower",), ("db", "upgrade")}
+PARTS = {("worker",), ("scheduler",), ("flower",), ("serve",), ("db", "upgrade")}
 
 
 def test_every_service_of_ours_runs_a_part_of_trivet() -> None:
@@ -72,9 +72,9 @@ def test_a_worker_gets_the_credentials_of_its_own_provider_alone() -> None:
         assert all(variable.startswith(prefix) for variable in given)
 
 
-def test_workers_alone_get_the_key_that_signs_cached_answers() -> None:
+def test_workers_and_the_gateway_alone_get_the_key_that_signs_answers() -> None:
     assert {name for name, service in OURS.items() if "TRIVET_KEY" in service["environment"]} == {
-        name for name, service in OURS.items() if service["command"][0] == "worker"
+        name for name, service in OURS.items() if service["command"][0] in ("worker", "serve")
     }
     assert {service["environment"]["TRIVET_SECURITY__KEY"] for service in OURS.values()} == {"env:TRIVET_KEY"}
 

@@ -12,6 +12,7 @@ import typer
 from trivet.cli import options, output
 from trivet.cli.extras import need
 from trivet.cli.output import FAILED, print_error, print_whole
+from trivet.cli.serve import PORT, check_keys, print_exports
 from trivet_tasks.config.environment_faults import refuse
 from trivet_tasks.config.finding import find_configuration
 from trivet_tasks.config.server_urls import masked
@@ -41,7 +42,7 @@ def demo(
 
     Exit codes: 0 every job succeeded, none was lost or doubled; 1 otherwise; 130 on Ctrl-C.
     """
-    need("trivet demo", "worker", "embedded")
+    need("trivet demo", "worker", "embedded", "serve")
     from trivet.demo.run import run_demo
     from trivet.demo.screen import LiveScreen, PlainView, as_object, print_summary
 
@@ -70,6 +71,8 @@ def up(
     ] = 2,
     flower: Annotated[bool, typer.Option("--flower", help="Start Flower too.")] = False,
     flower_port: Annotated[int, typer.Option(min=1, max=65535, help="Flower's port.")] = _FLOWER_PORT,
+    serve: Annotated[bool, typer.Option("--serve", help="Start the HTTP gateway too.")] = False,
+    serve_port: Annotated[int, typer.Option(min=1, max=65535, help="The gateway's port.")] = PORT,
     simulate: Annotated[
         bool, typer.Option("--simulate", help="Simulate the three providers on this machine: no account, no cost.")
     ] = False,
@@ -83,7 +86,7 @@ def up(
 ) -> None:
     """Run everything on this machine until Ctrl-C. That is a broker, a scheduler and workers.
 
-    On SIGHUP scheduler and workers read the configuration again. In the foreground of a terminal SIGHUP stops it instead.
+    On SIGHUP scheduler, workers and gateway read the configuration again. In the foreground of a terminal SIGHUP stops it instead.
     """
     set_title("up")
     # simulated routes are not mixed with those of a project above this folder, nor this Trivet with one that runs
@@ -101,9 +104,12 @@ def up(
         "worker",
         *(("embedded",) if simulate or settings.embedded else ()),
         *(("ops",) if flower else ()),
+        *(("serve",) if serve else ()),
     )
     if flower:
-        _check_port(flower_port)
+        _check_port("--flower-port", flower_port)
+    if serve:
+        _check_port("--serve-port", serve_port)
     from trivet.local.local_trivet import LocalTrivet
 
     local = LocalTrivet(
@@ -112,6 +118,7 @@ def up(
         workers=workers,
         simulation=_simulation(replies) if simulate else None,
         flower_port=flower_port if flower else None,
+        gateway_port=serve_port if serve else None,
         on_exit=lambda ended: print_error(f"{str(ended).rstrip('.')}. Its log: {local.log_path(ended.name)}"),
         say=print_error,
         reloads=True,
@@ -123,7 +130,12 @@ def up(
             teller.start()
             local.wait_ready(_READY_S)
             is_up = True
-            _show(local, as_json=as_json, flower_port=flower_port if flower else None)
+            _show(
+                local,
+                as_json=as_json,
+                flower_url=f"http://127.0.0.1:{flower_port}" if flower else None,
+                gateway_url=f"http://127.0.0.1:{serve_port}" if serve else None,
+            )
             announce_ready()
             ended = local.run()
     except KeyboardInterrupt:  # a signal outside of run()
@@ -152,15 +164,15 @@ def _simulation(replies: Path | None) -> "Simulation":
     return Simulation((*Simulation().arguments, "--replies", str(replies.absolute())))
 
 
-def _check_port(port: int) -> None:
-    """Raise ConfigError if Flower's port is taken, before anything else is started."""
+def _check_port(option: str, port: int) -> None:
+    """Raise ConfigError if a port is taken, before anything else is started."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise ConfigError(
-                f"--flower-port: {port} cannot be opened on 127.0.0.1: {error.strerror}.", hint="Choose another."
+                f"{option}: {port} cannot be opened on 127.0.0.1: {error.strerror}.", hint="Choose another."
             ) from None
 
 
@@ -171,8 +183,7 @@ def _tell_stops(local: "LocalTrivet") -> None:
         print_error(f"  {name} stopped")
 
 
-def _show(local: "LocalTrivet", *, as_json: bool, flower_port: int | None) -> None:
-    flower_url = None if flower_port is None else f"http://127.0.0.1:{flower_port}"
+def _show(local: "LocalTrivet", *, as_json: bool, flower_url: str | None, gateway_url: str | None) -> None:
     settings = local.settings
     if as_json:
         output.print_json(
@@ -183,6 +194,7 @@ def _show(local: "LocalTrivet", *, as_json: bool, flower_port: int | None) -> No
                 "routes": list(settings.routes),
                 "processes": {name: local.supervisor.pid(name) for name in local.parts},
                 "flower": flower_url,
+                "gateway": gateway_url,
                 "simulator": local.simulator,
                 "config": None if local.config_path is None else str(local.config_path),
                 "logs": str(local.logs_dir),
@@ -197,10 +209,13 @@ def _show(local: "LocalTrivet", *, as_json: bool, flower_port: int | None) -> No
         ("processes", ", ".join(local.parts)),
         *([] if local.simulator is None else [("simulator", f"{local.simulator.control} takes faults on demand")]),
         *([] if flower_url is None else [("Flower", flower_url)]),
+        *([] if gateway_url is None else [("gateway", gateway_url)]),
         ("configuration", settings.source),
         ("logs", f"{local.logs_dir}"),
     ]
     print_whole("Trivet is up. Ctrl-C stops it.")
     for name, value in rows:
         print_whole(f"  {name:<14} {value}")
+    if gateway_url is not None:
+        print_exports(check_keys(settings, "127.0.0.1"), gateway_url)
     print_whole(f"In a second terminal, in {local.data_dir.parent} or below:\n  {_TRY}\n  trivet routes")

@@ -46,7 +46,9 @@ def serve(
 
     local = check_keys(settings, address)
     opened = listen(address, port)
-    print_address(url_of(opened), local)
+    print_whole(f"The gateway is at {url_of(opened)}")
+    print_exports(local, url_of(opened))
+    sys.stdout.flush()
     if processes == 1:
         _run(settings, opened)
         return
@@ -76,15 +78,13 @@ def check_keys(settings: Settings, address: str) -> "LocalKey | None":
         return ensure_local_key(settings, admin.keys)
 
 
-def print_address(url: str, local: "LocalKey | None") -> None:
-    """Print where the gateway is, and the lines for a shell that point an Anthropic client at it."""
-    print_whole(f"The gateway is at {url}")
+def print_exports(local: "LocalKey | None", url: str) -> None:
+    """Print the lines for a shell that point an Anthropic client at the gateway, or why its local key does not work."""
     if local is not None and local.works:
         for line in local.exports(url):
             print_whole(f"  {line}")
     elif local is not None:
         print_error(f"trivet: {local.fault()}")
-    sys.stdout.flush()
 
 
 def _run(settings: Settings, listener: socket.socket) -> None:

@@ -39,6 +39,10 @@ LATE_S = 2.0
 """Seconds for which events that have not arrived are waited for once their job has ended."""
 AGAIN_S = 0.5
 """Seconds until the next try after the shared state failed."""
+BUSY_READERS = 16
+"""Answers that are read at a time from which on their news is given time to gather."""
+GATHER_S = 0.02
+"""That time, in seconds."""
 _LISTEN_S = 1.0
 _MAX_UNREAD_BYTES = 2**20
 """Bytes of events that wait for a slow reader before no more are read for it: they stay in Redis meanwhile."""
@@ -297,6 +301,10 @@ class AnswerStreams:
     async def _read(self) -> None:
         while True:
             await self._unread_due.wait()
+            if (
+                len(self._watches) >= BUSY_READERS
+            ):  # one round trip for many of them, and one for several of an answer's events
+                await asyncio.sleep(GATHER_S)
             self._unread_due.clear()
             watches = [w for w in self._unread if not w.over and w.unread_bytes <= _MAX_UNREAD_BYTES]
             self._unread = {}

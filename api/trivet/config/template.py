@@ -211,6 +211,12 @@ enabled = false                         # true: an equal request gets the earlie
 # shutdown_grace_s = 5                  # how long running calls may go on after a stop, in seconds
 # lanes = ["realtime", "bulk"]          # what workers serve; `trivet routes` reports a lane without one
 
+[gateway]                               # the HTTP gateway, `trivet serve`; bounds of one of its processes
+# max_connections = 5000
+# max_waiting = 4000                    # requests that wait for an answer
+# max_body_mb = 32                      # size of a request's body
+# shutdown_grace_s = 10                 # how long requests may wait on after a stop, in seconds
+
 # Budgets: jobs wait, and nothing fails, while one is used up. `trivet budgets` shows them. One is a table [[budgets]]:
 #   name = "search-daily"
 #   usd = 50
@@ -225,4 +231,4 @@ enabled = false                         # true: an equal request gets the earlie
 #   bulk = "mails.jsonl"                # or prune = true with older_than = "30d",
 #                                       # or report = "costs" with out = "FILE.csv"
 """
-"""The response cache, health, leases and workers, at their defaults; how budgets and schedules are written."""
+"""The response cache, health, leases, workers and the gateway, at their defaults; how budgets and schedules are written."""

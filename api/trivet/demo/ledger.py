@@ -8,6 +8,7 @@ from decimal import Decimal
 
 from trivet.admin import Admin, AttemptFate, BreakerView, Progress, RouteAttempts
 from trivet.demo.documents import BATCH, MODEL
+from trivet.demo.streamed_call import StreamedCall
 from trivet_simulator import Call, Control
 from trivet_tasks.outcomes import Outcome
 
@@ -173,8 +174,10 @@ class DemoResult:
     throttled_s: float
     left_behind: tuple[int, ...]
     """Ids of process groups that were started and are still there."""
+    streamed: StreamedCall
+    """The call through the gateway, at the end."""
 
     @property
     def good(self) -> bool:
         """All jobs succeeded, none was lost or doubled, the books are right, and nothing is left."""
-        return self.ledger.good and not self.left_behind
+        return self.ledger.good and not self.left_behind and not self.streamed.error

@@ -22,6 +22,7 @@ from trivet.client.client import Client
 from trivet.demo.documents import BATCH, MAX_TOKENS, MODEL, prompts
 from trivet.demo.ledger import DemoResult, Reading, audit, read
 from trivet.demo.screen import View
+from trivet.demo.streamed_call import stream_once
 from trivet.demo.watch import ConditionMonitor, Journal, State
 from trivet.local.child_process import Exit
 from trivet.local.cleaner import cleaned_up
@@ -135,7 +136,9 @@ def _run(folder: Path, jobs: int, workers: int, view: View) -> DemoResult:
             with Admin(settings=local.settings) as admin:  # connections of its own: it does not disturb the work
                 state = _Run(local, admin, control, ends, view, jobs).to_the_end()
                 ledger = audit(admin, control, jobs)
-            view.finish(state)
+                view.finish(state)
+                view.starting("Streaming one call through the gateway")
+                streamed = stream_once(local, admin)
             view.starting("Stopping all of it")
         if stopping.hastened:
             raise KeyboardInterrupt
@@ -144,7 +147,7 @@ def _run(folder: Path, jobs: int, workers: int, view: View) -> DemoResult:
         if left := stopping.left_behind():
             view.starting(f"Processes left behind: {', '.join(map(str, left))}")
         raise
-    return DemoResult(ledger, state.elapsed_s, state.watch.throttled_s, stopping.left_behind())
+    return DemoResult(ledger, state.elapsed_s, state.watch.throttled_s, stopping.left_behind(), streamed)
 
 
 class _Run:

@@ -227,6 +227,7 @@ def as_object(result: DemoResult) -> dict[str, Any]:
         "throttled_s": round(result.throttled_s, 1),
         "cost_usd": format(ledger.cost_usd, "f"),
         "seconds": round(result.seconds, 1),
+        "first_token_s": round(result.streamed.first_token_s, 3),
         "by_route": {
             name: {
                 "attempts": route.attempts,
@@ -261,6 +262,8 @@ def _lines(result: DemoResult) -> Iterator[Text]:
         yield Text(f"Each of the {ledger.calls:,} calls in the simulator's log has its one row in the ledger.")
     if ledger.estimated_usd:
         yield Text(f"Calls whose fate is not known may have cost ${ledger.estimated_usd:,.4f} more at most.")
+    for said in result.streamed.lines():
+        yield Text(said, style="bold red" if result.streamed.error else "")
     if result.left_behind:
         yield Text(f"Processes left behind: {', '.join(map(str, result.left_behind))}.", style="bold red")
     else:

@@ -46,9 +46,13 @@ class BoundedConnection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Read, unless the connection was refused."""
-        if not self._refused:
-            super().data_received(data)
+        """Read, unless the connection was refused; count what has no end of a head yet."""
+        if self._refused:
+            return
+        super().data_received(data)
+        if self._head_timer is not None:
+            self._head_bytes += len(data)
+            self._check_head(self._head_bytes)
 
     def on_message_begin(self) -> None:
         """Begin to count and time the head of a request."""
@@ -57,20 +61,10 @@ class BoundedConnection(HttpToolsProtocol):
         if self._head_timer is None:
             self._await_head()
 
-    def on_url(self, url: bytes) -> None:
-        """Count a piece of the request line."""
-        if self._counted(len(url)):
-            super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Count a header."""
-        if self._counted(len(name) + len(value) + 4):
-            super().on_header(name, value)
-
     def on_headers_complete(self) -> None:
         """Serve the request, unless its head was too large."""
         self._stop_timer("_head_timer")
-        if not self._refused:
+        if self._check_head(len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)):
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -109,9 +103,9 @@ class BoundedConnection(HttpToolsProtocol):
         if not self._refused:
             self._refuse(ApiError(400, msg))
 
-    def _counted(self, size: int) -> bool:
-        self._head_bytes += size
-        if self._head_bytes > self.bounds.max_header_kb * 1024:
+    def _check_head(self, size: int) -> bool:
+        """Refuse a request whose head is larger than is allowed. Returns whether it may go on."""
+        if size > self.bounds.max_header_kb * 1024:
             most = f"{self.bounds.max_header_kb:g} KiB"
             self._refuse(ApiError(431, f"The request line and headers are larger than {most}."))
         return not self._refused

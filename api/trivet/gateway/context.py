@@ -34,7 +34,7 @@ class Gateway:
         self.bodies = BodyMemory(int(self.bounds.max_bodies_mb * MIB))
         self._threads = ThreadPoolExecutor(MAX_CALLS, thread_name_prefix="trivet-gateway")
         self.results = AsyncResults(self.client, self._threads)
-        self.submitter = Submitter(self.client, self.run)
+        self.submitter = Submitter(self.client, self.run, lambda: self.waiting)
         self.access = Access(self.admin.keys, self.run)
         self.waiting = 0
         """Number of requests that wait for an answer."""

@@ -20,6 +20,8 @@ log = logging.getLogger("trivet.gateway")
 
 BACKLOG = 4_096
 """Connections that wait to be accepted; the system may have a lower maximum."""
+SEND_BUFFER = 256 * 1024
+"""Bytes of an answer that the system holds for a client that does not read; it would take several MiB by itself."""
 LAST_ANSWERS_S = 3
 """Seconds for the last answers of a process that stops, after its grace."""
 
@@ -36,11 +38,13 @@ def listen(address: str, port: int) -> socket.socket:
     """
     try:
         family, *_, where = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return socket.create_server(where[:2], family=family, backlog=BACKLOG)
+        listener = socket.create_server(where[:2], family=family, backlog=BACKLOG)
     except OSError as error:
         raise ConfigError(
             f"{address}:{port} cannot be opened: {error.strerror}.", hint="Choose another --address or --port."
         ) from None
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)  # connections inherit it
+    return listener
 
 
 def url_of(listener: socket.socket) -> str:

@@ -41,7 +41,15 @@ from trivet_tasks.shared_state import check_writable, connect, refuse_cluster, u
 log = logging.getLogger("trivet")
 
 PROGRAM = python_command("trivet")
-_STAGES = {"worker": 0, "scheduler": 1, "flower": 1, "simulator": 1}  # the order of stopping; the broker comes last
+_STAGES = {
+    "worker": 0,
+    "gateway": 0,
+    "scheduler": 1,
+    "flower": 1,
+    "simulator": 1,
+}  # the order of stopping; the broker comes last
+_CALLING = ("worker", "gateway")
+"""Parts that ask providers: the gateway about the tokens of a request."""
 _AFTER_GRACE_S = 3.0  # for a worker to record its last results and exit: killed, its jobs would be quarantined
 _AFTER_WORKERS_S = 1.0  # for the others, which have nothing to lose; with the default grace all ends within 10 s
 
@@ -58,6 +66,7 @@ class LocalTrivet:
         lanes: Sequence[str] | None = None,
         simulation: Simulation | None = None,
         flower_port: int | None = None,
+        gateway_port: int | None = None,
         program: Sequence[str] = PROGRAM,
         restarts: Restarts = Restarts(),  # noqa: B008 - frozen
         on_exit: Callable[[Exit], None] | None = None,
@@ -73,6 +82,7 @@ class LocalTrivet:
             lanes: the lanes they serve; None: `[worker] lanes`.
             simulation: start the simulator, and use routes that lead to it.
             flower_port: start Flower on this port of 127.0.0.1.
+            gateway_port: start the HTTP gateway on this port of 127.0.0.1.
             program: the words before a part's own on its command line.
             restarts: when a part that ended is started again.
             on_exit: called, from another thread, for every part that ended by itself.
@@ -108,6 +118,7 @@ class LocalTrivet:
         self._lanes = settings.worker.lanes if lanes is None else lanes
         self._simulation = simulation
         self._flower_port = flower_port
+        self._gateway_port = gateway_port
         self._program = program
         self._say = say
         self._valkey = EmbeddedValkey(settings.data_dir) if settings.embedded else None
@@ -157,13 +168,18 @@ class LocalTrivet:
             env={**({} if self.config_path is None else {CONFIG_VARIABLE: str(self.config_path)}), **(env or {})},
             log_path=self.log_path(name),
             stage=self.stage(name),
-            inherited=None if name.startswith("worker") else self._without_keys(),
-            reloads=name.startswith(("worker", "scheduler")),
+            inherited=None if name.startswith(_CALLING) else self._without_keys(),
+            reloads=name.startswith(("worker", "scheduler", "gateway")),
         )
         self.parts.append(name)
 
+    def start_gateway(self, port: int) -> None:
+        """Start the HTTP gateway on this port of 127.0.0.1, to be stopped together with the workers."""
+        grace = {"TRIVET_GATEWAY__SHUTDOWN_GRACE_S": str(self.settings.worker.shutdown_grace_s)}
+        self.start_part("gateway", "serve", "--address", "127.0.0.1", "--port", str(port), env=grace)
+
     def _without_keys(self) -> dict[str, str]:
-        """Return the environment of a part that makes no calls: only workers need the providers' keys."""
+        """Return the environment of a part that makes no calls, and so needs no key of a provider."""
         keys = [self.settings.security.key, *(route.api_key for route in self.settings.routes.values())]
         return without_secrets(os.environ, frozenset(key.target for key in keys if key and key.scheme == "env"))
 
@@ -209,6 +225,8 @@ class LocalTrivet:
                 self.start_part(f"worker-{number}-{lane}", "worker", "--lane", lane)
         if self._flower_port is not None:
             self.start_part("flower", "flower", "--address", "127.0.0.1", "--port", str(self._flower_port))
+        if self._gateway_port is not None:
+            self.start_gateway(self._gateway_port)
 
     def _check_database(self) -> None:
         """Bring a database of ours to the newest schema: once and here, where the error is seen."""
