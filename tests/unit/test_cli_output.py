@@ -26,8 +26,9 @@ from trivet.cli import output, progress
 from trivet.cli.options import since, span_or_moment
 from trivet.cli.output import Column, print_facts, print_line, print_table
 from trivet.cli.progress import ProgressLines
-from trivet.cli.results import ResultsFile, check_ending, result_line
+from trivet.cli.results import ResultsFile, check_ending
 from trivet.client.result import Attempt, JobError, Result
+from trivet.json_objects import result_line
 from trivet_store.database.engine import Store
 from trivet_store.jobs import batches
 from trivet_store.jobs.enqueue import BatchRef, insert

@@ -15,6 +15,7 @@ from trivet_store.jobs.enqueue import key_owner
 from trivet_store.schema import Usd
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.states import AttemptPurpose, JobState
+from trivet_tasks.tenant_scope import TenantScope, in_scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,12 +179,30 @@ def batch_job_ids(connection: Connection, batch_id: int) -> list[str]:
     return list(connection.execute(_BATCH_IDS, {"id": batch_id}).scalars())
 
 
-def recent_jobs(connection: Connection, *, state: JobState | None, batch_id: int | None, limit: int) -> list[JobRow]:
-    """Return the newest jobs first, without Trivet's own probes."""
+def recent_jobs(
+    connection: Connection,
+    *,
+    state: JobState | None,
+    batch_id: int | None,
+    limit: int,
+    scope: TenantScope | None = None,
+    before: str | None = None,
+) -> list[JobRow]:
+    """Return the newest jobs first, without Trivet's own probes.
+
+    Args:
+        scope: only jobs of this tenant.
+        before: only jobs that were submitted before the one of this id.
+    """
     given = {"state": state, "batch_id": batch_id}
     given = {name: value for name, value in given.items() if value is not None}
+    of_tenant, parameters = in_scope(scope, "j.tenant")
+    older = "" if before is None else " AND j.id < :before"
     conditions = " AND ".join(["NOT f.probe", *(f"j.{name} = :{name}" for name in given)])
-    return _read(connection, f"{conditions} ORDER BY j.id DESC LIMIT :limit", limit=limit, **given)
+    if before is not None:
+        parameters = {**parameters, "before": before}
+    where = f"{conditions}{of_tenant}{older} ORDER BY j.id DESC LIMIT :limit"
+    return _read(connection, where, limit=limit, **given, **parameters)
 
 
 def with_estimates(connection: Connection, jobs: Sequence[JobRow]) -> list[JobRow]:
