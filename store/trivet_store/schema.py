@@ -342,7 +342,7 @@ Index("ix_spend_batch", spend.c.batch_id)
 budgets = Table(  # as schedulers registered them, and their states
     "budgets",
     metadata,
-    Column("name", String(100), primary_key=True),
+    Column("name", String(104), primary_key=True),  # "key:NAME": of a gateway key
     Column("definition", Text, nullable=False),  # JSON
     Column("registered_at", Double, nullable=False),
     Column("state", String(8), nullable=False),  # BudgetState
@@ -351,6 +351,24 @@ budgets = Table(  # as schedulers registered them, and their states
     Column("needs_usd", Usd),  # holding: what the cheapest job that was held may cost
     Column("raised_usd", Usd),  # the limit that an operator set for one window
     Column("raised_window", String(10)),
+)
+
+gateway_keys = Table(  # keys of the HTTP gateway; never deleted, so that a name found in old jobs can be explained
+    "gateway_keys",
+    metadata,
+    Column("id", String(12), primary_key=True),  # the part of the key by which it is found
+    Column("name", String(64), nullable=False),
+    Column("digest", String(64), nullable=False),  # SHA-256 of the whole key, hex; the key itself is nowhere
+    Column("terms", Text, nullable=False),  # JSON (`trivet_tasks.gateway_keys.KeyTerms`)
+    Column("created_at", Double, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("expires_at", Double),  # null: never
+    Column("revoked_at", Double),
+    Column("last_used_at", Double),  # exact to a minute
+    Column("replaced_by", String(12)),  # the key that it was rotated to
+)
+_partial_index(
+    "ix_gateway_keys_name", gateway_keys.c.name, unique=True, where="revoked_at IS NULL AND replaced_by IS NULL"
 )
 
 schedules = Table(  # recurring work, as schedulers registered it

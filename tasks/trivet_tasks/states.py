@@ -134,3 +134,13 @@ class AttemptPurpose(StrEnum):
     PROBE = "probe"
     HEDGE = "hedge"
     """A second call of a job whose first one is slow."""
+
+
+class KeyState(StrEnum):
+    """State of a key of the HTTP gateway. The first two work."""
+
+    ACTIVE = "active"
+    REPLACED = "replaced"
+    """Rotated: it works until its grace is over."""
+    EXPIRED = "expired"
+    REVOKED = "revoked"

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from trivet.admin.health import Backlog, Events, FoldedEvent, Health, folded
     from trivet.admin.installation import Configuration, Database, DatabaseState, Pruning, SchemaUpgrade, SchemaVersion
     from trivet.admin.jobs import AttemptBook, Attempts, Batches, BatchStatus, JobLife, Jobs
+    from trivet.admin.key_budgets import BudgetShortfall, KeyBudgets
+    from trivet.admin.keys import FoundKey, KeyList, Keys, NewKey
     from trivet.admin.route_measure import RouteMeasurement, Spread
     from trivet.admin.route_probe import ProbeResult
     from trivet.admin.routes import DrainedRoute, RemovedRoute, RestoredRoute, RouteLimits, Routes
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from trivet_store.cluster.registry import Applied, Redefinition
     from trivet_store.controls import Control, ControlKind
     from trivet_store.events import Drop, Dropped, Event
+    from trivet_store.gateway_keys import GatewayKey
     from trivet_store.jobs.batches import Progress
     from trivet_store.jobs.deliveries import AppDeliveries
     from trivet_store.reports.attempts import AttemptFate, JobCount, RouteAttempts
@@ -65,6 +68,8 @@ _MODULES = {
         "SchemaVersion",
     ),
     "trivet.admin.jobs": ("AttemptBook", "Attempts", "BatchStatus", "Batches", "JobLife", "Jobs"),
+    "trivet.admin.key_budgets": ("BudgetShortfall", "KeyBudgets"),
+    "trivet.admin.keys": ("FoundKey", "KeyList", "Keys", "NewKey"),
     "trivet.admin.route_measure": ("RouteMeasurement", "Spread"),
     "trivet.admin.route_probe": ("ProbeResult",),
     "trivet.admin.routes": ("DrainedRoute", "RemovedRoute", "RestoredRoute", "RouteLimits", "Routes"),
@@ -74,6 +79,7 @@ _MODULES = {
     "trivet_routing.response_cache": ("CacheStats",),
     "trivet_store.cluster.leases": ("Lease",),
     "trivet_store.cluster.registry": ("Applied", "Redefinition"),
+    "trivet_store.gateway_keys": ("GatewayKey",),
     "trivet_store.jobs.batches": ("Progress",),
     "trivet_store.jobs.deliveries": ("AppDeliveries",),
     "trivet_store.controls": ("Control", "ControlKind"),
@@ -111,6 +117,7 @@ __all__ = [
     "BlockedReason",
     "BreakerView",
     "BudgetList",
+    "BudgetShortfall",
     "BudgetStatus",
     "Budgets",
     "Cache",
@@ -137,6 +144,8 @@ __all__ = [
     "Event",
     "Events",
     "FoldedEvent",
+    "FoundKey",
+    "GatewayKey",
     "Health",
     "Impairment",
     "ImpairmentKind",
@@ -144,8 +153,12 @@ __all__ = [
     "JobLife",
     "JobRow",
     "Jobs",
+    "KeyBudgets",
+    "KeyList",
+    "Keys",
     "Lease",
     "ModelStatus",
+    "NewKey",
     "Pace",
     "ProbeResult",
     "Progress",

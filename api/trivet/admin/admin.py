@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from trivet.admin.health import Events, Health
     from trivet.admin.installation import Configuration, Database
     from trivet.admin.jobs import Attempts, Batches, Jobs
+    from trivet.admin.keys import Keys
     from trivet.admin.routes import Routes
     from trivet.admin.schedules import Schedules
 
@@ -89,6 +90,13 @@ class Admin(Connected):
         from trivet.admin.jobs import Jobs
 
         return Jobs(self._connections)
+
+    @cached_property
+    def keys(self) -> "Keys":
+        """Keys of the HTTP gateway: creating, rotating and revoking them."""
+        from trivet.admin.keys import Keys
+
+        return Keys(self._connections)
 
     @cached_property
     def configuration(self) -> "Configuration":

@@ -1,24 +1,69 @@
 """`trivet serve`: the HTTP gateway."""
 
+import logging
+import socket
+import sys
 from typing import Annotated
 
 import typer
 
 from trivet.cli import options
 from trivet.cli.extras import need
+from trivet.cli.output import print_error, print_whole
 from trivet_tasks.config.environment_faults import refuse
-from trivet_tasks.processes.startup import set_title
+from trivet_tasks.config.settings import Settings
+from trivet_tasks.processes.signals import Reloader
+from trivet_tasks.processes.startup import announce_ready, set_title, without_collecting
+
+PORT = 8080
+STOP_S = 5.0
+"""Seconds, beyond its grace, that a process may take to stop."""
 
 
 def serve(
     address: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="The port; 0: any free one.")] = 8080,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="The port; 0: any free one.")] = PORT,
+    processes: Annotated[int, typer.Option(min=1, max=64, help="Number of processes; they share the port.")] = 1,
+    listener: Annotated[int | None, typer.Option(hidden=True, min=0)] = None,
 ) -> None:
-    """Run the HTTP gateway: any client of the Anthropic API gets the queue by its base URL."""
+    """Run the HTTP gateway: any client of the Anthropic API gets the queue by its base URL.
+
+    It serves the Messages API at /v1/messages and Trivet's own resources at /trivet/v1.
+    """
     settings = options.settings()
     refuse(settings)
     need("trivet serve", "serve")
     set_title("serve")
-    from trivet.gateway.server import run_gateway
+    if listener is not None:  # a process of those below: the one above has said and checked everything
+        _run(settings, socket.socket(fileno=listener))
+        return
+    from trivet.gateway.server import listen, url_of
 
-    run_gateway(settings, address=address, port=port)
+    opened = listen(address, port)
+    print_whole(f"The gateway is at {url_of(opened)}")
+    sys.stdout.flush()
+    if processes == 1:
+        _run(settings, opened)
+        return
+    from trivet.local.processes import run_parts
+
+    command = [sys.executable, "-m", "trivet", *_config(), "serve", "--listener", str(opened.fileno())]
+    commands = {f"gateway process {number}": command for number in range(1, processes + 1)}
+    limit_s = settings.gateway.shutdown_grace_s + STOP_S
+    raise SystemExit(run_parts(commands, limit_s, print_error, [opened.fileno()]))
+
+
+def _run(settings: Settings, listener: socket.socket) -> None:
+    with without_collecting():
+        from trivet.gateway.server import run_gateway
+
+    run_gateway(settings, listener, on_ready=announce_ready, on_hangup=_reloader(settings).ask)
+
+
+def _reloader(settings: Settings) -> Reloader:
+    return Reloader(settings, lambda again: settings.routes.update(again.routes), logging.getLogger("trivet.gateway"))
+
+
+def _config() -> list[str]:
+    named = options.config_option()
+    return [] if named is None else ["--config", str(named)]

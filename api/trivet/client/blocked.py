@@ -226,6 +226,18 @@ def _sentences(wrong: Sequence[Impairment]) -> tuple[str, ...]:
     return tuple(text if text.endswith(".") or ": trivet " in text else f"{text}." for text in of_each.values())
 
 
+def blocked_reasons_of(connections: Connections, job_id: str) -> list[BlockedReason]:
+    """Return what blocks jobs like this one now, whether it has ended or not; empty where some route takes them.
+
+    Raises:
+        BrokerUnavailable, StoreUnavailable: the shared state or the database does not answer.
+    """
+    with connections.store.read() as connection:
+        required = backlog.requirements_of_job(connection, job_id)
+    with connections.requires_redis():
+        return blocked_reasons(connections, required)
+
+
 def blocked_reasons(connections: Connections, required: Sequence[FlowRequirements]) -> list[BlockedReason]:
     """Return what blocks jobs with these requirements, one reason of a kind; jobs that some route takes are left out.
 

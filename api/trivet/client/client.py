@@ -1,5 +1,6 @@
 """The client: what a producer imports."""
 
+import contextlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from trivet_store.reports.backlog import FlowRequirements, requirements_of_batch
 from trivet_tasks.callbacks import Callback
 from trivet_tasks.config.celery_apps import no_section
 from trivet_tasks.config.settings import Settings
-from trivet_tasks.errors import InvalidRequest, StoreUnavailable
+from trivet_tasks.errors import BrokerUnavailable, InvalidRequest, StoreUnavailable
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Latency
 from trivet_tasks.requests.reading import parse_request, parse_requests
@@ -51,6 +52,17 @@ class Client(Connected):
         super().__init__(config, settings=settings)
         self._warnings: set[str] = set()
 
+    def prepare(self) -> None:
+        """Open the connections that an interactive job needs, so that the first one does not wait for them.
+
+        Raises:
+            StoreUnavailable, SchemaMismatch: the database cannot be used.
+        """
+        _ = self._connections.dispatcher  # loads Celery
+        self._connections.now()
+        with contextlib.suppress(BrokerUnavailable), self._connections.requires_redis():
+            self._connections.directory.known()
+
     def submit(self, prompt: str | None = None, /, **request: Unpack[SubmitParams]) -> Job:
         """Submit one job; when this returns it is on disk and will reach one end state.
 
@@ -78,7 +90,7 @@ class Client(Connected):
         spec = self._warned(parse_request(given, settings=self.settings, now=now, routes=routes))
         accepted = submit_one(self._connections, spec, on_done)
         if accepted.existed or accepted.claim:  # looked after before, or dispatched to a worker by now
-            return Job(self._connections, accepted.id)
+            return Job(self._connections, accepted.id, existed=accepted.existed)
         required = FlowRequirements(spec.model, spec.latency, spec.residency, spec.compliance, spec.features)
         return Job(self._connections, accepted.id, self._unattended([required]))
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from trivet.client.connections import Connections, current_operator
 from trivet.client.lookup import find_by_id, find_line, not_found
@@ -16,15 +17,22 @@ from trivet_store.reports.results import JobRow
 from trivet_tasks.errors import ResultTimeout
 from trivet_tasks.states import END_STATES, JobState, JobStateName
 
+if TYPE_CHECKING:
+    from trivet.client.blocked import BlockedReason
+
 PAGE_JOBS = 200
 
 
 class Job:
     """A submitted job. Cheap to make and to keep: it holds the id and the client's connections."""
 
-    def __init__(self, connections: Connections, job_id: str, warnings: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, connections: Connections, job_id: str, warnings: tuple[str, ...] = (), *, existed: bool = False
+    ) -> None:
         self._connections = connections
         self.id = job_id
+        self.existed = existed
+        """True if `submit` found it under its key: it was submitted before."""
         self.warnings = warnings
         """Reasons, when it was submitted, for which nothing takes it: no scheduler, no worker, no route that ever could."""
 
@@ -79,6 +87,16 @@ class Job:
         if again:
             self._connections.tell_work()
         return again
+
+    def blocked_reasons(self) -> "list[BlockedReason]":
+        """Return what blocks jobs like this one now, whether it has ended or not; empty where some route takes them.
+
+        Raises:
+            BrokerUnavailable: the shared state does not answer.
+        """
+        from trivet.client.blocked import blocked_reasons_of  # as below
+
+        return blocked_reasons_of(self._connections, self.id)
 
     def _timed_out(self, message: str) -> ResultTimeout:
         from trivet.client.blocked import timed_out_job  # routes and limits: a client that only submits needs none

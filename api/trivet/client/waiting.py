@@ -1,13 +1,13 @@
 """Waiting for jobs: a notice wakes, SQL decides.
 
-One thread per client listens to the notices and wakes the watchers of the job or batch. A notice may be lost (it is
-only a hint), so a watcher also looks by itself, slowly.
+One thread per client listens to the notices and wakes the watchers of the job or batch: threads that wait, and functions
+that it calls. A notice may be lost (it is only a hint), so a watcher also looks by itself, slowly.
 """
 
 import contextlib
 import threading
 import time
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import TypeVar
@@ -25,6 +25,8 @@ LOOK_EVERY_S = 2.0
 LOOK_WITHOUT_NOTICES_S = 0.25
 """Seconds between its looks while it cannot listen, e.g. because the broker is away."""
 SUBSCRIBE_WITHIN_S = 1.0
+RECENT = 8_192
+"""Number of subjects whose last notices are kept, for watchers that begin just after them."""
 GIVEN_UP: ContextVar[threading.Event | None] = ContextVar("given_up", default=None)
 """Set for a thread that waits for others, who set the event when they want the answer no more: within `LOOK_EVERY_S` it is free."""
 
@@ -35,7 +37,8 @@ class Notices:
     def __init__(self, url: str) -> None:
         self._url = url
         self._lock = threading.Lock()
-        self._watchers: dict[str, set[threading.Event]] = defaultdict(set)
+        self._watchers: dict[str, set[Callable[[], None]]] = defaultdict(set)
+        self._recent: OrderedDict[str, None] = OrderedDict()
         self._thread: threading.Thread | None = None
         self._listening = threading.Event()
         self._closed = threading.Event()
@@ -44,11 +47,39 @@ class Notices:
         """End the thread; watchers are woken."""
         self._closed.set()
         with self._lock:
-            for events in self._watchers.values():
-                for event in events:
-                    event.set()
+            watchers = [one for several in self._watchers.values() for one in several]
+        for wake in watchers:
+            wake()
         if self._thread is not None:
             self._thread.join(timeout=3)
+
+    @property
+    def listening(self) -> bool:
+        """True while notices come in; else watchers have to look by themselves."""
+        return self._listening.is_set()
+
+    def start(self) -> None:
+        """Listen from now on, so that `watch` misses nothing. Waits up to a second for the subscription."""
+        self._start()
+
+    def watch(self, subject: str, on_news: Callable[[], None]) -> Callable[[], None]:
+        """Have a function called at each notice about `subject` ("job ID" or "batch ID"), and once listening begins anew.
+
+        It is called at once, too, where a notice came shortly before. It must be quick and is called from the listening
+        thread; it may be called once more after its end.
+
+        Returns:
+            The function that ends it.
+
+        Example:
+            unwatch = notices.watch(f"job {job_id}", lambda: loop.call_soon_threadsafe(news.set))
+        """
+        with self._lock:
+            self._watchers[subject].add(on_news)
+            missed = subject in self._recent
+        if missed:
+            on_news()
+        return lambda: self._unwatch(subject, on_news)
 
     def forget_after_fork(self) -> None:
         """Start anew in the child: the thread is not there, nor perhaps a thread that holds the lock."""
@@ -100,13 +131,18 @@ class Notices:
         self._start()
         event = threading.Event()
         with self._lock:
-            self._watchers[subject].add(event)
+            self._watchers[subject].add(event.set)
         try:
             yield event
         finally:
-            with self._lock:
-                self._watchers[subject].discard(event)
-                if not self._watchers[subject]:
+            self._unwatch(subject, event.set)
+
+    def _unwatch(self, subject: str, on_news: Callable[[], None]) -> None:
+        with self._lock:
+            watchers = self._watchers.get(subject)
+            if watchers is not None:
+                watchers.discard(on_news)
+                if not watchers:
                     del self._watchers[subject]
 
     def _start(self) -> None:
@@ -143,11 +179,15 @@ class Notices:
             return  # not a notice of Trivet's; watchers look by themselves
         with self._lock:
             for subject in subjects:
-                for event in self._watchers.get(subject, ()):
-                    event.set()
+                self._recent[subject] = None
+            while len(self._recent) > RECENT:
+                self._recent.popitem(last=False)
+            woken = [wake for subject in subjects for wake in self._watchers.get(subject, ())]
+        for wake in woken:
+            wake()
 
     def _wake_all(self) -> None:
         with self._lock:
-            for events in self._watchers.values():
-                for event in events:
-                    event.set()
+            woken = [wake for watchers in self._watchers.values() for wake in watchers]
+        for wake in woken:
+            wake()

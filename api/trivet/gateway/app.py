@@ -8,6 +8,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils import uuid7
 
@@ -21,17 +22,18 @@ log = logging.getLogger("trivet.gateway")
 
 
 def make_app(gateway: Gateway) -> ASGIApp:
-    """Return the application over one gateway. It closes the gateway at its end."""
+    """Return the application over one gateway, which it starts, and stops at its end."""
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        await gateway.start()
         try:
             yield
         finally:
-            gateway.close()
+            await gateway.stop()
 
     app = Starlette(
-        routes=[*messages.routes(), *models.routes(), *resource_routes()],
+        routes=[Route("/healthz", alive), *messages.routes(), *models.routes(), *resource_routes()],
         lifespan=lifespan,
         exception_handlers={
             ApiError: _answer_error,
@@ -42,6 +44,11 @@ def make_app(gateway: Gateway) -> ASGIApp:
     )
     app.state.gateway = gateway
     return RequestIds(app)
+
+
+async def alive(_: Request) -> Response:
+    """Answer that this process serves requests."""
+    return Response(b'{"status":"ok"}', media_type="application/json")
 
 
 class RequestIds:
@@ -61,6 +68,8 @@ class RequestIds:
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = message.setdefault("headers", [])
+                known = {name for name, _ in headers}
+                headers += [(name, value) for name, value in scope["state"].get("headers", ()) if name not in known]
                 if not any(name == b"request-id" for name, _ in headers):
                     headers.append((b"request-id", request_id.encode()))
             await send(message)

@@ -30,6 +30,7 @@ KINDS = {
     409: "invalid_request_error",
     413: "request_too_large",
     415: "invalid_request_error",
+    431: "invalid_request_error",
     429: "rate_limit_error",
     500: "api_error",
     503: "api_error",
@@ -79,4 +80,5 @@ _STATUS: tuple[tuple[type[TrivetError], int], ...] = (
 def of_trivet(error: TrivetError) -> ApiError:
     """Return the answer for an error that Trivet raises for a person to read."""
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
-    return ApiError(status, str(error))
+    again = {"x-should-retry": "true", "retry-after": "1"} if status == 503 else {"x-should-retry": "false"}
+    return ApiError(status, str(error), again)

@@ -79,6 +79,8 @@ class ChildSpec:
     restarts: Restarts | None
     reloads: bool = False
     """True if it reads its configuration again on SIGHUP."""
+    pass_fds: tuple[int, ...] = ()
+    """File descriptors that it inherits, under the same numbers."""
 
 
 class ChildProcess:
@@ -201,7 +203,7 @@ class ChildProcess:
                     stdout=log,
                     stderr=subprocess.PIPE if log is None else log,
                     start_new_session=True,  # Ctrl-C on the terminal reaches the supervisor alone
-                    pass_fds=[self._parent_fd],
+                    pass_fds=[self._parent_fd, *self.spec.pass_fds],
                 )
         except OSError as error:
             if self._spawned.is_set():  # it ran before, and now its program is gone

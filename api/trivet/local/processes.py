@@ -45,7 +45,7 @@ _KILL_WAIT_S = 0.5
 _HURRY_S = 1.0  # what parts have to leave after a second signal
 _LOOK_S = 0.05
 _LANE_GRACE_S = 3.0  # a lane needs 2.3 at most to record its last results and go (`trivet_worker.process.stopping`)
-_LANE_LOOK_S = 0.2
+_PARTS_LOOK_S = 0.2
 
 
 class Supervisor:
@@ -98,6 +98,7 @@ class Supervisor:
         stage: int | None = None,
         inherited: Mapping[str, str] | None = None,
         reloads: bool = False,
+        pass_fds: Sequence[int] = (),
     ) -> None:
         """Start a process and keep it running.
 
@@ -110,6 +111,7 @@ class Supervisor:
                 None: by itself, before everything that was started earlier.
             inherited: the variables below those; None: this process's own.
             reloads: whether it reads its configuration again on SIGHUP.
+            pass_fds: file descriptors that it inherits.
 
         Raises:
             ProcessFailed: the program cannot be run, or the name is taken.
@@ -127,6 +129,7 @@ class Supervisor:
             stage=-number if stage is None else stage,
             restarts=self._restarts,
             reloads=reloads,
+            pass_fds=tuple(pass_fds),
         )
         child = ChildProcess(spec, self._life_line(), self._ended)
         self._children[name] = child
@@ -332,26 +335,46 @@ def run_lanes(settings: Settings, routes: Sequence[str], config: Path | None, sa
         The exit code: 0 after a signal, 2 when a lane cannot work as configured.
     """
 
+    commands = {f"lane {lane}": _command(routes, lane, config) for lane in settings.worker.lanes}
+    return run_parts(commands, settings.worker.shutdown_grace_s + _LANE_GRACE_S, say)
+
+
+def run_parts(
+    commands: Mapping[str, Sequence[str]], limit_s: float, say: Callable[[str], None], pass_fds: Sequence[int] = ()
+) -> int:
+    """Run processes that are one service until told to stop; one that dies is started again. SIGHUP is for them.
+
+    It announces itself when all of them are ready.
+
+    Args:
+        commands: program and arguments of each, by name.
+        limit_s: seconds that they may take to stop.
+        say: told of a process that ended and is started again.
+        pass_fds: file descriptors that they inherit.
+
+    Returns:
+        The exit code: 0 after a signal, 2 when a process cannot work as configured.
+    """
+
     def tell(ended: Exit) -> None:
         if ended.restart_in_s is not None:  # else its own last line, on our stderr, has said it
-            say(f"trivet: the lane {ended}")
+            say(f"trivet: the {ended}")
 
-    limit = settings.worker.shutdown_grace_s + _LANE_GRACE_S
-    with Supervisor(on_exit=tell, grace_s=limit, stop_limit_s=limit, passes_hangup=True) as lanes:
+    with Supervisor(on_exit=tell, grace_s=limit_s, stop_limit_s=limit_s, passes_hangup=True) as parts:
         try:
-            for lane in settings.worker.lanes:
-                lanes.start(lane, _command(routes, lane, config), stage=0, reloads=True)
+            for name, command in commands.items():
+                parts.start(name, command, stage=0, reloads=True, pass_fds=pass_fds)
         except KeyboardInterrupt:
             return 0
         announced = False
 
         def announce() -> None:
             nonlocal announced
-            if not announced and all(_ready(lanes, lane) for lane in settings.worker.lanes):
+            if not announced and all(_ready(parts, name) for name in commands):
                 announced = True
                 announce_ready()
 
-        ended = lanes.run(announce, every_s=_LANE_LOOK_S)
+        ended = parts.run(announce, every_s=_PARTS_LOOK_S)
     return 0 if ended is None else ended.code
 
 
@@ -360,8 +383,8 @@ def _command(routes: Sequence[str], lane: Lane, config: Path | None) -> list[str
     return [sys.executable, "-m", "trivet", *named, "worker", "--lane", lane, "--routes", ",".join(routes)]
 
 
-def _ready(lanes: Supervisor, lane: Lane) -> bool:
+def _ready(parts: Supervisor, name: str) -> bool:
     with contextlib.suppress(ProcessFailed):
-        lanes.wait_ready(lane, 0)
+        parts.wait_ready(name, 0)
         return True
     return False

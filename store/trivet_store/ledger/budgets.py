@@ -20,7 +20,7 @@ from trivet_store.controls import PAUSED
 from trivet_store.database.engine import Store
 from trivet_store.ledger.spending import Spent
 from trivet_store.schema import Usd, usd_sum
-from trivet_tasks.config.budgets import BudgetSettings, Labels, Window, exact_usd, labels_asked, window
+from trivet_tasks.config.budgets import KEY_BUDGETS, BudgetSettings, Labels, Window, exact_usd, labels_asked, window
 from trivet_tasks.errors import InvalidRequest, NotFound
 from trivet_tasks.requests.prompt_cache import CacheWrite
 from trivet_tasks.states import BudgetState
@@ -154,18 +154,19 @@ _WAITING = text(
 
 
 def register(store: Store, connection: Connection, budgets: Sequence[BudgetSettings]) -> list[str]:
-    """Make the budgets of a scheduler known; they are the only ones from then on. Returns what changed, for a log.
+    """Make the budgets of a scheduler known; they are the only ones from then on, beside those of gateway keys.
 
-    What an operator raised stays raised unless the budget itself is another now.
+    Returns what changed, for a log. What an operator raised stays raised unless the budget itself is another now.
     """
     now = store.now(connection)
-    before = {row.name: row.definition for row in connection.execute(_DEFINITIONS)}
+    before = {
+        row.name: row.definition for row in connection.execute(_DEFINITIONS) if not row.name.startswith(KEY_BUDGETS)
+    }
     said = []
     for budget in budgets:
-        definition = orjson.dumps(budget.definition(), option=orjson.OPT_SORT_KEYS).decode()
-        if before.get(budget.name) == definition:
+        if before.get(budget.name) == _definition(budget):
             continue
-        connection.execute(_UPSERT, {"name": budget.name, "definition": definition, "now": now})
+        _put(connection, budget, now)
         said.append(f"{budget.name}: {exact_usd(budget.usd)} per {budget.per} for {budget.scope}")
     for name in sorted(before.keys() - {budget.name for budget in budgets}):
         connection.execute(_REMOVE, {"name": name})
@@ -173,6 +174,16 @@ def register(store: Store, connection: Connection, budgets: Sequence[BudgetSetti
     for line in said:
         events.note(connection, "budget set", f"{line} (by the file of a scheduler)", now)
     return said
+
+
+def add_of_key(connection: Connection, budget: BudgetSettings, now: float) -> None:
+    """Add the budget of a gateway key. No scheduler's file removes it; it goes with its key."""
+    _put(connection, budget, now)
+
+
+def remove_of_key(connection: Connection, name: str) -> None:
+    """Remove the budget of a gateway key, if it has one."""
+    connection.execute(_REMOVE, {"name": name})
 
 
 def exist(connection: Connection) -> bool:
@@ -236,10 +247,12 @@ def raise_limit(store: Store, connection: Connection, name: str, to: Decimal, by
     if row is None:
         raise NotFound(f"No budget is called {name!r}.", hint="`trivet budgets` lists them.")
     if to < row.settings.usd:
+        of_key = name.startswith(KEY_BUDGETS)
+        where, how = ("its key", "revoke the key") if of_key else ("the configuration", "change the file")
         raise InvalidRequest(
-            f"--to: {exact_usd(to)} is less than the {exact_usd(row.settings.usd)} of the configuration.",
+            f"--to: {exact_usd(to)} is less than the {exact_usd(row.settings.usd)} of {where}.",
             field="to",
-            hint="To lower a budget change the file, and restart the schedulers.",
+            hint=f"To lower a budget {how}, and {'create it again' if of_key else 'restart the schedulers'}.",
         )
     current = window(row.settings.per, now)
     connection.execute(_RAISE, {"name": name, "usd": to, "window": current.key})
@@ -300,6 +313,14 @@ def _scope(row: BudgetRow, n: int) -> tuple[str, dict[str, Any]]:
     # labels are JSON objects of texts, as `labels_of` writes them: this is in them where the label is, and nowhere else
     pair = orjson.dumps(dict([label])).decode()[1:-1]
     return f"AND batch_id IS NULL AND replace(labels, :pair_{n}, '') <> labels", {f"pair_{n}": pair}
+
+
+def _put(connection: Connection, budget: BudgetSettings, now: float) -> None:
+    connection.execute(_UPSERT, {"name": budget.name, "definition": _definition(budget), "now": now})
+
+
+def _definition(budget: BudgetSettings) -> str:
+    return orjson.dumps(budget.definition(), option=orjson.OPT_SORT_KEYS).decode()
 
 
 def _settings(definition: str) -> BudgetSettings:

@@ -123,6 +123,7 @@ _BATCH_IDS = text(
      ORDER BY id
     """
 )
+_LIVING = of_ids("SELECT id FROM jobs WHERE id IN :ids AND ended_at IS NULL")
 _ATTEMPTS = of_ids(
     """
     SELECT id, job_id, route, outcome, started_at, latency_s, status, request_id, message, input_tokens,
@@ -140,6 +141,12 @@ _BODY_SIZES = of_ids("SELECT job_id, length(body) AS bytes FROM job_requests WHE
 def jobs_by_id(connection: Connection, ids: Sequence[str]) -> dict[str, JobRow]:
     """Return jobs by id; unknown ids are left out."""
     return {job.id: job for job in _read(connection, "j.id IN :ids", ids=list(ids))}
+
+
+def ended_among(connection: Connection, ids: Sequence[str]) -> list[str]:
+    """Return the ids of the jobs among these that have ended, or are not there."""
+    left = set(connection.execute(_LIVING, {"ids": list(ids)}).scalars())
+    return [job_id for job_id in ids if job_id not in left]
 
 
 def job_by_key(connection: Connection, key: str, tenant: str | None = None) -> JobRow | None:

@@ -18,6 +18,8 @@ from trivet_tasks.jobs import JobSpec
 DAY_S = 86_400
 TENANT = "tenant"
 """Label of the tenant that the work is done for; that of a tag is `tag:NAME`."""
+KEY_BUDGETS = "key:"
+"""Prefix of the names of budgets that belong to gateway keys. No file has such a name."""
 
 
 class Per(StrEnum):
@@ -60,7 +62,7 @@ class BudgetSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
+    name: Annotated[str, StringConstraints(pattern=rf"^({KEY_BUDGETS})?[A-Za-z0-9][A-Za-z0-9_.-]{{0,99}}$")]
     """Name for commands, events and metrics."""
     usd: Annotated[Decimal, Field(gt=0, max_digits=15), PlainSerializer(digits, return_type=str, when_used="json")]
     """Limit on the spending in one window."""

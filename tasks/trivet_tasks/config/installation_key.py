@@ -68,20 +68,23 @@ def is_made_here(settings: Settings) -> bool:
 
 
 def make_key_file(path: Path) -> bool:
-    """Write a new key that only this user can read. Returns whether there was none. OSError when it cannot be written.
+    """Write a new key that only this user can read. Returns whether there was none. OSError when it cannot be written."""
+    return not path.exists() and write_secret(path, secrets.token_hex(_BYTES))
 
-    Of several processes that do so at once one succeeds, and none reads half a key.
+
+def write_secret(path: Path, text: str) -> bool:
+    """Write a new file that only this user can read. Returns whether there was none. OSError when it cannot be written.
+
+    Of several processes that do so at once one succeeds, and none reads half a file.
     """
-    if path.exists():
-        return False
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     written = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     file = os.open(written, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        with os.fdopen(file, "w", encoding="ascii") as text:
-            text.write(f"{secrets.token_hex(_BYTES)}\n")
-            text.flush()
-            os.fsync(text.fileno())
+        with os.fdopen(file, "w", encoding="ascii") as stream:
+            stream.write(f"{text}\n")
+            stream.flush()
+            os.fsync(stream.fileno())
         with suppress(FileExistsError):
             os.link(written, path)
             return True

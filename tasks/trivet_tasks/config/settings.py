@@ -23,11 +23,12 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from trivet_tasks.config.budgets import BudgetSettings
+from trivet_tasks.config.budgets import KEY_BUDGETS, BudgetSettings
 from trivet_tasks.config.celery_apps import CeleryAppSettings, broker_url_of
 from trivet_tasks.config.database_url import database_url
 from trivet_tasks.config.environment import sdk_base_url
 from trivet_tasks.config.finding import DATA_DIR, DATABASE_NAME, Found, find_configuration, nothing_found
+from trivet_tasks.config.gateway import GatewaySettings
 from trivet_tasks.config.local_requests import host_name
 from trivet_tasks.config.route_prices import RoutePrice, TokenUsd
 from trivet_tasks.config.route_settings import LimitGroup, RouteCosts, RouteSettings
@@ -215,6 +216,7 @@ class Settings(BaseSettings):
     dispatch: DispatchSettings = DispatchSettings()
     cache: CacheSettings = CacheSettings()
     flower: FlowerSettings = FlowerSettings()
+    gateway: GatewaySettings = GatewaySettings()
     security: SecuritySettings = SecuritySettings()
     budgets: tuple[BudgetSettings, ...] = ()
     schedules: tuple[ScheduleSettings, ...] = ()
@@ -447,6 +449,11 @@ def _check_budgets(settings: Settings) -> None:
     names = [budget.name for budget in settings.budgets]
     for number, budget in enumerate(settings.budgets):
         place = f"{settings.source}: [budgets.{number}]"
+        if budget.name.startswith(KEY_BUDGETS):
+            raise ConfigError(
+                f"{place} name: {budget.name!r}: names that begin with {KEY_BUDGETS!r} are those of gateway keys.",
+                hint="`trivet keys create NAME --budget 20/day` makes one.",
+            )
         if budget.name in names[:number]:
             raise ConfigError(f"{place} name: another budget is called {budget.name!r}, too.")
         if budget.route and settings.routes and budget.route not in settings.routes:
