@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from trivet.admin.cluster_status import ClusterStatus, ModelStatus, RouteStatus
     from trivet.admin.controls import ControlChange, Controls
     from trivet.admin.costs import AnswerLength, CostOverview, CostReport, Costs, Repricing
+    from trivet.admin.following import Happening
     from trivet.admin.health import Backlog, Events, FoldedEvent, Health, folded
     from trivet.admin.installation import Configuration, Database, DatabaseState, Pruning, SchemaUpgrade, SchemaVersion
     from trivet.admin.jobs import AttemptBook, Attempts, Batches, BatchStatus, JobLife, Jobs
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from trivet_store.reports.batch_ends import BatchEnds
     from trivet_store.reports.cost_savings import AnswerSaving, CacheSaving
     from trivet_store.reports.costs import CostRow, Span, Unpriced
-    from trivet_store.reports.results import AttemptRow, JobRow, RetryRow
+    from trivet_store.reports.results import AttemptRow, JobEnd, JobRow, RetryRow
     from trivet_store.reports.spend_rate import SpendRate
     from trivet_store.repricing import Tally
     from trivet_store.schedules import Run, Schedule
@@ -57,6 +58,7 @@ _MODULES = {
     "trivet.admin.cluster_status": ("ClusterStatus", "ModelStatus", "RouteStatus"),
     "trivet.admin.controls": ("ControlChange", "Controls"),
     "trivet.admin.costs": ("AnswerLength", "CostOverview", "CostReport", "Costs", "Repricing"),
+    "trivet.admin.following": ("Happening",),
     "trivet.admin.health": ("Backlog", "Events", "FoldedEvent", "Health", "folded"),
     "trivet.client.impairments": ("Impairment", "ImpairmentKind", "idle_words"),
     "trivet.admin.installation": (
@@ -89,7 +91,7 @@ _MODULES = {
     "trivet_store.reports.batch_ends": ("BatchEnds",),
     "trivet_store.reports.cost_savings": ("AnswerSaving", "CacheSaving"),
     "trivet_store.reports.costs": ("CostRow", "Span", "Unpriced"),
-    "trivet_store.reports.results": ("AttemptRow", "JobRow", "RetryRow"),
+    "trivet_store.reports.results": ("AttemptRow", "JobEnd", "JobRow", "RetryRow"),
     "trivet_store.reports.spend_rate": ("SpendRate",),
     "trivet_store.repricing": ("Tally",),
     "trivet_store.schedules": ("Run", "Schedule"),
@@ -146,10 +148,12 @@ __all__ = [
     "FoldedEvent",
     "FoundKey",
     "GatewayKey",
+    "Happening",
     "Health",
     "Impairment",
     "ImpairmentKind",
     "JobCount",
+    "JobEnd",
     "JobLife",
     "JobRow",
     "Jobs",

@@ -15,6 +15,7 @@ from uuid_utils import uuid7
 from trivet.gateway import messages, models
 from trivet.gateway.context import Gateway
 from trivet.gateway.errors import ApiError, of_trivet
+from trivet.gateway.openapi import document_route
 from trivet.gateway.resources import resource_routes
 from trivet_tasks.errors import TrivetError, place_of
 
@@ -33,7 +34,7 @@ def make_app(gateway: Gateway) -> ASGIApp:
             await gateway.stop()
 
     app = Starlette(
-        routes=[Route("/healthz", alive), *messages.routes(), *models.routes(), *resource_routes()],
+        routes=[Route("/healthz", alive), *messages.routes(), *models.routes(), *resource_routes(), document_route()],
         lifespan=lifespan,
         exception_handlers={
             ApiError: _answer_error,

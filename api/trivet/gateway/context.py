@@ -9,7 +9,9 @@ from typing import ParamSpec, TypeVar
 from trivet.admin import Admin
 from trivet.client.async_results import AsyncResults
 from trivet.client.client import Client
+from trivet.gateway.access import Access
 from trivet.gateway.errors import ApiError
+from trivet.gateway.event_hub import EventHub
 from trivet.gateway.job_errors import Answered, retry_headers
 from trivet_tasks.config.settings import Settings
 
@@ -32,6 +34,8 @@ class Gateway:
         self.bodies = BodyMemory(int(self.bounds.max_bodies_mb * MIB))
         self._threads = ThreadPoolExecutor(MAX_CALLS, thread_name_prefix="trivet-gateway")
         self.results = AsyncResults(self.client, self._threads)
+        self.access = Access(self.admin.keys, self.run)
+        self.events = EventHub(lambda: self.admin.events)
         self.waiting = 0
         """Number of requests that wait for an answer."""
 
@@ -61,7 +65,9 @@ class Gateway:
 
     async def stop(self) -> None:
         """End all waiting, then close the connections. Jobs go on."""
+        self.events.close()
         await self.results.close()
+        await self.access.close()
         self.client.close()
         self.admin.close()
         self._threads.shutdown(wait=False, cancel_futures=True)

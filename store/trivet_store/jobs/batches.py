@@ -48,7 +48,9 @@ class Progress:
     priority: int = 0
     """Priority of the batch, beside those of tenants and classes."""
     tenant: str | None = None
-    """Tenant of all its requests; None: they have none, or several."""
+    """Tenant of all its requests; None: they have none, or it is mixed."""
+    mixed: bool = False
+    """True if it has requests of several tenants."""
 
     @property
     def ended(self) -> int:
@@ -330,4 +332,5 @@ def _progress(connection: Connection, row: Row[Any]) -> Progress:
         paused=tuple(one for one in of_batch if one.paused_at is not None and row.ended < row.total),
         priority=sum(one.priority for one in of_batch if one.kind is ControlKind.BATCH),
         tenant=row.tenant,
+        mixed=bool(row.mixed),
     )

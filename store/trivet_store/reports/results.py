@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from sqlalchemy import Connection, Row, String, TextualSelect, bindparam, text
@@ -99,6 +99,25 @@ class JobRow:
     """Maximum further cost: calls whose cost is not known, such as timeouts. Read by `with_estimates` alone."""
 
 
+class JobEnd(NamedTuple):
+    """The end of a job, in short."""
+
+    id: str
+    state: JobState
+    key: str | None
+    batch: str | None
+    tenant: str | None
+    ended_at: float
+    """Seconds since the epoch."""
+
+
+_ENDS = of_ids(
+    """
+    SELECT j.id, j.state, j.key, b.name AS batch, j.tenant, j.ended_at
+      FROM jobs j JOIN flows f ON f.id = j.flow_id LEFT JOIN batches b ON b.id = j.batch_id
+     WHERE j.id IN :ids AND j.ended_at IS NOT NULL AND NOT f.probe ORDER BY j.ended_at, j.id
+    """
+)
 _JOB = """
     SELECT j.id, j.key, j.state, f.latency, f.model, b.name AS batch, j.created_at, j.deadline_at, j.not_before,
            j.ended_at, j.batch_seq, j.batch_index AS "index", j.round, j.last_outcome, j.last_error, j.tenant, j.tags, j.metadata,
@@ -210,6 +229,12 @@ def recent_jobs(
         parameters = {**parameters, "before": before}
     where = f"{conditions}{of_tenant}{older} ORDER BY j.id DESC LIMIT :limit"
     return _read(connection, where, limit=limit, **given, **parameters)
+
+
+def ends_of(connection: Connection, ids: Sequence[str]) -> list[JobEnd]:
+    """Return the ends of those of these jobs that have ended, without Trivet's own probes."""
+    rows = connection.execute(_ENDS, {"ids": list(ids)})
+    return [JobEnd(row.id, JobState(row.state), *row[2:]) for row in rows]
 
 
 def with_estimates(connection: Connection, jobs: Sequence[JobRow]) -> list[JobRow]:
