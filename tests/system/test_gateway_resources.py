@@ -49,7 +49,7 @@ def address(running: RunningTrivet, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="module")
 def keys(running: RunningTrivet) -> dict[str, str]:
     """Keys by name: an admin's, and those of two tenants."""
-    made = {"root": {"admin": True}, "acme": {"tenant": "acme"}, "zeta": {"tenant": "zeta"}}
+    made: dict[str, dict[str, Any]] = {"root": {"admin": True}, "acme": {"tenant": "acme"}, "zeta": {"tenant": "zeta"}}
     return {name: running.admin.keys.create(name, **terms).token.text for name, terms in made.items()}
 
 

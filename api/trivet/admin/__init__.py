@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from trivet.admin.cluster_status import ClusterStatus, ModelStatus, RouteStatus
     from trivet.admin.controls import ControlChange, Controls
     from trivet.admin.costs import AnswerLength, CostOverview, CostReport, Costs, Repricing
-    from trivet.admin.following import Happening
+    from trivet.admin.happenings import Happening
     from trivet.admin.health import Backlog, Events, FoldedEvent, Health, folded
     from trivet.admin.installation import Configuration, Database, DatabaseState, Pruning, SchemaUpgrade, SchemaVersion
     from trivet.admin.jobs import AttemptBook, Attempts, Batches, BatchStatus, JobLife, Jobs
@@ -58,7 +58,7 @@ _MODULES = {
     "trivet.admin.cluster_status": ("ClusterStatus", "ModelStatus", "RouteStatus"),
     "trivet.admin.controls": ("ControlChange", "Controls"),
     "trivet.admin.costs": ("AnswerLength", "CostOverview", "CostReport", "Costs", "Repricing"),
-    "trivet.admin.following": ("Happening",),
+    "trivet.admin.happenings": ("Happening",),
     "trivet.admin.health": ("Backlog", "Events", "FoldedEvent", "Health", "folded"),
     "trivet.client.impairments": ("Impairment", "ImpairmentKind", "idle_words"),
     "trivet.admin.installation": (

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from trivet.admin.budgets import BudgetStatus, statuses
-from trivet.admin.following import Happenings, follow, past
 from trivet.admin.group import Group, known_route
+from trivet.admin.happenings import Happenings, follow, past
 from trivet.client.connections import Connections
 from trivet.client.impairments import Impairment, read_impairments
 from trivet_routing.liveness.process_impairments import Announced, announced
@@ -152,7 +152,7 @@ class Health(Group):
 
 
 class Events(Group):
-    """Events of routes, and following what happens."""
+    """Events of routes, and the live feed of what happens."""
 
     def list(self, *, since: float, route: str | None = None, limit: int = 200) -> tuple[Event, ...]:
         """Return the latest events, the newest last.

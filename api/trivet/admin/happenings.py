@@ -1,4 +1,4 @@
-"""Following what happens: ends of jobs and batches as workers announce them, and events as the database has them."""
+"""The live feed of what happens: ends of jobs and batches as workers announce them, and events as the database has them."""
 
 import threading
 from collections import deque
