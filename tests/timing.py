@@ -18,12 +18,13 @@ def until(
     within_s: float = PATIENCE_S,
     *,
     fits: Callable[[T], object] = bool,
+    pause_s: float = 0.01,
 ) -> T:
     """Look again and again, and return the first value that fits. AssertionError, naming `what`, when time runs out."""
     deadline = time.monotonic() + within_s
     while not fits(found := look()):
         assert time.monotonic() < deadline, f"waited {within_s:g} s for {what}"
-        time.sleep(0.01)
+        time.sleep(pause_s)
     return found
 
 

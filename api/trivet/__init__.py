@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from trivet_tasks.config.settings import Settings, load_settings
     from trivet_tasks.errors import (
         BatchIncomplete,
+        BatchTaken,
         BrokerUnavailable,
         ClientClosed,
         ConfigError,
@@ -46,6 +47,7 @@ __all__ = [
     "Attempt",
     "Batch",
     "BatchIncomplete",
+    "BatchTaken",
     "BrokerUnavailable",
     "Callback",
     "Client",

@@ -4,6 +4,7 @@ Amounts are strings, so that no digit is lost. Times are seconds since the epoch
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
         BatchStatus,
         BudgetList,
         BudgetStatus,
+        CallbackRow,
         ClusterStatus,
         CostReport,
         CostRow,
@@ -65,7 +67,11 @@ def life_object(life: "JobLife", *, with_request: bool = False) -> dict[str, Any
     more: dict[str, Any] = {"request": life.request} if with_request else {}
     if life.leader:
         more["leader"] = life.leader
-    told = {"attempts": [asdict(one) for one in life.attempts], "retries": [asdict(one) for one in life.retries]}
+    told = {
+        "attempts": [asdict(one) for one in life.attempts],
+        "retries": [asdict(one) for one in life.retries],
+        "callbacks": [one._asdict() for one in life.callbacks],
+    }
     return {**job_object(life.job), **told, **more}
 
 
@@ -123,8 +129,9 @@ def progress_object(progress: "Progress") -> dict[str, Any]:
     return {**asdict(progress), "ended": progress.ended, "joined": progress.joined, "done": progress.done}
 
 
-def batch_object(status: "BatchStatus") -> dict[str, Any]:
-    """Return the progress of a batch, its speed, and why it does not move."""
+def batch_object(status: "BatchStatus", callbacks: "Sequence[CallbackRow] | None" = None) -> dict[str, Any]:
+    """Return the progress of a batch, its speed, and why it does not move; with its callbacks where they are given."""
+    more = {} if callbacks is None else {"callbacks": [one._asdict() for one in callbacks]}
     progress, speed, left, blocked = status
     return {
         **progress_object(progress),
@@ -134,6 +141,7 @@ def batch_object(status: "BatchStatus") -> dict[str, Any]:
         "reasons": blocked.reasons,
         "held_up": blocked.wrong,
         "impairments": [asdict(one) for one in blocked.impairments],
+        **more,
     }
 
 

@@ -1,8 +1,8 @@
 """Sending of callbacks: the outbox of ended jobs and batches goes to the brokers of the users' applications.
 
 One thread for each application (`[celery_apps.NAME]`), so that a broker that is away or hangs delays neither dispatch nor
-another application. Any number of schedulers share the work: each claims a group of callbacks for a while, sends it and
-marks it. What one has claimed when it dies is sent by another: at least once.
+another application. A notice of finished jobs wakes it. Any number of schedulers share the work: each claims a group of
+callbacks for a while, sends it and marks it. What one has claimed when it dies is sent by another: at least once.
 """
 
 import logging
@@ -28,8 +28,10 @@ from trivet_tasks.messages import BROKER_ERRORS, MessageRefused, send_together
 
 log = logging.getLogger("trivet.callbacks")
 
-LOOK_S = 0.5
-"""Seconds between two looks for callbacks that are due."""
+LOOK_S = 5.0
+"""Seconds between two looks for callbacks that are due, without a notice of finished jobs."""
+APART_S = 0.5
+"""Minimum seconds from a look that found none to the next: jobs without callbacks end, too, and by the hundred a second."""
 GROUP = 50
 """Callbacks that are claimed and sent together; each may have a signature of 256 KB."""
 CLAIM_S = 60.0
@@ -46,44 +48,56 @@ JOIN_S = 2.0
 class Callbacks:
     """The threads of one scheduler that send callbacks. Without an application in the settings there are none."""
 
-    def __init__(self, store: Store, settings: Settings) -> None:
-        self._stopping = threading.Event()
-        self._threads = [
-            threading.Thread(
-                target=_Sender(store, settings, name, app, self._stopping).run,
-                name=f"trivet-callbacks-{name}",
-                daemon=True,
-            )
-            for name, app in settings.celery_apps.items()
-        ]
+    def __init__(self, store: Store) -> None:
+        """Send nothing yet: `reload` begins."""
+        self._store = store
+        self._senders: dict[str, _Sender] = {}
 
-    def start(self) -> None:
-        """Begin to send."""
-        for thread in self._threads:
-            thread.start()
+    def reload(self, settings: Settings) -> None:
+        """Send to the applications of these settings from now on, and to no others. One that is the same goes on."""
+        for name, sender in list(self._senders.items()):
+            if settings.celery_apps.get(name) != sender.settings:
+                sender.stop()
+                del self._senders[name]
+        for name, app in settings.celery_apps.items():
+            if name not in self._senders:
+                self._senders[name] = _Sender(self._store, settings, name, app)
+                self._senders[name].start()
+
+    def wake(self) -> None:
+        """Look for callbacks that are due: jobs have ended."""
+        for sender in list(self._senders.values()):  # `reload` is another thread's
+            sender.woken.set()
 
     def close(self) -> None:
         """Stop. What a thread that hangs has claimed is sent by another scheduler."""
-        self._stopping.set()
+        senders = list(self._senders.values())
+        for sender in senders:
+            sender.stop()
         until = time.monotonic() + JOIN_S
-        for thread in self._threads:
-            thread.join(max(0.0, until - time.monotonic()))
+        for sender in senders:
+            sender.join(max(0.0, until - time.monotonic()))
 
 
-class _Sender:
-    """Sends the callbacks of one application."""
+class _Sender(threading.Thread):
+    """Sends the callbacks of one application, until it is stopped."""
 
-    def __init__(
-        self, store: Store, settings: Settings, name: str, app: CeleryAppSettings, stopping: threading.Event
-    ) -> None:
+    def __init__(self, store: Store, settings: Settings, name: str, app: CeleryAppSettings) -> None:
+        super().__init__(name=f"trivet-callbacks-{name}", daemon=True)
+        self.settings = app
+        self.woken = threading.Event()
         self._store = store
         self._base = settings.base_dir
         self._name = name
-        self._settings = app
-        self._stopping = stopping
+        self._stopping = threading.Event()
         self._app: Celery | None = None
         self._failures = 0
         self._group = GROUP
+
+    def stop(self) -> None:
+        """End soon. Does not wait for it."""
+        self._stopping.set()
+        self.woken.set()
 
     def run(self) -> None:
         """Send until stopped."""
@@ -91,23 +105,28 @@ class _Sender:
             try:
                 pause_s = self._send_due()
             except StoreUnavailable:  # the scheduler itself says so
-                pause_s = LOOK_S
+                pause_s = APART_S
             except Exception as error:
                 log.error("callbacks to %s: a fault of Trivet's own: %s", self._name, place_of(error))
                 pause_s = PAUSE_MAX_S
-            self._stopping.wait(pause_s)
+            if pause_s is None:
+                self._stopping.wait(APART_S)
+                self.woken.wait(LOOK_S - APART_S)
+            else:
+                self._stopping.wait(pause_s)
         if self._app is not None:
             self._app.close()
 
-    def _send_due(self) -> float:
-        """Send a group of callbacks that are due. Returns the seconds until the next look."""
+    def _send_due(self) -> float | None:
+        """Send a group of callbacks that are due. Returns the seconds until the next look; None: until it is woken."""
+        self.woken.clear()
         with self._store.read() as connection:
             if not deliveries.any_due(self._store, connection, self._name):
-                return LOOK_S
+                return None
         with self._store.write() as connection:
             claimed = deliveries.claim_due(self._store, connection, self._name, limit=self._group, seconds=CLAIM_S)
         if not claimed:
-            return LOOK_S
+            return None
         try:
             unfit = _send(self._sender(), claimed)
         except MessageRefused as error:
@@ -124,8 +143,8 @@ class _Sender:
 
     def _sender(self) -> Celery:
         if self._app is None:
-            url = broker_url_of(self._name, self._settings, self._base)
-            self._app = make_sender(self._name, url, self._settings.broker_transport_options)
+            url = broker_url_of(self._name, self.settings, self._base)
+            self._app = make_sender(self._name, url, self.settings.broker_transport_options)
         return self._app
 
     def _sent(self, claimed: Sequence[Delivery]) -> None:

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import orjson
 
-from trivet_store.schedules import ClaimedRun
+from trivet_store.schedule_runs import ClaimedRun
 from trivet_tasks.config.schedules import ScheduleSettings, WorkKind
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.processes.startup import PARENT_FD_VARIABLE, READY_FILE_VARIABLE
@@ -48,7 +48,7 @@ class Ending(NamedTuple):
 
 
 def arguments(schedule: ScheduleSettings, run: ClaimedRun) -> list[str]:
-    """Return the arguments of `trivet` for a run: `bulk --json --name nightly-2026-12-01T06:30 -- mails.jsonl`."""
+    """Return the arguments of `trivet` for a run: `bulk --json --once --name nightly-2026-12-01T06:30 -- mails.jsonl`."""
     at, by_hand = run.key.planned_at, run.by_hand
     match schedule.kind:
         case WorkKind.BULK:
@@ -66,7 +66,7 @@ def arguments(schedule: ScheduleSettings, run: ClaimedRun) -> list[str]:
             words += [word for tag in schedule.tags.items() for word in ("--tag", "=".join(tag))]
             words += [] if schedule.cache is None else ["--cache" if schedule.cache else "--no-cache"]
             words += ["--skip-bad"] * schedule.skip_bad + ["--with-request"] * schedule.with_request
-            return ["bulk", "--json", *words, "--", schedule.bulk]
+            return ["bulk", "--json", "--once", *words, "--", schedule.bulk]
         case WorkKind.PRUNE:
             forget = ["--attempts-older-than", schedule.attempts_older_than] if schedule.attempts_older_than else []
             keep = ["--keep-results"] * schedule.keep_results

@@ -11,9 +11,9 @@ import threading
 import time
 
 from trivet_scheduler.scheduled_command import Ending, ScheduledCommand
-from trivet_store import schedules
+from trivet_store import schedule_runs, schedules
 from trivet_store.database.engine import Store
-from trivet_store.schedules import ClaimedRun, RunKey
+from trivet_store.schedule_runs import ClaimedRun, RunKey
 from trivet_tasks.config.schedules import ScheduleSettings
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import StoreUnavailable, place_of
@@ -89,7 +89,7 @@ class ScheduleRunner:
             if self._running:
                 with self._store.write() as connection:
                     for run in self._running:
-                        schedules.release(self._store, connection, run, by=self._name)
+                        schedule_runs.release(self._store, connection, run, by=self._name)
 
     def look(self) -> None:
         """Record what has ended, keep what runs, and begin what is due.
@@ -109,7 +109,7 @@ class ScheduleRunner:
                 return
         with self._store.write() as connection:
             said = schedules.fire(self._store, connection, known)
-            claimed = schedules.claim(
+            claimed = schedule_runs.claim(
                 self._store, connection, known,
                 by=self._name, ttl_s=self._ttl_s, limit=MAX_AT_ONCE - len(self._running),
                 without={*self._running, *self._ended},
@@ -154,13 +154,17 @@ class ScheduleRunner:
     def _record(self) -> None:
         """Record the ends of runs; those that fail may be tried again."""
         for key, (run, ending) in list(self._ended.items()):
-            again = ending.again and run.claims < TRIES
+            again = ending.again and run.failures + 1 < TRIES
             with self._store.write() as connection:
                 if again:
-                    after_s = AGAIN_AFTER_S[min(run.claims, len(AGAIN_AFTER_S)) - 1]
-                    schedules.release(self._store, connection, key, by=self._name, after_s=after_s, error=ending.error)
+                    after_s = AGAIN_AFTER_S[min(run.failures, len(AGAIN_AFTER_S) - 1)]
+                    schedule_runs.release(
+                        self._store, connection, key, by=self._name, after_s=after_s, error=ending.error
+                    )
                 else:
-                    schedules.end(self._store, connection, key, by=self._name, result=ending.result, error=ending.error)
+                    schedule_runs.end(
+                        self._store, connection, key, by=self._name, result=ending.result, error=ending.error
+                    )
             del self._ended[key]
             if ending.error is None:
                 log.info("schedule %s is done: %s", key.name, ending.result)
@@ -172,7 +176,7 @@ class ScheduleRunner:
         if not self._running or time.monotonic() < self._renew_at:
             return
         with self._store.write() as connection:
-            lost = schedules.renew(self._store, connection, self._running, by=self._name, ttl_s=self._ttl_s)
+            lost = schedule_runs.renew(self._store, connection, self._running, by=self._name, ttl_s=self._ttl_s)
         self._renew_at = time.monotonic() + self._ttl_s / 3
         for key in lost:
             command = self._running.pop(key)

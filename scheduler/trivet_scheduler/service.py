@@ -84,7 +84,7 @@ class Scheduler:
             self._store, self._directory.limits, self._tell_finished, settings.leases, self._pulse.beat
         )
         self._budgets = BudgetMonitor(self._store, self._directory)
-        self._callbacks = Callbacks(self._store, settings)
+        self._callbacks = Callbacks(self._store)
         self._due = _Due()
         self._process_impairments = ProcessImpairments(log, "no jobs are dispatched")
         self._name = name = f"{SCHEDULER}.{os.getpid()}@{socket.gethostname()}"
@@ -117,7 +117,6 @@ class Scheduler:
         self._pulses.start()
         self._watch.start()
         self._schedules.start()
-        self._callbacks.start()
         if on_ready:
             on_ready()
         log.info("scheduling on %s", self._store.shown_url)
@@ -134,7 +133,9 @@ class Scheduler:
         self._store.close()
 
     def reload(self, settings: Settings) -> None:
-        """Register routes, budgets and schedules as the file has them now. Its other settings count from the next start on.
+        """Register routes, budgets and schedules as the file has them now, and send callbacks to its applications.
+
+        Its other settings count from the next start on.
 
         Raises:
             ConfigError, StoreUnavailable: nothing was changed.
@@ -150,6 +151,7 @@ class Scheduler:
             changed = budgets.register(self._store, connection, settings.budgets)
             scheduled = schedules.register(self._store, connection, settings.schedules)
         self._schedules.reload(settings)
+        self._callbacks.reload(settings)
         for said in changed:
             log.warning("budget %s", said)
         for said in scheduled:
@@ -215,13 +217,20 @@ class Scheduler:
         self._stopping.wait(IMPAIRED_PAUSE_S)
 
     def _listen(self) -> None:
-        """Wake the loop when jobs come in or capacity becomes free. A lost notice costs one interval at most."""
+        """Wake the loop when jobs come in or capacity becomes free, and the callbacks when jobs have ended.
+
+        A lost notice costs one interval at most.
+        """
+        finished = FINISHED_CHANNEL.encode()
         while not self._stopping.is_set():
             try:
                 with self._redis.pubsub(ignore_subscribe_messages=True) as subscription:  # type: ignore[no-untyped-call]
                     subscription.subscribe(WORK_CHANNEL, FINISHED_CHANNEL)
                     while not self._stopping.is_set():
-                        if subscription.get_message(timeout=1.0):
+                        notice = subscription.get_message(timeout=1.0)
+                        if notice:
                             self._wake.set()
+                        if notice and notice["channel"] == finished:
+                            self._callbacks.wake()
             except redis.RedisError:
                 self._stopping.wait(IMPAIRED_PAUSE_S)

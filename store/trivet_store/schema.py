@@ -214,6 +214,7 @@ jobs = Table(
     Column("last_error", Text),
     Column("cache_key", String(32)),  # null: called for in any case
     Column("called_back", Boolean, nullable=False, server_default=text("false")),  # a delivery may wait for its end
+    Column("streamed", Boolean, nullable=False, server_default=text("false")),  # its answer's events are passed on
 )
 _partial_index("ix_jobs_flow", jobs.c.flow_id, jobs.c.state, jobs.c.rank, where="ended_at IS NULL")
 _partial_index("ix_jobs_key", jobs.c.key, jobs.c.key_owner, unique=True, where="key IS NOT NULL")
@@ -376,6 +377,7 @@ schedules = Table(  # recurring work, as schedulers registered it
     metadata,
     Column("name", String(100), primary_key=True),
     Column("digest", String(16), nullable=False),  # of the definition: only schedulers that have the same act on it
+    Column("work_digest", String(16), nullable=False),  # of the definition without its times
     Column("crontab", String(200), nullable=False),
     Column("timezone", String(100), nullable=False),
     Column("work", Text, nullable=False),  # for people
@@ -392,16 +394,18 @@ schedule_runs = Table(  # one row per time of a schedule at which it was due
     Column("id", Integer, primary_key=True),
     Column("name", String(100), nullable=False),
     Column("planned_at", Double, nullable=False),
-    Column("digest", String(16), nullable=False),
+    Column("work_digest", String(16), nullable=False),  # of the work that it is to do
     Column("asked_by", Text),  # the person who asked for it; null: it was due
     Column("batch", String(200)),  # the batch that it submits
-    Column("claims", Integer, nullable=False, server_default=text("0")),
+    Column("lost", Integer, nullable=False, server_default=text("0")),  # schedulers that died with it
+    Column("failures", Integer, nullable=False, server_default=text("0")),  # tries that failed
     Column("claimed_by", String(250)),  # the scheduler that does it
     Column("claimed_until", Double, nullable=False),  # the lease; not claimed: when it may be
     Column("started_at", Double),
     Column("done_at", Double),
     Column("error", Text),  # of its last try
     Column("result", Text),  # in words
+    Column("superseded", Boolean, nullable=False, server_default=text("false")),  # its entry is gone or has other work
 )
 Index("ix_schedule_runs", schedule_runs.c.name, schedule_runs.c.planned_at, unique=True)
 _partial_index("ix_schedule_runs_open", schedule_runs.c.claimed_until, where="done_at IS NULL")
@@ -520,6 +524,7 @@ deliveries = Table(  # callbacks of jobs and batches; they stay as long as these
     Column("batch_id", Integer),
     Column("name", String(200), nullable=False),
     Column("app", String(100), nullable=False),
+    Column("task", String(200), nullable=False),  # for people; of a chain the first
     Column("signature", Text, nullable=False),  # JSON, may hold the user's data; empty once it was confirmed
     Column("confirmed", Boolean, nullable=False),  # it is sent again until its task confirms it
     Column("created_at", Double, nullable=False),

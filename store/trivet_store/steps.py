@@ -83,6 +83,8 @@ class ClaimedJob(NamedTuple):
     residency: tuple[str, ...]
     compliance: tuple[str, ...]
     features: tuple[str, ...]
+    streamed: bool = False
+    """True if the events of its answer are passed on to whoever waits for them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trivet_tasks.errors import InvalidRequest
+from trivet_tasks.foreign_text import clean
 
 MAX_SIGNATURE_BYTES = 256 * 1024
 """Maximum size of a signature as JSON. What is larger belongs into a store of the user's, with its key in the signature."""
@@ -36,6 +37,15 @@ class Callback:
     """The signature as Celery writes it to JSON (`dict(task.s(…))`)."""
     confirmed: bool = False
     """True: it is sent again until the task has confirmed it. False: it is sent until the broker has taken it."""
+
+    @property
+    def task(self) -> str:
+        """Name of its task; of a chain, of the first. Shortened to what a person reads."""
+        first: Any = self.signature
+        if first.get("subtask_type") == "chain":
+            steps = (first.get("kwargs") or {}).get("tasks") or [first]
+            first = steps[0]
+        return clean(first.get("task"), MAX_NAME) or "?"
 
     def to_json(self) -> str:
         """Return the signature as JSON.

@@ -13,7 +13,8 @@
     ├── ClientClosed           the client was used after its `close()`
     ├── ProcessFailed          a part that was to be started here did not start
     ├── ProbeNotMade           a probe asked for by hand was not made
-    └── ResultTimeout          waiting ended before the job did
+    ├── ResultTimeout          waiting ended before the job did
+    └── StreamFailed           the answer of a streamed job did not come, or not to its end
 
 No message carries a password, a key or a prompt.
 """
@@ -70,6 +71,10 @@ class KeyConflict(InvalidRequest):
         self.index = index
 
 
+class BatchTaken(InvalidRequest):
+    """Another process has filled, cancelled or discarded the batch meanwhile. Submitted again, it goes on where it is now."""
+
+
 class NotFound(TrivetError):
     """No such job, batch or route."""
 
@@ -124,6 +129,19 @@ class ResultTimeout(TrivetError, TimeoutError):
         super().__init__(message, hint=hint)
         self.reasons = reasons
         self.held_up = held_up
+
+
+class StreamFailed(TrivetError):
+    """The answer of a streamed job did not come, or not to its end.
+
+    `outcome` is one of the table of outcomes, or the job's state; `began` is true if a part of the answer was shown. The job
+    may still go on with another call then: its result is a whole answer or none.
+    """
+
+    def __init__(self, message: str, *, outcome: str, began: bool, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.outcome = outcome
+        self.began = began
 
 
 def place_of(error: BaseException) -> str:

@@ -58,6 +58,8 @@ class JobSpec:
     """Equal for requests that one answer may serve (`trivet_tasks.requests.request_terms`). None: the job gets its own call."""
     warnings: tuple[str, ...] = ()
     """Warnings for a person, though the request is accepted."""
+    streamed: bool = False
+    """True if its submitter reads the answer while it comes. The request, its fingerprint and its keys do not change."""
 
 
 class DispatchedJob(NamedTuple):

@@ -1,7 +1,7 @@
 """The Redis (or Valkey) that all processes share: limits, health and notices."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import redis
@@ -9,12 +9,16 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
-from trivet_tasks.config.server_urls import masked, read_server_url
+from trivet_tasks.config.server_urls import ServerUrl, masked, read_server_url
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.server_errors import explain, is_refusal
 
+if TYPE_CHECKING:
+    import redis.asyncio
+
 SOCKET_TIMEOUT_S = 5.0
+_PATIENCE = {"socket_timeout": SOCKET_TIMEOUT_S, "socket_connect_timeout": SOCKET_TIMEOUT_S}
 PREFIX = "trivet:"
 
 FINISHED_CHANNEL = PREFIX + "finished"
@@ -32,28 +36,54 @@ def connect(url: str) -> redis.Redis:
     Raises:
         ValueError: the URL cannot be used.
     """
-    server = read_server_url(url)
-    patience = {"socket_timeout": SOCKET_TIMEOUT_S, "socket_connect_timeout": SOCKET_TIMEOUT_S}
+    server, options, tls = _options(url)
     # once, for a connection that the server closed while it was idle; a server that hangs is asked once
-    retry = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
-    options: dict[str, Any] = {
-        "db": server.database,
-        "username": server.username,
-        "password": server.password,
-        "health_check_interval": 25,
-        "retry": retry,
-        **patience,
-    }
-    tls = {} if server.tls is None else {"ssl": True, **server.tls.for_redis()}
+    options["retry"] = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
     if server.scheme == "sentinel":
         sentinel = Sentinel(  # type: ignore[no-untyped-call]
-            list(server.hosts), sentinel_kwargs={**patience, **server.sentinel_options()}, **tls
+            list(server.hosts), sentinel_kwargs={**_PATIENCE, **server.sentinel_options()}, **tls
         )
         return sentinel.master_for(server.master, **options)  # type: ignore[no-any-return,no-untyped-call]
     if server.scheme == "unix":
         return redis.Redis(unix_socket_path=server.path, **options)
     host, port = server.hosts[0]
     return redis.Redis(host=host, port=port, **tls, **options)
+
+
+def connect_async(url: str) -> "redis.asyncio.Redis":
+    """Return a client for asyncio, like `connect`; for one event loop.
+
+    Raises:
+        ValueError: the URL cannot be used.
+    """
+    import redis.asyncio as aio  # most processes need none
+    from redis.asyncio.retry import Retry as AsyncRetry
+    from redis.asyncio.sentinel import Sentinel as AsyncSentinel
+
+    server, options, tls = _options(url)
+    options["retry"] = AsyncRetry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
+    if server.scheme == "sentinel":
+        sentinel = AsyncSentinel(  # type: ignore[no-untyped-call]
+            list(server.hosts), sentinel_kwargs={**_PATIENCE, **server.sentinel_options()}, **tls
+        )
+        return sentinel.master_for(server.master, **options)  # type: ignore[no-any-return]
+    if server.scheme == "unix":
+        return aio.Redis(unix_socket_path=server.path, **options)
+    host, port = server.hosts[0]
+    return aio.Redis(host=host, port=port, **tls, **options)
+
+
+def _options(url: str) -> tuple[ServerUrl, dict[str, Any], dict[str, Any]]:
+    """Return the server of a URL, the options of a client of it, and those of TLS."""
+    server = read_server_url(url)
+    options: dict[str, Any] = {
+        "db": server.database,
+        "username": server.username,
+        "password": server.password,
+        "health_check_interval": 25,
+        **_PATIENCE,
+    }
+    return server, options, {} if server.tls is None else {"ssl": True, **server.tls.for_redis()}
 
 
 def check_writable(client: redis.Redis) -> None:

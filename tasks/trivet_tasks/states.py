@@ -87,6 +87,19 @@ class BudgetState(StrEnum):
     """Used up: its jobs wait."""
 
 
+class CallbackState(StrEnum):
+    """State of a callback of a job or a batch."""
+
+    WAITING = "waiting"
+    """Its job or batch goes on."""
+    DUE = "due"
+    """That has ended; the application's broker has not taken it yet."""
+    SENT = "sent"
+    """The broker has taken it."""
+    CONFIRMED = "confirmed"
+    """Its task has run to the end."""
+
+
 class RunState(StrEnum):
     """State of a run of a schedule."""
 
@@ -95,6 +108,8 @@ class RunState(StrEnum):
     RUNNING = "running"
     DONE = "done"
     FAILED = "failed"
+    SUPERSEDED = "superseded"
+    """Its entry was removed, or has other work, before it was done."""
 
 
 class RouteState(StrEnum):

@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from celery import Celery
+from celery import Celery, chain
+from celery.result import AsyncResult
 
 from trivet.celery import generate
 
@@ -53,6 +54,22 @@ def save(text: Any, name: str) -> str:
     with (folder() / name).open("a", encoding="utf-8") as file:
         file.write(f"{text}\n")
     return name
+
+
+def send_again(saved: AsyncResult, name: str) -> None:
+    """Send the rest of a document's chain again, under the ids that its tasks have: no call is made a second time.
+
+    Args:
+        saved: result of the last task of its chain.
+    """
+    generated = saved.parent
+    save_it = save.s(name).set(task_id=saved.id)
+    if generated.successful():
+        save_it.delay(generated.get())
+    else:
+        steps = [load.s(int(name.rpartition("-")[2])), generate.s(prompt="{0}", tenant="long", **TERMS)]
+        ids = [generated.parent.id, generated.id]
+        chain(*(step.set(task_id=task_id) for step, task_id in zip(steps, ids, strict=True)), save_it).delay()
 
 
 @app.task(name="shop.collect", shared=False)  # type: ignore[untyped-decorator] # as above

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import itertools
 import os
 import signal
 import subprocess
@@ -10,12 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import orjson
 import psutil
 import pytest
 from tests.processes import STOP_S
 
 from trivet.local.embedded import EmbeddedValkey
 from trivet_tasks.config.server_urls import socket_path
+from trivet_tasks.shared_state import connect
 
 ROOT = Path(__file__).parents[2]
 
@@ -110,6 +113,18 @@ class Shop:
     def log(self) -> str:
         """The log of its workers so far."""
         return self.log_path.read_text(encoding="utf-8", errors="replace") if self.log_path.exists() else ""
+
+    def messages(self) -> set[str]:
+        """Return the ids of the tasks whose messages its Valkey has: in a queue, or taken and not acknowledged."""
+        with contextlib.closing(connect(self.broker_url)) as client:
+            pipe = client.pipeline()
+            pipe.hvals("unacked")
+            for queue in (key for key in client.scan_iter(_type="LIST")):
+                pipe.lrange(queue, 0, -1)
+            taken, *queues = pipe.execute()
+        bodies = [orjson.loads(body) for body in itertools.chain(*queues)]
+        bodies += [orjson.loads(body)[0] for body in taken]
+        return {str(body["headers"].get("id")) for body in bodies}
 
     def lines(self, name: str) -> list[str]:
         """Return the lines that were saved under a name."""

@@ -55,8 +55,8 @@ def world(tmp_path: Path) -> Iterator[World]:
 def sending(world: World, url: str) -> Iterator[None]:
     """A scheduler's part that sends callbacks to the application."""
     apps: dict[str, Any] = {"shop": {"broker_url": url}}
-    callbacks = Callbacks(world.store, Settings(celery_apps=apps))
-    callbacks.start()
+    callbacks = Callbacks(world.store)
+    callbacks.reload(Settings(celery_apps=apps))
     yield
     callbacks.close()
     until(lambda: not any(one.name.startswith("trivet-callbacks") for one in threading.enumerate()), "its end", WAIT_S)

@@ -10,6 +10,7 @@ from trivet_store import retention
 from trivet_store.jobs import batches, cancelling, deliveries, retrying
 from trivet_store.jobs.deliveries import AppDeliveries, Delivery
 from trivet_store.jobs.enqueue import BatchRef
+from trivet_store.reports import callbacks
 from trivet_store.steps import End
 from trivet_tasks.callbacks import MAX_SIGNATURE_BYTES, Callback
 from trivet_tasks.errors import InvalidRequest
@@ -278,6 +279,38 @@ def test_what_a_broker_does_not_take_stays_and_the_outage_is_told_once(world: Wo
     assert told[1].startswith("callbacks sent: shop: its broker takes callbacks again after ")
     assert len(told) == 2
     assert on_their_way(world) == []
+
+
+def test_a_report_says_how_far_each_callback_is(world: World) -> None:
+    chained = Callback(
+        "steps", APP, {"task": "celery.chain", "subtask_type": "chain", "kwargs": {"tasks": [SIGNATURE]}}
+    )
+    job_id = job(world)
+    add(world, CONFIRMED, job_id=job_id)  # of the same name: adds nothing
+    add(world, chained, job_id=job_id)
+
+    def report() -> list[tuple[str, str, str, int, int, str | None]]:
+        with world.store.read() as connection:
+            found = callbacks.callbacks_of(connection, job_id)
+        return [(one.app, one.task, one.state, one.sends, one.failures, one.error) for one in found]
+
+    assert report() == [(APP, "shop.save", "waiting", 0, 0, None)] * 2
+    run(world)
+    first, second = claim(world)
+    sent(world, first)
+    with world.store.write() as connection:
+        deliveries.postpone(world.store, connection, [second], "its broker is away", 60)
+    assert report() == [
+        (APP, "shop.save", "sent", 1, 0, None),
+        (APP, "shop.save", "due", 0, 1, "its broker is away"),
+    ]
+    done = job(world, CONFIRMED, key="confirmed")
+    run(world)
+    sent(world, *claim(world))
+    confirm(world, done)
+    with world.store.read() as connection:
+        (row,) = callbacks.callbacks_of(connection, done)
+    assert (row.task, row.state, row.due_at) == ("shop.save", "confirmed", None), "its signature is deleted by now"
 
 
 def test_applications_do_not_wait_for_each_other(world: World) -> None:

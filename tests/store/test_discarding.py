@@ -7,7 +7,7 @@ from tests.store.world import InThread, World, spec, specs, until_blocked
 from trivet_store.jobs import batches, cancelling, discarding, retrying, upkeep
 from trivet_store.jobs.batches import Loading
 from trivet_store.jobs.enqueue import BatchRef
-from trivet_tasks.errors import InvalidRequest, NotFound
+from trivet_tasks.errors import BatchTaken, InvalidRequest, NotFound
 
 
 def test_an_unfinished_batch_is_gone_with_its_jobs_and_others_stay(
@@ -101,7 +101,7 @@ def test_a_process_that_fills_a_batch_is_told_when_it_is_gone(world: World) -> N
     assert discarding.discard(world.store, "contracts") == 0
     other = _begin(world, "other")
     assert other.id != loading.id
-    with pytest.raises(InvalidRequest, match="'contracts' is being filled, or was cancelled or discarded") as caught:
+    with pytest.raises(BatchTaken, match="'contracts' is being filled, or was cancelled or discarded") as caught:
         _fill(world, loading)
     assert caught.value.field == "name"
     with pytest.raises(NotFound, match="discarded"):

@@ -15,7 +15,7 @@ from tests.timing import until
 
 from trivet_scheduler.schedules import ScheduleRunner
 from trivet_store import schedules
-from trivet_store.schedules import Run
+from trivet_store.schedule_runs import Run
 from trivet_tasks.config.settings import Settings, load_settings
 from trivet_tasks.states import RunState
 
@@ -115,7 +115,7 @@ def test_a_run_that_fails_says_why_and_is_tried_again_later(world: World, runner
     runner.look()
     assert last(world, "broken").state is RunState.WAITING, "not at once"
     world.sql(
-        "UPDATE schedule_runs SET claimed_until = 0, claims = 2"
+        "UPDATE schedule_runs SET claimed_until = 0, failures = 2"
     )  # the time passes, and the second try fails, too
     runner.look()
     failed = look_until(runner, world, "broken", RunState.FAILED)
@@ -124,6 +124,22 @@ def test_a_run_that_fails_says_why_and_is_tried_again_later(world: World, runner
         line.startswith("schedule failed: broken of ") and line.endswith(": none.jsonl: no such file.")
         for line in world.events()
     )
+
+
+def test_a_run_that_begins_again_keeps_its_batch_though_the_file_has_changed(
+    world: World, runner: ScheduleRunner, settings: Settings, tmp_path: Path
+) -> None:
+    """Its scheduler dies when the batch is complete and the run is not."""
+    folder = tmp_path / "mails"
+    folder.mkdir()
+    (folder / "a.jsonl").write_text('{"prompt": "Mail 1"}\n{"prompt": "Mail 2"}\n')
+    ask(world, "nightly")
+    first = look_until(runner, world, "nightly", RunState.DONE)
+    (folder / "a.jsonl").write_text('{"prompt": "Another"}\n')
+    world.sql("UPDATE schedule_runs SET done_at = NULL, result = NULL, claimed_by = 'dead@build-8', claimed_until = 0")
+    again = look_until(runner, world, "nightly", RunState.DONE)
+    assert (again.error, again.result, again.batch) == (None, "2 jobs", first.batch)
+    assert world.value("SELECT count(*) FROM jobs") == 2
 
 
 def test_a_scheduler_that_stops_ends_its_runs_and_gives_them_back(

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from tests.store.world import World, together
 
-from trivet_store import retention, schedules
-from trivet_store.schedules import LATE_S, MAX_LOST, ClaimedRun, Run, RunKey
+from trivet_store import retention, schedule_runs, schedules
+from trivet_store.schedule_runs import MAX_LOST, ClaimedRun, Run, RunKey
+from trivet_store.schedules import LATE_S
 from trivet_tasks.config.schedules import ScheduleSettings
 from trivet_tasks.errors import InvalidRequest, NotFound
 from trivet_tasks.states import RunState
@@ -48,21 +49,21 @@ class Schedulers:
                 return []
         with self.world.store.write() as connection:
             schedules.fire(self.world.store, connection, known)
-            return schedules.claim(
+            return schedule_runs.claim(
                 self.world.store, connection, known, by=by, ttl_s=TTL_S, limit=limit, without=without
             )
 
     def renew(self, run: RunKey, by: str) -> bool:
         with self.world.store.write() as connection:
-            return not schedules.renew(self.world.store, connection, [run], by=by, ttl_s=TTL_S)
+            return not schedule_runs.renew(self.world.store, connection, [run], by=by, ttl_s=TTL_S)
 
     def end(self, run: RunKey, by: str = "one", **how: Any) -> bool:
         with self.world.store.write() as connection:
-            return schedules.end(self.world.store, connection, run, by=by, **how)
+            return schedule_runs.end(self.world.store, connection, run, by=by, **how)
 
     def release(self, run: RunKey, by: str = "one", **how: Any) -> None:
         with self.world.store.write() as connection:
-            schedules.release(self.world.store, connection, run, by=by, **how)
+            schedule_runs.release(self.world.store, connection, run, by=by, **how)
 
     def change(self, what: Callable[..., Any], name: str = "nightly") -> Any:
         with self.world.store.write() as connection:
@@ -135,7 +136,7 @@ def test_a_run_of_a_scheduler_that_died_goes_on_elsewhere(fleet: Schedulers) -> 
     assert fleet.look(nightly, by="two") == [], "it is renewed"
     fleet.now += 1
     (again,) = fleet.look(nightly, by="two")
-    assert (again.key, again.claims) == (run.key, 2)
+    assert (again.key, again.failures) == (run.key, 0), "its scheduler's death is no failed try"
     assert not fleet.renew(run.key, "one"), "it was only hung, and learns that another has it"
     assert not fleet.end(run.key, "one", error="late")
     assert fleet.end(run.key, "two", result="4 jobs")
@@ -160,8 +161,8 @@ def test_a_run_whose_schedulers_all_die_is_given_up(fleet: Schedulers) -> None:
     nightly = entry()
     fleet.register(nightly)
     fleet.now = at("2026-03-28T02:30:01Z")
-    for claims in range(1, MAX_LOST + 1):
-        assert [run.claims for run in fleet.look(nightly)] == [claims]
+    for _ in range(MAX_LOST):
+        assert [run.failures for run in fleet.look(nightly)] == [0]
         fleet.now += TTL_S
     assert fleet.look(nightly) == []
     assert fleet.runs()[0].error == f"{MAX_LOST} schedulers ended while they did it."
@@ -194,7 +195,20 @@ def test_a_scheduler_that_restarts_around_a_time_still_begins_its_run(fleet: Sch
     assert not any(line.startswith("schedule missed") for line in fleet.world.events())
 
 
-def test_a_changed_definition_counts_from_its_next_time(fleet: Schedulers) -> None:
+def test_a_run_goes_on_when_only_the_times_of_its_entry_change(fleet: Schedulers) -> None:
+    old, new = entry(), entry(crontab="0 12 * * *", missed="once", enabled=False)
+    fleet.register(old)
+    fleet.now = at("2026-03-28T02:30:01Z")
+    (run,) = fleet.look(old)
+    fleet.release(run.key, after_s=60.0, error="mails.jsonl: no such file.")
+    fleet.register(new)
+    fleet.now += 60
+    assert fleet.look(new) == [ClaimedRun(run.key, by_hand=False, failures=1)]
+    assert fleet.end(run.key)
+    assert [(one.batch, one.state) for one in fleet.runs()] == [("nightly-2026-03-28T02:30", RunState.DONE)]
+
+
+def test_a_run_whose_entry_has_other_work_is_superseded(fleet: Schedulers) -> None:
     old, new = entry(), entry(crontab="0 12 * * *", max_tokens=5)
     fleet.register(old)
     fleet.now = at("2026-03-28T02:30:01Z")
@@ -203,7 +217,12 @@ def test_a_changed_definition_counts_from_its_next_time(fleet: Schedulers) -> No
     assert fleet.renew(run.key, "one"), "what has begun goes on"
     fleet.now += TTL_S
     assert fleet.look(new) == []
-    assert fleet.runs()[0].error == "Its schedule was removed or changed before it was done."
+    (superseded,) = fleet.runs()
+    assert (superseded.state, superseded.error) == (RunState.SUPERSEDED, None)
+    assert superseded.result is not None
+    assert superseded.result.startswith("Its entry was changed to other work before it was done.")
+    assert not any(line.startswith("schedule failed") for line in fleet.world.events())
+    assert any(line.startswith("schedule superseded: nightly of 2026-03-28T02:30:00Z") for line in fleet.world.events())
     fleet.now = at("2026-03-28T12:00:01Z")
     assert fleet.look(old) == [], "a scheduler with the old file does nothing"
     (begun,) = fleet.look(new)
@@ -218,7 +237,8 @@ def test_a_removed_schedule_leaves_no_open_run(fleet: Schedulers) -> None:
     assert fleet.look() == []
     fleet.now += TTL_S
     fleet.look()
-    assert fleet.runs()[0].state is RunState.FAILED
+    assert fleet.runs()[0].state is RunState.SUPERSEDED
+    assert fleet.runs()[0].result == "Its entry was removed before it was done."
     assert not fleet.end(run.key)
 
 
@@ -263,12 +283,12 @@ def test_a_run_that_is_given_back_counts_only_where_it_failed(fleet: Schedulers)
     (run,) = fleet.look(nightly)
     fleet.release(run.key)
     (run,) = fleet.look(nightly, by="two")
-    assert run.claims == 1, "its scheduler stopped in order"
+    assert run.failures == 0, "its scheduler stopped in order"
     fleet.release(run.key, "two", after_s=60.0, error="no such file: \x1b[31mmails.jsonl")
     assert fleet.look(nightly) == []
     assert (fleet.runs()[0].state, fleet.runs()[0].error) == (RunState.WAITING, "no such file: mails.jsonl")
     fleet.now += 60
-    assert fleet.look(nightly)[0].claims == 2
+    assert fleet.look(nightly)[0].failures == 1
 
 
 def test_no_more_runs_are_claimed_than_asked_for(fleet: Schedulers) -> None:

@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -14,21 +15,26 @@ from typing import Any, NamedTuple, Self
 import pytest
 from celery import chain
 from sqlalchemy import text
+from tests.command_line import run_trivet
 from tests.processes import ServerProcess
 from tests.system import shop
 from tests.timing import until
 
+from trivet import Client
 from trivet.local.embedded import EmbeddedValkey
 from trivet.testing import QUICK, RunningTrivet, running_trivet
+from trivet_scheduler.delivering import LOOK_S
 from trivet_store.database.engine import Store
 from trivet_tasks.callbacks import Callback
 from trivet_tasks.config.server_urls import socket_path
+from trivet_tasks.config.settings import load_settings
 from trivet_tasks.errors import InvalidRequest
 
 pytestmark = [pytest.mark.timeout(280), pytest.mark.xdist_group("callbacks")]
 
 WAIT_S = 60.0
 TERMS: dict[str, Any] = {"model": "claude-sonnet-5-5", "max_tokens": 40}
+TICK: dict[str, Any] = {"task": "shop.tick", "args": [999], "immutable": True}
 
 
 class Relay:
@@ -164,6 +170,8 @@ def test_a_job_a_batch_and_a_chain_call_back(system: RunningTrivet, shopping: Sh
         "metadata": of_job["notice"]["metadata"],
     }
     (of_batch,) = shopping.noted(title="five are done")
+    (said,) = run_trivet("--config", system.settings.source, "batch", "status", "five", "--json").json["callbacks"]
+    assert (said["app"], said["task"], said["name"]) == ("shop", "shop.report", "shop.report")
     assert of_batch["queue"] == "reports", "as the application routes it"
     counts = {"total": 5, "succeeded": 5, "failed": 0, "expired": 0, "cancelled": 0}
     assert of_batch["notice"] == {"batch": batch.name, **counts, "cost_usd": of_batch["notice"]["cost_usd"]}
@@ -190,8 +198,16 @@ def test_a_broker_that_is_away_gets_its_callbacks_later(system: RunningTrivet, s
     )
     assert (state.app, state.due) == ("shop", 1)
     until(lambda: system.admin.health.callbacks()[0].failing_since, "the second failure", WAIT_S)
+    command = ["--config", system.settings.source, "job", "show", job.id]
+    (shown,) = run_trivet(*command, "--json").json["callbacks"]
+    assert (shown["app"], shown["task"], shown["state"], shown["sends"]) == ("shop", "shop.save", "due", 0)
+    assert shown["failures"] >= 2
+    assert shown["error"].startswith("The broker ")
+    assert " ".join(f"shop.save shop due 0 {shown['failures']}".split()) in " ".join(run_trivet(*command).out.split())
     shopping.broker.start()
     assert shopping.noted(document="away")[0]["notice"]["job"] == job.id
+    (shown,) = until(lambda: run_trivet(*command, "--json").json["callbacks"], "it", fits=lambda all: all[0]["sends"])
+    assert (shown["state"], shown["failures"], shown["error"]) == ("sent", 0, None)
     until(lambda: not system.admin.health.callbacks(), "the outage to be over", WAIT_S)
 
 
@@ -224,6 +240,35 @@ def test_one_to_be_confirmed_may_come_before_it_is_marked(system: RunningTrivet,
     assert state.due == 0
     sql(system, "UPDATE deliveries SET due_at = 1 WHERE confirmed")
     shopping.noted(2, number=7)
+
+
+def test_a_callback_is_sent_when_its_job_ends_and_not_at_the_next_look(system: RunningTrivet, shopping: Shop) -> None:
+    begun = time.monotonic()
+    for number in range(100, 108):
+        system.client.submit(f"pushed {number}", **TERMS, on_done=shop.tick.si(number))
+        shopping.noted(number=number)
+    assert time.monotonic() - begun < 4 * LOOK_S, "each begins just after a look: without notices it is 8 times"
+
+
+def test_an_application_that_is_added_to_the_file_is_served_after_sighup(system: RunningTrivet, shopping: Shop) -> None:
+    config = Path(system.settings.source)
+    text_of_it = config.read_text(encoding="utf-8")
+    section = f'[celery_apps.annex]\nbroker_url = "redis+socket://{shopping.relay.path}?virtual_host=5"\n'
+    config.write_text(f"{text_of_it}\n{section}", encoding="utf-8")
+    with Client(settings=load_settings(config)) as client:
+        client.submit("annex", **TERMS, on_done=Callback("tick", "annex", TICK)).result(timeout=WAIT_S)
+        (due,) = [app.due for app in system.admin.health.callbacks() if app.app == "annex"]
+        assert due == 1
+        for name in ("scheduler", "scheduler-2"):
+            pid = system.local.supervisor.pid(name)
+            if pid is not None:
+                os.kill(pid, signal.SIGHUP)
+        shopping.noted(number=TICK["args"][0])
+    until(lambda: not [app for app in system.admin.health.callbacks() if app.app == "annex"], "it to be marked", WAIT_S)
+    logs = "".join(
+        path.read_text(encoding="utf-8") for path in system.local.log_path("scheduler").parent.glob("sched*")
+    )
+    assert "counts from the next start on" not in logs
 
 
 @pytest.mark.parametrize(

@@ -178,6 +178,22 @@ def test_map_is_one_batch_in_the_order_of_its_values(trivet: RunningTrivet, task
         assert halves.get(timeout=WAIT_S) == [["a", "b"], ["c"]]
 
 
+def test_a_map_that_comes_twice_is_filled_once_and_fails_never(
+    shop: Shop, trivet: RunningTrivet, tasks: ModuleType
+) -> None:
+    """Both messages fill the batch at the same time: the slower one tries again, and finds it filled."""
+    values = [f"value {number}" for number in range(3_000)]
+    many = tasks.generate.map(values, prompt="shout {0}", **tasks.TERMS).set(task_id="map-twice")
+    with trivet.reply(lambda request: request.text.upper(), contains="shout"):
+        sent = [(many | tasks.collect.s("map-twice")).delay() for _ in range(2)]
+        until(lambda: shop.lines("map-twice"), "the next task", WAIT_S)
+    assert sent[0].parent.get(timeout=WAIT_S) == [f"SHOUT VALUE {number}" for number in range(3_000)]
+    assert tasks.load.delay(1).get(timeout=WAIT_S) == "document 1"
+    assert shop.lines("map-twice") == ["3000"]
+    assert "BatchTaken" not in shop.log
+    assert trivet.client.batch("celery-map-twice").progress().total == 3_000
+
+
 def test_failed_requests_of_a_batch_raise_or_become_none(trivet: RunningTrivet, tasks: ModuleType) -> None:
     values = ["good", "bad", "good"]
     with trivet.reply(ErrorReply("context_too_long"), contains="bad"):

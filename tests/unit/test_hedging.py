@@ -47,7 +47,7 @@ class Script(FakeCaller):
         self._ends: dict[str, asyncio.Future[Answer | Failure]] = {}
 
     async def call(
-        self, body: object, model: str, attempt_id: str, limits: object, purpose: object = None
+        self, body: object, model: str, attempt_id: str, limits: object, purpose: object = None, sink: object = None
     ) -> Answer | Failure:
         end: asyncio.Future[Answer | Failure] = asyncio.get_running_loop().create_future()
         self._ends[attempt_id] = end

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from trivet_scheduler.scheduled_command import arguments
-from trivet_store.schedules import ClaimedRun, RunKey
+from trivet_store.schedule_runs import ClaimedRun, RunKey
 from trivet_tasks.config.schedules import ScheduleSettings
 from trivet_tasks.config.settings import Settings, load_settings
 from trivet_tasks.errors import ConfigError
@@ -28,7 +28,7 @@ def schedule(folder: Path, text: str) -> ScheduleSettings:
 
 
 def words(schedule: ScheduleSettings, *, by_hand: bool = False) -> list[str]:
-    return arguments(schedule, ClaimedRun(RunKey(schedule.name, AT), by_hand, 1))
+    return arguments(schedule, ClaimedRun(RunKey(schedule.name, AT), by_hand))
 
 
 def test_a_bulk_becomes_the_command_that_a_person_would_type(tmp_path: Path) -> None:
@@ -40,12 +40,22 @@ def test_a_bulk_becomes_the_command_that_a_person_would_type(tmp_path: Path) -> 
         'out = "out/{name}/{time}.jsonl"\nwith_request = true\n',
     )
     assert words(found) == [
-        *("bulk", "--json", "--name", "nightly-2026-12-01T06:30", "--model", "claude-haiku-4-5", "--max-tokens", "50"),
+        *(
+            "bulk",
+            "--json",
+            "--once",
+            "--name",
+            "nightly-2026-12-01T06:30",
+            "--model",
+            "claude-haiku-4-5",
+            "--max-tokens",
+            "50",
+        ),
         *("--latency", "async", "--tenant", "acme", "--prompt-cache", "5m", "--dedupe", "tenant"),
         *("--out", "out/nightly/2026-12-01T0630.jsonl", "--tag", "team=search", "--no-cache", "--skip-bad"),
         *("--with-request", "--", "mails.jsonl"),
     ]
-    assert words(found, by_hand=True)[3] == "nightly-2026-12-01T06:30:00"
+    assert words(found, by_hand=True)[4] == "nightly-2026-12-01T06:30:00"
 
 
 def test_a_prune_and_a_report_become_their_commands(tmp_path: Path) -> None:
@@ -68,6 +78,15 @@ def test_a_definition_is_known_by_its_digest(tmp_path: Path) -> None:
     assert schedule(tmp_path, BULK.replace("30 6 *", "30  6 *")).digest == first.digest
     assert schedule(tmp_path, BULK + "max_tokens = 5").digest != first.digest
     assert not schedule(tmp_path, BULK + "enabled = false").enabled
+
+
+def test_other_times_are_the_same_work_and_another_zone_names_another_batch(tmp_path: Path) -> None:
+    first = schedule(tmp_path, BULK)
+    later = schedule(tmp_path, BULK.replace("30 6 *", "45 7 *") + 'missed = "once"\nenabled = false')
+    assert (later.work_digest, later.digest) != (first.work_digest, first.digest)
+    assert later.work_digest == first.work_digest
+    for changed in ('timezone = "Europe/Zurich"', "max_tokens = 5", 'out = "o-{time}.jsonl"'):
+        assert schedule(tmp_path, f"{BULK}{changed}\n").work_digest != first.work_digest
 
 
 def test_paths_are_absolute_where_another_file_has_them(tmp_path: Path) -> None:

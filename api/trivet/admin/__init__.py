@@ -43,12 +43,14 @@ if TYPE_CHECKING:
     from trivet_store.reports.attempts import AttemptFate, JobCount, RouteAttempts
     from trivet_store.reports.backlog import BatchBacklog, ClassBacklog, RouteBacklog
     from trivet_store.reports.batch_ends import BatchEnds
+    from trivet_store.reports.callbacks import CallbackRow
     from trivet_store.reports.cost_savings import AnswerSaving, CacheSaving
     from trivet_store.reports.costs import CostRow, Span, Unpriced
     from trivet_store.reports.results import AttemptRow, JobEnd, JobRow, RetryRow
     from trivet_store.reports.spend_rate import SpendRate
     from trivet_store.repricing import Tally
-    from trivet_store.schedules import Run, Schedule
+    from trivet_store.schedule_runs import Run
+    from trivet_store.schedules import Schedule
 
 _MODULES = {
     "trivet.admin.admin": ("Admin",),
@@ -89,12 +91,14 @@ _MODULES = {
     "trivet_store.reports.attempts": ("AttemptFate", "JobCount", "RouteAttempts"),
     "trivet_store.reports.backlog": ("BatchBacklog", "ClassBacklog", "RouteBacklog"),
     "trivet_store.reports.batch_ends": ("BatchEnds",),
+    "trivet_store.reports.callbacks": ("CallbackRow",),
     "trivet_store.reports.cost_savings": ("AnswerSaving", "CacheSaving"),
     "trivet_store.reports.costs": ("CostRow", "Span", "Unpriced"),
     "trivet_store.reports.results": ("AttemptRow", "JobEnd", "JobRow", "RetryRow"),
     "trivet_store.reports.spend_rate": ("SpendRate",),
     "trivet_store.repricing": ("Tally",),
-    "trivet_store.schedules": ("Run", "Schedule"),
+    "trivet_store.schedule_runs": ("Run",),
+    "trivet_store.schedules": ("Schedule",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -126,6 +130,7 @@ __all__ = [
     "CacheSaving",
     "CacheState",
     "CacheStats",
+    "CallbackRow",
     "ClassBacklog",
     "ClearedAnswers",
     "ClusterStatus",

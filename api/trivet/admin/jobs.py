@@ -13,7 +13,7 @@ from trivet.client.connections import Connections
 from trivet.client.lookup import find_by_id, find_by_key, find_line, find_newest, find_newest_batches
 from trivet_store.jobs import batches, coalescing
 from trivet_store.jobs.batches import Progress
-from trivet_store.reports import backlog, results
+from trivet_store.reports import backlog, callbacks, results
 from trivet_store.reports.attempts import (
     AttemptCounter,
     AttemptFate,
@@ -23,6 +23,7 @@ from trivet_store.reports.attempts import (
     job_count,
 )
 from trivet_store.reports.batch_ends import BatchEnds, batch_ends
+from trivet_store.reports.callbacks import CallbackRow
 from trivet_store.reports.results import AttemptRow, JobRow, RetryRow
 from trivet_tasks.requests.request_body import as_submitted
 from trivet_tasks.states import JobState
@@ -45,6 +46,8 @@ class JobLife(NamedTuple):
     """The request as `submit` takes it, if it was asked for and is still kept."""
     now: float
     """Time of this reading: seconds since the epoch, by the database's clock."""
+    callbacks: tuple[CallbackRow, ...] = ()
+    """Its callbacks (`on_done=`), in the order in which they were added."""
 
     def __repr__(self) -> str:
         """Return the id and the state alone: the request is a prompt."""
@@ -123,11 +126,12 @@ class Jobs(Group):
             retries = results.retries_of(connection, job.id)
             body = results.request_bodies(connection, [job.id]).get(job.id) if request else None
             leader = coalescing.leader_of(connection, job.id) if job.state == JobState.COALESCED else None
+            called_back = callbacks.callbacks_of(connection, job.id)
             now = store.now(connection)
         blocked = blocked_job(self._connections, job)
         read = None if body is None else as_submitted(orjson.loads(body), job.model, job.metadata)
         job = replace(job, estimated_usd=results.estimated(attempts))
-        return JobLife(job, tuple(attempts), tuple(retries), leader, blocked, read, now)
+        return JobLife(job, tuple(attempts), tuple(retries), leader, blocked, read, now, tuple(called_back))
 
     def blocked(self, job_id: str) -> Blocked:
         """Return why a job that has not ended does not move; empty where it does.
@@ -213,6 +217,17 @@ class Batches(Group):
             NotFound: there is no such batch.
         """
         return blocked_batch(self._connections, self.progress(name))
+
+    def callbacks(self, name: str) -> tuple[CallbackRow, ...]:
+        """Return the callbacks of a batch (`on_done=` of `submit_many`), in the order in which they were added.
+
+            [(one.app, one.error) for one in admin.batches.callbacks("contracts") if one.failures]
+
+        Raises:
+            NotFound: there is no such batch.
+        """
+        with self._connections.store.read() as connection:
+            return tuple(callbacks.callbacks_of(connection, batches.id_of(connection, name)))
 
     def ends(self, name: str) -> tuple[BatchEnds, ...]:
         """Return the jobs of a batch counted by latency class, state and reason. Reads the whole batch.

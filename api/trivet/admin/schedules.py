@@ -5,7 +5,8 @@ from typing import NamedTuple
 from trivet.admin.group import Group
 from trivet.client.connections import current_operator
 from trivet_store import schedules
-from trivet_store.schedules import Run, Schedule
+from trivet_store.schedule_runs import Run
+from trivet_store.schedules import Schedule
 
 
 class ScheduleList(NamedTuple):

@@ -23,7 +23,15 @@ from trivet.celery.prompt_template import check_values, with_prompt
 from trivet.celery.resumption import delivery_of, resuming
 from trivet.client.delivery import Delivery
 from trivet_tasks.callbacks import Callback
-from trivet_tasks.errors import BrokerUnavailable, InvalidRequest, NotFound, StoreError, StoreUnavailable, TrivetError
+from trivet_tasks.errors import (
+    BatchTaken,
+    BrokerUnavailable,
+    InvalidRequest,
+    NotFound,
+    StoreError,
+    StoreUnavailable,
+    TrivetError,
+)
 from trivet_tasks.states import END_STATES
 
 log = get_task_logger("trivet.celery")
@@ -32,7 +40,7 @@ RUN_S = 30.0
 """Seconds for which a resumed run keeps other runs out: it reads an answer, stores it and sends a message. If it is
 killed, the next may begin then."""
 LONGEST_WAIT_S = 60
-"""Maximum seconds between two tries to submit while Trivet's database does not answer."""
+"""Maximum seconds between two tries to submit, e.g. while Trivet's database does not answer."""
 
 
 @shared_task(bind=True, base=GenerateTask, name="trivet.generate")  # type: ignore[untyped-decorator] # Celery has no types
@@ -110,7 +118,7 @@ def generate_many(
     callback = _begin(self, options)
     try:
         process_client().submit_many(requests, name=f"celery-{self.request.id}", on_done=callback)
-    except (StoreError, BrokerUnavailable) as error:
+    except (StoreError, BrokerUnavailable, BatchTaken) as error:  # taken: a message that came twice fills it, too
         _try_later(self, error)
     raise Ignore(f"its batch is in Trivet's database under the name celery-{self.request.id}")
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trivet.cli import control, options, output
+from trivet.cli.callbacks_view import print_callbacks
 from trivet.cli.extras import need
 from trivet.cli.options import Json, WithRequest, stem_of
 from trivet.cli.output import (
@@ -83,15 +84,16 @@ def list_(
 
 @group.command()
 def status(name: Name, as_json: Json = False) -> None:
-    """Show progress, cost and expected end of a batch. Says why, if it does not move.
+    """Show progress, cost, expected end and callbacks of a batch. Says why, if it does not move.
 
     Exit code 3: its jobs are held up by something that is wrong.
     """
     with reporting_status(), options.admin() as admin:
         found = admin.batches.status(name)
+        called_back = admin.batches.callbacks(name)
     progress, speed, left, held = found
     if as_json:
-        output.print_json(batch_object(found))
+        output.print_json(batch_object(found, called_back))
         if held.wrong:
             raise typer.Exit(HELD_UP)
         return
@@ -104,6 +106,7 @@ def status(name: Name, as_json: Json = False) -> None:
         print_line(f"incomplete: {progress.error}", style="yellow")
     for said in _how_to_retry(progress):
         print_line(said, style="yellow")
+    print_callbacks(called_back)
     if held.wrong:
         raise typer.Exit(HELD_UP)
 

@@ -7,6 +7,7 @@ import orjson
 import typer
 
 from trivet.cli import options, output
+from trivet.cli.callbacks_view import print_callbacks
 from trivet.cli.options import Json, WithRequest
 from trivet.cli.output import FAILED, HELD_UP, Column, print_error, print_facts, print_line, print_table
 from trivet.cli.progress import telling
@@ -79,7 +80,7 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show a job's whole life in order. That is when it was accepted, every call with its outcome and cost, its end,
-    and each time it ran again."""
+    each time it ran again, and its callbacks."""
     with options.admin() as admin:
         life = admin.jobs.life(_id(admin, job_id, key, tenant, batch), request=with_request)
     if as_json:
@@ -88,6 +89,7 @@ def show(
     _print_life(life)
     for note in life.blocked.notes:
         print_line(note, style="yellow", indent=AFTER + 2)
+    print_callbacks(life.callbacks)
     if with_request and life.request is None:
         print_line("Its request was pruned.", style="yellow")
     elif with_request:

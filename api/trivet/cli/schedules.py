@@ -13,7 +13,13 @@ from trivet_tasks.states import RunState
 if TYPE_CHECKING:
     from trivet.admin import Run, Schedule, ScheduleList
 
-_STYLES = {RunState.DONE: "green", RunState.FAILED: "red", RunState.WAITING: "yellow", RunState.RUNNING: ""}
+_STYLES = {
+    RunState.DONE: "green",
+    RunState.FAILED: "red",
+    RunState.WAITING: "yellow",
+    RunState.RUNNING: "",
+    RunState.SUPERSEDED: "dim",
+}
 Name = Annotated[str, typer.Argument(help="The schedule's name.", show_default=False)]
 
 group = typer.Typer()
@@ -140,7 +146,7 @@ def _state(run: "Run") -> Cell:
 
 def _said(run: "Run") -> str:
     again = " It is tried again." if run.error and run.done_at is None else ""
-    return f"{run.error}{again}" if run.error else run.result or ""
+    return f"{run.error}{again}" if run.error and not run.superseded else run.result or ""
 
 
 def _as_object(one: "Schedule") -> dict[str, Any]:

@@ -65,7 +65,7 @@ def worker(
 def scheduler() -> None:
     """Run a scheduler: it dispatches waiting jobs. It does the periodic work, too. Any number may run.
 
-    On SIGHUP it reads routes, budgets and schedules from the file again. In the foreground of a terminal SIGHUP stops it instead.
+    On SIGHUP it reads routes, budgets, schedules and `[celery_apps]` again. In the foreground of a terminal it stops instead.
     """
     settings = options.settings()
     set_title("scheduler")

@@ -21,7 +21,8 @@ from trivet.cli.progress import Advance, bar, telling
 from trivet.cli.waiting import wait_for
 from trivet.json_objects import progress_object
 from trivet.times import moment
-from trivet_tasks.errors import InvalidRequest, ResultTimeout
+from trivet_tasks.errors import InvalidRequest, NotFound, ResultTimeout
+from trivet_tasks.states import BatchState
 
 if TYPE_CHECKING:
     from trivet.admin import Progress
@@ -146,6 +147,13 @@ def bulk(
         bool,
         typer.Option("--again", help="Submit the same once more, as another batch: NAME-2, NAME-3, …."),
     ] = False,
+    once: Annotated[
+        bool,
+        typer.Option(
+            "--once",
+            help="With --name: where that batch was submitted whole before, go on with it and leave the file unread.",
+        ),
+    ] = False,
     dedupe: Annotated[
         Dedupe | None,
         typer.Option(
@@ -189,6 +197,8 @@ def bulk(
         check_ending(out)
     elif with_request:
         raise InvalidRequest("--with-request: goes with --out FILE.", field="with_request")
+    if once and (again or name is None):
+        raise InvalidRequest("--once: goes with --name NAME, and not with --again.", field="once")
     given = {
         "latency": latency,
         "model": model,
@@ -200,22 +210,33 @@ def bulk(
     }
     defaults = {key: value for key, value in given.items() if value is not None}
     with options.client() as client, ExitStack() as source:
-        path, called = source.enter_context(readable_twice(file))
-        check = check_with_bar(
-            path, client.settings, defaults, now=client.now(), skip_bad=skip_bad, dedupe=dedupe is not None, name=called
-        )
-        for problem in check.problems:
-            print_error(f"left out: {called}, {problem}")
-        if check.bad > len(check.problems):
-            print_error(f"left out: {check.bad - len(check.problems):,} more bad lines")
-        chosen = name or _name_of(file, check, defaults)
+        batch = _submitted_whole(client, name) if once and name else None
+        check, chosen = None, name or ""
+        if batch is None:
+            path, called = source.enter_context(readable_twice(file))
+            check = check_with_bar(
+                path,
+                client.settings,
+                defaults,
+                now=client.now(),
+                skip_bad=skip_bad,
+                dedupe=dedupe is not None,
+                name=called,
+            )
+            for problem in check.problems:
+                print_error(f"left out: {called}, {problem}")
+            if check.bad > len(check.problems):
+                print_error(f"left out: {check.bad - len(check.problems):,} more bad lines")
+            chosen = name or _name_of(file, check, defaults)
         if again:
             chosen = client.free_name(chosen)
         command = f"the same command with --name {quote(chosen)} instead of --again" if again else "the same command"
         # before any job is taken in: it may not be writable
         results = ResultsFile(out, with_request=with_request) if out else None
         with results or nullcontext():
-            batch = _take_in(client, check, chosen, defaults)
+            if batch is None and check is not None:
+                batch = _take_in(client, check, chosen, defaults)
+            assert batch is not None
             _print_warnings(batch.warnings)
             source.close()  # a copy of standard input is not needed while it waits
             progress = wait_for(client, batch, results, command=command) if wait or results else batch.progress()
@@ -237,6 +258,15 @@ def _name_of(file: Path, check: "FileCheck", defaults: dict[str, Any]) -> str:
     decisive = orjson.dumps([check.digest, check.dedupe, defaults], option=orjson.OPT_SORT_KEYS)
     stem = "stdin" if is_read_once(file) else stem_of(file) or file.resolve().name
     return f"{stem[:LONGEST_STEM]}-{blake2b(decisive, digest_size=5).hexdigest()}"
+
+
+def _submitted_whole(client: "Client", name: str) -> "Batch | None":
+    """Return the batch of this name if all its requests were taken in; None: there is none, or it is not complete."""
+    try:
+        batch = client.batch(name)
+    except NotFound:
+        return None
+    return batch if batch.progress().state in (BatchState.OPEN, BatchState.CANCELLED) else None
 
 
 def check_with_bar(
@@ -336,7 +366,7 @@ def _print_warnings(warnings: tuple[str, ...]) -> None:
 
 
 def _report(
-    check: "FileCheck",
+    check: "FileCheck | None",
     progress: "Progress",
     out: Path | None,
     warnings: tuple[str, ...],
@@ -345,10 +375,11 @@ def _report(
     as_json: bool,
 ) -> None:
     if as_json:
-        problems = [{"where": problem.where, "message": problem.message} for problem in check.problems]
+        bad = check.problems if check else ()
+        problems = [{"where": problem.where, "message": problem.message} for problem in bad]
         more = {
-            "requests": check.rows,
-            "left_out": check.bad,
+            "requests": check.rows if check else progress.taken,
+            "left_out": check.bad if check else 0,
             "submitted_before": _submitted_before(check, progress),
             "problems": problems,
             "results": str(out) if out else None,
@@ -368,6 +399,6 @@ def _report(
         print_joined(progress)
 
 
-def _submitted_before(check: "FileCheck", progress: "Progress") -> bool:
+def _submitted_before(check: "FileCheck | None", progress: "Progress") -> bool:
     """Return whether the batch was begun by an earlier command."""
-    return progress.created_at < check.checked_at
+    return check is None or progress.created_at < check.checked_at

@@ -4,7 +4,7 @@ import contextlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack
 
 from uuid_utils import uuid7
 
@@ -25,6 +25,9 @@ from trivet_tasks.requests.reading import parse_request, parse_requests
 from trivet_tasks.requests.submit_params import OnDone, RequestParams, SubmitParams
 from trivet_tasks.signatures import read_callback
 from trivet_tasks.tenant_scope import TenantScope
+
+if TYPE_CHECKING:
+    from trivet.client.answer_streams import AnswerStreams
 
 log = logging.getLogger("trivet")
 
@@ -82,12 +85,36 @@ class Client(Connected):
             StoreUnavailable: the database does not answer.
             BrokerUnavailable: of a realtime job; the broker or the shared state does not answer.
         """
-        given: dict[str, Any] = {**request} if prompt is None else {"prompt": prompt, **request}
+        return self._submit(prompt, {**request})
+
+    def submit_streamed(self, prompt: str | None = None, /, **request: Unpack[SubmitParams]) -> Job:
+        """Submit one job whose answer is read while it comes, with `answer_streams`; else like `submit`.
+
+        The default class is `interactive`. The request, its key and its fingerprint are those of a plain job.
+
+        Raises:
+            InvalidRequest, KeyConflict, StoreUnavailable, BrokerUnavailable: as of `submit`.
+        """
+        return self._submit(prompt, {"latency": Latency.INTERACTIVE, **request}, streamed=True)
+
+    def answer_streams(self) -> "AnswerStreams":
+        """Return a reader of streamed answers for an asyncio program: one for an event loop, for any number of jobs.
+
+        Raises:
+            ConfigError: the key that signs answers is needed, and not there.
+        """
+        from trivet.client.answer_streams import AnswerStreams  # needs asyncio: most clients read no stream
+
+        return AnswerStreams(self._connections)
+
+    def _submit(self, prompt: str | None, request: Mapping[str, Any], *, streamed: bool = False) -> Job:
+        given = {**request} if prompt is None else {"prompt": prompt, **request}
         on_done = self._callback(given.pop("on_done", None))
         if given.get("latency") in (Latency.REALTIME, Latency.INTERACTIVE):
             _ = self._connections.dispatcher  # loads Celery, over a second: not from the first job's three
         now, routes = self._connections.now(), self._connections.known_routes
         spec = self._warned(parse_request(given, settings=self.settings, now=now, routes=routes))
+        spec.streamed = streamed
         accepted = submit_one(self._connections, spec, on_done)
         if accepted.existed or accepted.claim:  # looked after before, or dispatched to a worker by now
             return Job(self._connections, accepted.id, existed=accepted.existed)
@@ -119,6 +146,7 @@ class Client(Connected):
         Raises:
             InvalidRequest: names the index and the field. The batch holds what came before, and does not run until it
                 is resumed under the same name or accepted as it is.
+            BatchTaken: another process has filled, cancelled or discarded the batch meanwhile.
             StoreUnavailable: names the batch; submitting the same again under this name continues where it stopped.
         """
         routes = self._connections.known_routes

@@ -43,6 +43,7 @@ def submit_one(connections: "Connections", spec: JobSpec, on_done: Callback | No
     if spec.latency.lane is not Lane.REALTIME or (spec.not_before or 0) > connections.store.clock.reckoned():
         accepted = _insert_one(connections, spec, on_done)
         connections.tell_work()
+        _tell_callback(connections, accepted, on_done)
         return accepted
     try:
         direct, reasons = _route_now(connections, spec)
@@ -75,6 +76,7 @@ def submit_one(connections: "Connections", spec: JobSpec, on_done: Callback | No
             log.warning("job %s waits for a scheduler: %s", accepted.id, error)
     elif not accepted.existed:
         connections.tell_work()
+    _tell_callback(connections, accepted, on_done)
     return accepted
 
 
@@ -103,6 +105,12 @@ def _insert_one(connections: "Connections", spec: JobSpec, on_done: Callback | N
 def _add(connections: "Connections", connection: Connection, accepted: Accepted, on_done: Callback | None) -> None:
     if on_done is not None:
         deliveries.add(connections.store, connection, on_done, job_id=accepted.id)
+
+
+def _tell_callback(connections: "Connections", accepted: Accepted, on_done: Callback | None) -> None:
+    """Wake the schedulers for the callback of a job that may have ended before."""
+    if on_done is not None and accepted.existed:
+        connections.tell_finished([accepted.id])
 
 
 def fill_batch(
@@ -158,6 +166,8 @@ def fill_batch(
         if on_done is not None:
             deliveries.due_if_done(store, connection, loading.id, on_done.name)
     connections.tell_work()
+    if on_done is not None and loading.taken:
+        connections.tell_finished([], [loading.id])
     return loading.id
 
 

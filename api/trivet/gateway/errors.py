@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from trivet_tasks.errors import (
     BatchIncomplete,
+    BatchTaken,
     BrokerUnavailable,
     ClientClosed,
     InvalidRequest,
@@ -67,6 +68,7 @@ class ApiError(Exception):
 
 _STATUS: tuple[tuple[type[TrivetError], int], ...] = (
     (KeyConflict, 409),
+    (BatchTaken, 409),
     (BatchIncomplete, 409),
     (InvalidRequest, 400),
     (NotFound, 404),

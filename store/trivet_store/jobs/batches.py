@@ -16,7 +16,7 @@ from trivet_store.database.engine import Store
 from trivet_store.database.locking import lock_flows, select_locked
 from trivet_store.jobs import deliveries
 from trivet_store.schema import Usd, usd_sum
-from trivet_tasks.errors import InvalidRequest, NotFound
+from trivet_tasks.errors import BatchTaken, InvalidRequest, NotFound
 from trivet_tasks.states import BatchState
 from trivet_tasks.tenant_scope import TenantScope, in_scope
 
@@ -168,7 +168,7 @@ def advance(connection: Connection, before: Loading, fingerprints: Sequence[str]
     """Note the requests that have been read, in the transaction that inserts them. What is new is held.
 
     Raises:
-        InvalidRequest: another process has filled, cancelled or discarded the batch since; roll back, or its jobs would
+        BatchTaken: another process has filled, cancelled or discarded the batch since; roll back, or its jobs would
             double.
     """
     after = replace(before, taken=before.taken + len(fingerprints), digest=chain(before.digest, fingerprints))
@@ -191,9 +191,9 @@ def note_tenants(connection: Connection, before: Loading, tenants: Collection[st
     return after
 
 
-def changed_elsewhere(name: str) -> InvalidRequest:
+def changed_elsewhere(name: str) -> BatchTaken:
     """Return the error of a process that fills a batch which is another's by now, or gone."""
-    return InvalidRequest(
+    return BatchTaken(
         f"name: the batch {name!r} is being filled, or was cancelled or discarded, by another process.",
         field="name",
         hint="Let one process fill it at a time; run again, it continues where the batch stopped.",

@@ -59,7 +59,7 @@ _HELD = """
 _REQUESTS = RowsStatement(
     schema.jobs,
     """
-    SELECT j.id, q.body, f.residency, f.compliance, f.features
+    SELECT j.id, j.streamed, q.body, f.residency, f.compliance, f.features
       FROM {rows} JOIN jobs j ON j.id = r.id JOIN job_requests q ON q.job_id = j.id JOIN flows f ON f.id = j.flow_id
     """,
 )
@@ -119,7 +119,7 @@ def claim(
         if reason := reason_of(*requirements):
             misfits.append(_misfit(row.id, tried_of(row.tried), target.route, reason, now))
         else:
-            claimed.append(_claimed(row, target, *attempt_of[row.id], bytes(request.body), *requirements))
+            claimed.append(_claimed(row, target, *attempt_of[row.id], request, *requirements))
     transitions.put_back(connection, target.lease_id, misfits)
     purpose = AttemptPurpose.PROBE if target.probe else AttemptPurpose.JOB
     execute_rows(connection, _ADD_ATTEMPTS, [_row(job, now, estimate_of[job.id], purpose) for job in claimed])
@@ -154,7 +154,7 @@ def _claimed(
     target: CallTarget,
     attempt_id: str,
     permit: Permit,
-    body: bytes,
+    request: Row[Any],
     residency: tuple[str, ...],
     compliance: tuple[str, ...],
     features: tuple[str, ...],
@@ -165,7 +165,7 @@ def _claimed(
         target=target,
         attempt_id=attempt_id,
         permit=permit,
-        prompt=Prompt(body),
+        prompt=Prompt(bytes(request.body)),
         batch_id=row.batch_id,
         deadline_at=row.deadline_at,
         round=JobRound(
@@ -178,6 +178,7 @@ def _claimed(
         residency=residency,
         compliance=compliance,
         features=features,
+        streamed=bool(request.streamed),
     )
 
 

@@ -24,7 +24,7 @@ LOOK_AGAIN_S = 10.0
 
 _HELD = RowsStatement(
     schema.jobs,
-    "SELECT id, claim, state FROM jobs WHERE id IN (SELECT r.id FROM {rows}) ORDER BY id {FOR UPDATE}",
+    "SELECT id, claim, state, streamed FROM jobs WHERE id IN (SELECT r.id FROM {rows}) ORDER BY id {FOR UPDATE}",
 )
 _NOTE = RowsStatement(
     schema.coalesced_jobs,
@@ -69,7 +69,7 @@ class Coalesced(NamedTuple):
 
     coalesced: tuple[str, ...]
     leaderless: tuple[CoalescedJob, ...]
-    """Jobs whose leader is not outstanding: nothing was changed."""
+    """Jobs whose leader is not outstanding, and streamed jobs, which have a call of their own: nothing was changed."""
 
 
 def coalesce(
@@ -91,7 +91,8 @@ def coalesce(
     coalesced: list[CoalescedJob] = []
     leading: set[str] = set()
     for job in ours:
-        if job.leader not in over and job.id not in leading:
+        # an answer that is read while it comes is its own
+        if job.leader not in over and job.id not in leading and not held[job.id].streamed:
             coalesced.append(job)
             leading.add(job.leader)
             over.add(job.id)

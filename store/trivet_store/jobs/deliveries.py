@@ -76,8 +76,8 @@ _JOB = "SELECT id, ended_at FROM jobs WHERE id = :id {FOR UPDATE}"
 _BATCH = "SELECT id FROM batches WHERE id = :id {FOR UPDATE}"
 _ADD = text(
     """
-    INSERT INTO deliveries (job_id, batch_id, name, app, signature, confirmed, created_at, ended_at, due_at)
-    VALUES (:job_id, :batch_id, :name, :app, :signature, :confirmed, :now, :ended_at, :ended_at)
+    INSERT INTO deliveries (job_id, batch_id, name, app, task, signature, confirmed, created_at, ended_at, due_at)
+    VALUES (:job_id, :batch_id, :name, :app, :task, :signature, :confirmed, :now, :ended_at, :ended_at)
     ON CONFLICT DO NOTHING
     """
 )
@@ -188,6 +188,7 @@ def add(
         "batch_id": batch_id,
         "name": callback.name,
         "app": callback.app,
+        "task": callback.task,
         "signature": signature,
         "confirmed": callback.confirmed,
         "now": now,

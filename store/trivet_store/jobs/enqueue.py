@@ -159,6 +159,7 @@ def insert(
         "last_error": waits_because,
         "tags": None,
         "batch_index": None,
+        "streamed": False,
     }
     first_with: dict[_Key, int] = {}
     accepted: list[Accepted] = []
@@ -196,6 +197,8 @@ def insert(
         }
         if batch:
             row["batch_index"] = (first or 0) + index
+        if spec.streamed:
+            row["streamed"] = True
         if spec.tags:
             row["tags"] = orjson.dumps(dict(spec.tags)).decode()
         if spec.not_before is not None and spec.not_before > now:
@@ -253,6 +256,7 @@ def insert_probe(
         "claim": 1,
         "route": route,
         "dispatched_until": now + taken_within_s,
+        "streamed": False,
     }
     transitions.insert(connection, [row])
     execute_rows(connection, _INSERT_REQUESTS, [{"job_id": job_id, "body": orjson.dumps(request.request())}])

@@ -40,10 +40,10 @@ _INSERT = RowsStatement(
     """
     INSERT INTO jobs (id, batch_id, flow_id, key, key_owner, fingerprint, state, rank, created_at, not_before, deadline_at,
                       input_estimate, max_tokens, claim, route, dispatched_until, tenant, last_error, tags, cache_key,
-                      metadata, batch_index)
+                      metadata, batch_index, streamed)
     SELECT r.id, r.batch_id, r.flow_id, r.key, r.key_owner, r.fingerprint, r.state, r.rank, r.created_at, r.not_before,
            r.deadline_at, r.input_estimate, r.max_tokens, r.claim, r.route, r.dispatched_until, r.tenant, r.last_error,
-           r.tags, r.cache_key, r.metadata, r.batch_index
+           r.tags, r.cache_key, r.metadata, r.batch_index, r.streamed
       FROM {rows}
      WHERE true
     ON CONFLICT (key, key_owner) WHERE key IS NOT NULL DO NOTHING

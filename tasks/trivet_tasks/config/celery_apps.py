@@ -70,5 +70,5 @@ def no_section(name: str, known: CeleryApps, source: str) -> str:
     others = f" It has {', '.join(sorted(known))}." if known else ""
     return (
         f"Add [celery_apps.{name}] with broker_url to {source}, for producers and schedulers alike, and restart the "
-        f"schedulers.{others}"
+        f"schedulers or send them SIGHUP.{others}"
     )

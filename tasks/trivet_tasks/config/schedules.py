@@ -29,6 +29,8 @@ class WorkKind(StrEnum):
     REPORT = "report"
 
 
+_TIMES = ("crontab", "missed", "enabled")
+"""Keys that decide when a schedule is due, and not what it does."""
 _KEYS: dict[WorkKind, tuple[str, ...]] = {
     WorkKind.BULK: (
         *("model", "max_tokens", "latency", "tenant", "tags", "cache", "prompt_cache", "dedupe", "skip_bad"),
@@ -178,7 +180,12 @@ class ScheduleSettings(BaseModel):
     @cached_property
     def digest(self) -> str:
         """Digest of its definition: the same for the same entry in every scheduler's file."""
-        return blake2b(orjson.dumps(self.definition(), option=orjson.OPT_SORT_KEYS), digest_size=8).hexdigest()
+        return _digest(self.definition())
+
+    @cached_property
+    def work_digest(self) -> str:
+        """Digest of what a run does, by whatever times it is due. The time zone counts: it is in the names of batches."""
+        return _digest({key: value for key, value in self.definition().items() if key not in _TIMES})
 
     def run_name(self, planned_at: float, *, by_hand: bool = False) -> str:
         """Return the name of a run, and of its batch: `nightly-2026-12-01T06:30`.
@@ -209,3 +216,7 @@ class ScheduleSettings(BaseModel):
             if given.get(key):
                 given[key] = str(base / given[key])
         return given
+
+
+def _digest(definition: dict[str, Any]) -> str:
+    return blake2b(orjson.dumps(definition, option=orjson.OPT_SORT_KEYS), digest_size=8).hexdigest()

@@ -39,6 +39,9 @@ from trivet_tasks.config.server_urls import celery_url, check_files, read_server
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.latency import DEFAULTS, ClassSettings, Lane, Latency
 
+RELOADED = ("routes", "budgets", "schedules", "celery_apps")
+"""Tables that a running scheduler takes from its file again on SIGHUP; a worker takes its routes."""
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -281,7 +284,7 @@ class Settings(BaseSettings):
 
     def sections_unlike(self, other: "Settings") -> list[str]:
         """Return the names of the tables that differ from another reading, other than those that may change meanwhile."""
-        names = [name for name in Settings.model_fields if name not in ("routes", "budgets", "schedules")]
+        names = [name for name in Settings.model_fields if name not in RELOADED]
         return [name for name in names if getattr(self, name) != getattr(other, name)]
 
     @property

@@ -187,7 +187,7 @@ class Reloader:
         """Start the thread.
 
         Args:
-            take_over: applies what may change while the process runs: routes, budgets and schedules.
+            take_over: applies what may change while the process runs: routes, budgets, schedules, applications.
         """
         self._settings = settings
         self._take_over = take_over

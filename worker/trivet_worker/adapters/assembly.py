@@ -110,6 +110,11 @@ class Assembly:
         return self._message is not None or bool(self._blocks)
 
     @property
+    def spoiled(self) -> bool:
+        """Return whether no message can result any more."""
+        return bool(self._fault)
+
+    @property
     def is_whole(self) -> bool:
         """Return whether nothing of the message can be missing: it has a stop reason, and all that was begun is ended."""
         stopped = self._message is not None and bool(self._message.get("stop_reason"))

@@ -49,6 +49,7 @@ from trivet_worker.adapters.protocol import (
     CallLimits,
     CallPurpose,
     Credentials,
+    EventSink,
     Failure,
     LocalCause,
     StreamLimits,
@@ -81,6 +82,7 @@ class _Progress:
     headers: wire_headers.Headers = field(default_factory=dict)
     sent: bool = False
     """True if the request may have gone out."""
+    sink: EventSink | None = None
     contact: Contact = field(default_factory=Contact)
     """Record of its connection to the provider."""
 
@@ -135,6 +137,7 @@ class SdkCaller:
         attempt_id: str,
         limits: CallLimits,
         purpose: CallPurpose = NO_PURPOSE,
+        sink: EventSink | None = None,
     ) -> Answer | Failure:
         """See `Caller.call`."""
         stream = None if self._stream is False else limits.stream or (StreamLimits() if self._stream else None)
@@ -143,7 +146,8 @@ class SdkCaller:
             self._wire.provider,
             timeout_within(limits.total_s, stream=streams),
             asyncio.get_running_loop().time() + limits.total_s,
-            contact=Contact(gathers=streams),
+            contact=Contact(gathers=streams and sink is None),
+            sink=sink,
         )
         try:
             async with asyncio.timeout(limits.total_s) as guard:
@@ -264,7 +268,9 @@ class SdkCaller:
             body = await read_body(response, MAX_ANSWER_BYTES, encoding)
             await response.aclose()
             return read_message(body)
-        progress.answer = answer = StreamedAnswer(reader_for(kind, self._wire.provider), response.headers)
+        progress.answer = answer = StreamedAnswer(
+            reader_for(kind, self._wire.provider), response.headers, progress.sink
+        )
         try:
             await receive(response, encoding, answer, silence, progress.contact.gathered, progress.until)
         except NETWORK_ERRORS:

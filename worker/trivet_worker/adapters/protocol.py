@@ -125,6 +125,14 @@ class CallLimits:
     """None: the answer comes in one piece."""
 
 
+class EventSink(Protocol):
+    """Takes the events of a streamed answer as they come, for somebody who reads it meanwhile."""
+
+    def put(self, event: bytes) -> None:
+        """Take one event: its JSON on one line. Returns at once, and raises nothing."""
+        ...
+
+
 class Caller(Protocol):
     """Makes the calls of one route. Lives in one event loop; any number of calls at a time."""
 
@@ -135,6 +143,7 @@ class Caller(Protocol):
         attempt_id: str,
         limits: CallLimits,
         purpose: CallPurpose = NO_PURPOSE,
+        sink: EventSink | None = None,
     ) -> Answer | Failure:
         """Make one call, once, without retries.
 
@@ -144,6 +153,7 @@ class Caller(Protocol):
             attempt_id: sent as the header `x-trivet-attempt`.
             limits: the call's time, and whether it is streamed.
             purpose: the model by its first-party id, job and batch.
+            sink: takes the events of a streamed answer as they come; without one they are gathered.
 
         Raises:
             asyncio.CancelledError: the call was cancelled from outside; its connection is closed.

@@ -23,7 +23,7 @@ from trivet_worker.adapters.deltas import joined
 from trivet_worker.adapters.errors import error_in_body
 from trivet_worker.adapters.gathering import GatheredBody
 from trivet_worker.adapters.http import MAX_ANSWER_BYTES, MAX_ERROR_BYTES, ErrorAnswer, TooLarge, body_pieces
-from trivet_worker.adapters.protocol import StreamLimits
+from trivet_worker.adapters.protocol import EventSink, StreamLimits
 
 MAX_EVENT_BYTES = 16 * 2**20
 """Maximum size of an event. An answer of 300,000 tokens has 2 MB."""
@@ -313,10 +313,14 @@ class Silence:
 
 
 class StreamedAnswer:
-    """A streamed answer: its bytes are kept as they come, and read together once its message may have ended."""
+    """A streamed answer: its bytes are kept as they come, and read together once its message may have ended.
 
-    def __init__(self, reader: EventReader, headers: httpx2.Headers) -> None:
+    With a sink each piece is read as it comes, and its events are passed on.
+    """
+
+    def __init__(self, reader: EventReader, headers: httpx2.Headers, sink: EventSink | None = None) -> None:
         self.assembly = Assembly()
+        self._sink = sink
         self._reader = reader
         self._headers = headers
         self._kept: list[bytes] = []
@@ -343,6 +347,9 @@ class StreamedAnswer:
             TooLarge
         """
         self.add(piece)
+        if self._sink is not None:
+            self.read()
+            return
         seen = self._tail + piece
         self._tail = seen[-_LONGEST_SIGN:]
         if self._kept_bytes > _MAX_KEPT_BYTES or self.may_end(seen):
@@ -394,6 +401,8 @@ class StreamedAnswer:
             raise error_in_body(document, self._headers)
         self.assembly.take(document)
         self.over = self.assembly.ended
+        if self._sink is not None and not self.assembly.spoiled and isinstance(document.get("type"), str):
+            self._sink.put(event.data if b"\n" not in event.data else orjson.dumps(document))
         return None
 
 

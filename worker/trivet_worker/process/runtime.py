@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from celery import Celery
 
+from trivet_routing.answer_publishing import AnswerPublisher
+from trivet_routing.answer_stream import StreamSeal
 from trivet_routing.limits import Limits
 from trivet_routing.liveness.heartbeat import Holder
 from trivet_routing.liveness.monitors import DependencyMonitor, Pulse, Pulses
@@ -68,11 +70,14 @@ class Runtime:
         context = self._context = self._make_context(settings, worker, lane, routes, drops, origin)
         hedger = Hedger(context, lambda hedge: self._calls.join(hedge))
         places = {name: settings.routes[name] for name in routes}
-        self._calls = Calls(places, lambda result: self._recorder.put(result), hedger.ask)
+        key = read_key(settings)
+        publisher = None if key is None else AnswerPublisher(settings.redis_url, StreamSeal(key))
+        self._calls = Calls(places, lambda result: self._recorder.put(result), hedger.ask, publisher)
         # a process for isolated jobs steers nothing: what it found wrong would stay unknown to its worker, which
         # would send it the same job again
         self._local_faults = None if lane == ISOLATED else self._make_local_faults(places)
-        cached = Cached(context, ResponseCache(context.client, settings, self._seal()))
+        seal = None if key is None else AnswerSeal(key, context.store.clock.reckoned)
+        cached = Cached(context, ResponseCache(context.client, settings, seal))
         self._recorder = Recorder(
             context,
             app,
@@ -138,10 +143,6 @@ class Runtime:
             self._context.settings.health,
             on_change=lambda: self._lease.beat_soon(),
         )
-
-    def _seal(self) -> AnswerSeal | None:
-        key = read_key(self._context.settings)
-        return None if key is None else AnswerSeal(key, self._context.store.clock.reckoned)
 
     def start(self) -> None:
         """Check the schema, make the routes known, open the lease.

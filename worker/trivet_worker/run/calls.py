@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 
+from trivet_routing.answer_publishing import AnswerPublisher, AttemptStream
 from trivet_routing.liveness.monitors import Pulse
 from trivet_routing.permits import Quota
 from trivet_routing.route_choice import Candidate, Requirements
@@ -114,9 +115,12 @@ class Calls:
         routes: Mapping[str, RouteSettings],
         on_result: Callable[[CallResult], None],
         on_slow: Callable[[Call], None] = lambda _: None,
+        publisher: AnswerPublisher | None = None,
     ) -> None:
         self._on_result = on_result
         self._on_slow = on_slow
+        self._publisher = publisher
+        self._streams: dict[str, AttemptStream] = {}
         self._routes = routes
         self._callers: dict[str, Caller] = {}
         self._under_way: dict[str, tuple[str, asyncio.Task[Answer | Failure]]] = {}
@@ -194,6 +198,8 @@ class Calls:
     def _finish(self, call: Call, started: float, task: "asyncio.Task[Answer | Failure]") -> None:
         self._under_way.pop(call.job.attempt_id, None)
         result = _result_of(task, call.job.attempt_id)
+        if (stream := self._streams.pop(call.job.attempt_id, None)) is not None:
+            _end_stream(stream, result)
         decides = self._decide(call, result)
         self._on_result(CallResult(call, result, time.perf_counter() - started, decides=decides))
 
@@ -214,7 +220,10 @@ class Calls:
     async def _call(self, call: Call) -> Answer | Failure:
         job, caller = call.job, self._callers[call.target.route]
         purpose = CallPurpose(call.target.model, job.id, job.batch_id)
-        answer = caller.call(job.prompt.body, call.target.wire_model, job.attempt_id, call.limits, purpose)
+        sink = None
+        if job.streamed and self._publisher is not None:
+            sink = self._streams[job.attempt_id] = self._publisher.open(job.id, job.attempt_id)
+        answer = caller.call(job.prompt.body, call.target.wire_model, job.attempt_id, call.limits, purpose, sink)
         if call.hedge_after_s is None:  # no hedge will want it
             job.prompt.release()
         return await answer
@@ -247,6 +256,8 @@ class Calls:
         return dict(zip(routes, found, strict=True))
 
     async def _close_callers(self) -> None:
+        if self._publisher is not None:
+            await self._publisher.close()
         for caller in self._callers.values():
             await caller.close()
 
@@ -260,6 +271,13 @@ def _result_of(task: "asyncio.Task[Answer | Failure]", attempt_id: str) -> Answe
     place = place_of(error)
     log.error("the call %s ended in a fault of Trivet's own: %s", attempt_id, place)
     return Failure(Outcome.SERVER_ERROR, f"a fault of Trivet's own: {place}", own_fault=True)
+
+
+def _end_stream(stream: AttemptStream, result: Answer | Failure) -> None:
+    if isinstance(result, Failure):
+        stream.end(result.outcome, result.message)
+    else:
+        stream.end(Outcome.SUCCEEDED)
 
 
 def _is_local(result: Answer | Failure) -> bool:

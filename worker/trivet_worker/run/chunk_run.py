@@ -306,7 +306,15 @@ class ChunkRunner:
         allowed = call_time(self._settings.classes, wave.chunk.latency, wave.chunk.model, job)
         timeout_s = self._timeout_s(wave, job, allowed, now, routes)
         full_time = probe or is_full_time(timeout_s, allowed)
-        return Call(job, wave.route, timeout_s, allowed, full_time, wave.wait_group, None if probe else hedge_after_s)
+        return Call(
+            job,
+            wave.route,
+            timeout_s,
+            allowed,
+            full_time,
+            wave.wait_group,
+            None if probe or job.streamed else hedge_after_s,
+        )
 
     def _count_dropped(self, chunk: Chunk, found: ClaimResult) -> None:
         if found.forged:

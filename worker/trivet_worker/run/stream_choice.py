@@ -1,4 +1,5 @@
-"""Choice of the calls whose answers are streamed: those of a kind whose answers take long, as observed.
+"""Choice of the calls whose answers are streamed: those that somebody reads meanwhile, and those of a kind whose answers
+take long, as observed.
 
 A plain answer is silent until it is whole: proxies and load balancers cut connections that are idle for a minute, and a
 provider that has stopped looks like one at work. A streamed answer takes more CPU, so short ones are not streamed. Most
@@ -27,7 +28,7 @@ def stream_limits(call: Call, settings: Settings, p95_s: float | None) -> Stream
         return None
     terms = settings.of_class(call.target.latency)
     limits = StreamLimits(terms.first_token_timeout_s, terms.stall_timeout_s)
-    always = limits != StreamLimits() or call.route.stream
+    always = limits != StreamLimits() or call.route.stream or call.job.streamed
     return limits if always or _is_long(call, p95_s) else None
 
 

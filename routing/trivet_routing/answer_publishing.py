@@ -1,0 +1,184 @@
+"""Publishing the events of streamed calls to Redis, for all calls of one process together.
+
+Events that come while others are written wait for the next write, so the busier the process, the more go together. A
+stream is a convenience for whoever waits, never a reason for a call to fail: where Redis is away, or too much comes, the
+rest of that stream is dropped and its reader gets an error, or the whole answer from SQL.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from typing import Any
+
+import redis
+
+from trivet_routing.answer_stream import AttemptEnd, EntryKind, StreamEntry, StreamSeal, stream_of
+from trivet_tasks.foreign_text import clean
+from trivet_tasks.outcomes import Outcome
+from trivet_tasks.shared_state import connect_async
+
+log = logging.getLogger("trivet.streams")
+
+MAX_BYTES = 16 * 2**20
+"""Maximum bytes of events of one attempt."""
+MAX_ENTRIES = 20_000
+"""Maximum entries of the stream of one job."""
+LIVES_S = 600.0
+"""Seconds for which a stream is kept after its last entry: longer than a provider may be silent."""
+LIVES_AFTER_END_S = 60.0
+"""Seconds for which it is kept after the end of an attempt."""
+UNHEARD_S = 5.0
+"""Seconds without a reader after which nothing more of an attempt is published."""
+PAUSE_S = 0.01
+"""Seconds between two writes, so that the events of fast answers go together."""
+_URGENT_WRITES = 8
+"""Writes at the beginning of an attempt for which nothing waits."""
+_WORDS_CHARS = 500
+TOO_MUCH = f"the answer is larger than the {MAX_BYTES // 2**20} MB that can be passed on while it comes"
+
+
+class AttemptStream:
+    """The events of one attempt on their way to the job's stream. Belongs to the event loop of its publisher."""
+
+    def __init__(self, publisher: "AnswerPublisher", job_id: str, attempt_id: str) -> None:
+        self.job_id = job_id
+        self.attempt_id = attempt_id
+        self.writes = 0
+        self.heard_at = time.monotonic()
+        """Time at which somebody listened last, on the monotonic clock."""
+        self._publisher = publisher
+        self._pending: list[bytes] = []
+        self._end: AttemptEnd | None = None
+        self._number = 0
+        self._bytes = 0
+        self._closed = False
+
+    def put(self, event: bytes) -> None:
+        """Publish an event: its JSON on one line. Returns at once."""
+        if self._closed:
+            return
+        self._bytes += len(event)
+        if self._bytes > MAX_BYTES or self._number >= MAX_ENTRIES - 2:
+            self.end(Outcome.INCOMPLETE, TOO_MUCH)
+            return
+        self._pending.append(event)
+        self._publisher.wake(self)
+
+    def end(self, outcome: Outcome, message: str = "") -> None:
+        """Publish the end of the attempt, and with `succeeded` that nothing is missing. Returns at once."""
+        if not self._closed:
+            self._closed = True
+            self._end = AttemptEnd(outcome.value, clean(message, _WORDS_CHARS))
+            self._publisher.wake(self)
+
+    def drop(self) -> None:
+        """Publish nothing more, not even the end."""
+        self._closed = True
+        self._pending, self._end = [], None
+
+    @property
+    def ended(self) -> bool:
+        """Return whether nothing comes after what was taken."""
+        return self._closed
+
+    def taken(self) -> list[StreamEntry]:
+        """Return the entries to write now, each once."""
+        entries: list[StreamEntry] = []
+        if self._pending:
+            entries.append(self._entry(EntryKind.EVENTS, b"\n".join(self._pending)))
+            self._pending = []
+        if self._end is not None:
+            entries.append(self._entry(EntryKind.END, self._end.data()))
+            self._end = None
+        return entries
+
+    def _entry(self, kind: EntryKind, data: bytes) -> StreamEntry:
+        self._number += 1
+        return StreamEntry(self.attempt_id, self._number - 1, kind, data)
+
+
+class AnswerPublisher:
+    """Writes the events of all streamed calls of one event loop. Connects when there is something to write.
+
+    Args:
+        url: of the shared state.
+        seal: signs the entries.
+    """
+
+    def __init__(self, url: str, seal: StreamSeal) -> None:
+        self._url = url
+        self._seal = seal
+        self._redis: Any = None
+        self._waiting: dict[AttemptStream, None] = {}
+        self._urgent = asyncio.Event()
+        self._writer: asyncio.Task[None] | None = None
+
+    def open(self, job_id: str, attempt_id: str) -> AttemptStream:
+        """Return the stream of an attempt that begins."""
+        return AttemptStream(self, job_id, attempt_id)
+
+    def wake(self, stream: AttemptStream) -> None:
+        """Write what a stream has to publish, soon."""
+        self._waiting[stream] = None
+        if stream.writes < _URGENT_WRITES or stream.ended:
+            self._urgent.set()
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.get_running_loop().create_task(self._write_all())
+
+    async def close(self) -> None:
+        """Write the rest, and close the connection."""
+        if self._writer is not None:
+            await asyncio.wait([self._writer], timeout=1.0)
+        if self._redis is not None:
+            await self._redis.aclose()
+
+    async def _write_all(self) -> None:
+        while self._waiting:
+            streams, self._waiting = list(self._waiting), {}
+            self._urgent.clear()
+            try:
+                await self._write(streams)
+            except (redis.RedisError, OSError) as error:
+                log.warning("%d streamed answers cannot be passed on: %s", len(streams), type(error).__name__)
+                for stream in streams:
+                    stream.drop()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._urgent.wait(), PAUSE_S)
+
+    async def _write(self, streams: list[AttemptStream]) -> None:
+        """Write the new entries of these streams in one round trip."""
+        if self._redis is None:
+            self._redis = connect_async(self._url)
+        pipeline = self._redis.pipeline(transaction=False)
+        written: list[tuple[AttemptStream, int]] = []
+        for stream in streams:
+            key = stream_of(stream.job_id)
+            entries = stream.taken()
+            if not entries:
+                continue
+            for entry in entries:
+                fields = self._seal.fields(stream.job_id, entry)
+                pipeline.xadd(key, fields, maxlen=MAX_ENTRIES, approximate=True)
+            lives_s = LIVES_AFTER_END_S if stream.ended else LIVES_S
+            pipeline.pexpire(key, int(lives_s * 1_000))
+            pipeline.publish(key, b"")
+            stream.writes += 1
+            written.append((stream, len(entries) + 2))
+        if not written:
+            return
+        answers = await pipeline.execute(raise_on_error=False)
+        at = 0
+        unheard: list[AttemptStream] = []
+        for stream, commands in written:
+            of_stream = answers[at : at + commands]
+            at += commands
+            if any(isinstance(answer, Exception) for answer in of_stream):
+                stream.drop()
+            elif of_stream[-1]:
+                stream.heard_at = time.monotonic()
+            elif time.monotonic() - stream.heard_at > UNHEARD_S and not stream.ended:
+                stream.drop()
+                unheard.append(stream)
+        if unheard:  # a reader that comes later gets the whole answer instead of its beginning
+            await self._redis.delete(*(stream_of(stream.job_id) for stream in unheard))
