@@ -11,8 +11,6 @@ import httpx2
 import pytest
 from tests.processes import ServerProcess, free_port, listens
 
-from trivet.gateway.openapi import document
-from trivet.gateway.resources import operations
 from trivet.testing import RunningTrivet
 
 MODEL = "claude-haiku-4-5"
@@ -239,8 +237,3 @@ def test_events_tell_the_ends_of_a_tenants_work(
     ends = [end for kind, end in heard if kind == "job"]
     assert [(end["state"], end["batch"]) for end in ends] == [("succeeded", "heard")] * 2
     assert [batch["name"] for kind, batch in heard if kind == "batch"] == ["heard"]
-
-
-def test_the_document_describes_every_address(call: Callable[[str], Caller], address: str) -> None:
-    served = httpx2.get(f"{address}/openapi.json", timeout=60).json()
-    assert served == json.loads(json.dumps(document(operations())))

@@ -130,7 +130,10 @@ def anthropic_schemas() -> dict[str, Schema]:
         "thinking": ANY_OBJECT,
         "metadata": ANY_OBJECT,
     }
+    asked: Schema = {"model": "claude-haiku-4-5", "messages": [{"role": "user", "content": "Say yes."}]}
+    request["examples"] = [{**asked, "max_tokens": 100}]
     count = fields("A request whose input tokens are counted.", model=STRING, messages=many(turn))
+    count["examples"] = [asked]
     count["properties"] |= {"system": text, "tools": many(ANY_OBJECT)}
     return {
         "MessagesRequest": request,

@@ -8,7 +8,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils import uuid7
 
@@ -20,6 +20,11 @@ from trivet.gateway.resources import resource_routes
 from trivet_tasks.errors import TrivetError, place_of
 
 log = logging.getLogger("trivet.gateway")
+
+
+def served_routes() -> list[BaseRoute]:
+    """Return all routes of the application."""
+    return [Route("/healthz", alive), *messages.routes(), *models.routes(), *resource_routes(), document_route()]
 
 
 def make_app(gateway: Gateway) -> ASGIApp:
@@ -34,7 +39,7 @@ def make_app(gateway: Gateway) -> ASGIApp:
             await gateway.stop()
 
     app = Starlette(
-        routes=[Route("/healthz", alive), *messages.routes(), *models.routes(), *resource_routes(), document_route()],
+        routes=served_routes(),
         lifespan=lifespan,
         exception_handlers={
             ApiError: _answer_error,

@@ -1,6 +1,6 @@
 """The OpenAPI document of the gateway: from the declared operations, and the Anthropic API by hand. `GET /openapi.json`."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from importlib.metadata import version
 from inspect import cleandoc
@@ -53,26 +53,35 @@ def document_route() -> Route:
     return Route(ADDRESS, _document, methods=["GET"], name="openapi")
 
 
-async def _document(_: Request) -> Response:
-    return Response(_as_json(), media_type="application/json")
+async def _document(request: Request) -> Response:
+    served = frozenset(route.path for route in request.app.routes if isinstance(route, Route))
+    return Response(_as_json(served), media_type="application/json")
 
 
 @lru_cache(maxsize=1)
-def _as_json() -> bytes:
-    return orjson.dumps(document(operations()))
+def _as_json(served: frozenset[str]) -> bytes:
+    return orjson.dumps(document(served))
 
 
-def document(declared: Sequence[Operation]) -> Schema:
-    """Return the OpenAPI 3.1 document of these operations and of the Anthropic API.
+def document(served: Collection[str]) -> Schema:
+    """Return the OpenAPI 3.1 document of what is served.
 
-    sorted(document(operations())["paths"])
+    sorted(document(["/v1/messages", "/trivet/v1/jobs"])["paths"])
+
+    Args:
+        served: paths, as the application has them.
     """
     components = {**answer_schemas(), **anthropic_schemas(), "EventStream": {"type": "string"}}
-    paths: dict[str, Schema] = {path: dict(methods) for path, methods in PATHS.items()}
-    for methods in paths.values():
-        for operation in methods.values():
-            operation["responses"] |= _errors(operation.pop("errors"))
-    for one in declared:
+    paths: dict[str, Schema] = {}
+    for path, methods in PATHS.items():
+        paths[path] = {
+            method: {
+                **{name: value for name, value in one.items() if name != "errors"},
+                "responses": {**one["responses"], **_errors(one["errors"])},
+            }
+            for method, one in methods.items()
+        }
+    for one in operations():
         paths.setdefault(one.path, {})[one.method.lower()] = _operation(one, components)
     paths[ADDRESS] = {"get": _of_document()}
     return {
@@ -81,7 +90,7 @@ def document(declared: Sequence[Operation]) -> Schema:
         "servers": [{"url": "/"}],
         "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
         "security": [{"ApiKey": []}, {"Bearer": []}],
-        "paths": paths,
+        "paths": {path: found for path, found in paths.items() if path in served},
         "components": {
             "schemas": dict(sorted(components.items())),
             "securitySchemes": {

@@ -22,6 +22,13 @@ from trivet_tasks.states import JobState
 
 Schema: TypeAlias = dict[str, Any]
 
+_EXAMPLE: Schema = {
+    "model": "claude-haiku-4-5",
+    "max_tokens": 100,
+    "messages": [{"role": "user", "content": "Summarise: …"}],
+    "tags": {"team": "search"},
+    "deadline": "2h",
+}
 REFERENCE = "#/components/schemas/{model}"
 STRING: Schema = {"type": "string"}
 INTEGER: Schema = {"type": "integer"}
@@ -198,6 +205,7 @@ def _jobs() -> dict[str, Schema]:
                 "metadata": ANY_OBJECT,
             },
             "additionalProperties": True,
+            "examples": [_EXAMPLE],
         },
     }
 
