@@ -1,15 +1,13 @@
 """Trivet's own resources over HTTP, by `trivet serve` in a process of its own, over real workers and the simulator."""
 
 import json
-import sys
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
-from tests.processes import ServerProcess, free_port, listens
+from tests.gateway_server import gateway
 
 from trivet.testing import RunningTrivet
 
@@ -35,13 +33,8 @@ class Caller:
 @pytest.fixture(scope="module")
 def address(running: RunningTrivet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The gateway's base URL."""
-    port = free_port()
-    folder: Path = tmp_path_factory.mktemp("gateway")
-    command = [sys.executable, "-m", "trivet", "--config", str(running.settings.source), "serve", "--port", str(port)]
-    server = ServerProcess(command, folder)
-    server.start(lambda: listens(port))
-    yield f"http://127.0.0.1:{port}"
-    server.stop()
+    with gateway(running, tmp_path_factory.mktemp("gateway")) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
@@ -196,8 +189,8 @@ def test_what_is_not_known_is_refused(call: Callable[[str], Caller]) -> None:
     acme("GET", "/trivet/v1/batches/%00", status=404)
     acme("POST", "/trivet/v1/jobs", status=400, json=request(on_done={"task": "x"}))
     acme("POST", "/trivet/v1/batches/x/priority", status=400, json={"priority": 99})
-    wrong = Caller(acme._client, "trivet_000000000000_" + "0" * 64)
-    assert wrong("GET", "/trivet/v1/jobs", status=401)["error"]["type"] == "authentication_error"
+    wrong = {"x-api-key": "trivet_000000000000_" + "0" * 64}
+    assert acme("GET", "/trivet/v1/jobs", status=401, headers=wrong)["error"]["type"] == "authentication_error"
 
 
 def test_events_tell_the_ends_of_a_tenants_work(

@@ -8,18 +8,16 @@ import pytest
 from starlette.routing import Route
 
 from trivet.gateway.app import served_routes
-from trivet.gateway.openapi import document
+from trivet.gateway.openapi import document, paths_of
 from trivet.gateway.resources import operations
 
 
 @pytest.fixture(scope="module")
 def served() -> set[tuple[str, str]]:
     """Methods and paths of the application."""
+    routes = [route for route in served_routes() if isinstance(route, Route)]
     return {
-        (method, route.path)
-        for route in served_routes()
-        if isinstance(route, Route)
-        for method in (route.methods or set()) - {"HEAD"}
+        (method, path) for one in routes for path in paths_of([one]) for method in (one.methods or set()) - {"HEAD"}
     }
 
 

@@ -1,6 +1,7 @@
 """The OpenAPI document of the gateway: from the declared operations, and the Anthropic API by hand. `GET /openapi.json`."""
 
-from collections.abc import Collection, Sequence
+import re
+from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
 from importlib.metadata import version
 from inspect import cleandoc
@@ -9,7 +10,7 @@ from typing import Any
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from trivet.gateway.anthropic_document import PATHS, anthropic_schemas
 from trivet.gateway.resources import operations
@@ -48,14 +49,22 @@ TAGS = {
 }
 
 
+DESCRIBED = frozenset({*PATHS, *(one.path for one in operations()), ADDRESS})
+"""Paths of which there is a description."""
+
+
 def document_route() -> Route:
     """Return the route of the document. It needs no key."""
     return Route(ADDRESS, _document, methods=["GET"], name="openapi")
 
 
 async def _document(request: Request) -> Response:
-    served = frozenset(route.path for route in request.app.routes if isinstance(route, Route))
-    return Response(_as_json(served), media_type="application/json")
+    return Response(_as_json(frozenset(paths_of(request.app.routes))), media_type="application/json")
+
+
+def paths_of(routes: Iterable[BaseRoute]) -> set[str]:
+    """Return the paths of routes as the document names them: `/v1/models/{id}`, also of `/v1/models/{id:path}`."""
+    return {re.sub(r":\w+}", "}", route.path) for route in routes if isinstance(route, Route)}
 
 
 @lru_cache(maxsize=1)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import StringConstraints
@@ -20,7 +21,17 @@ HEARTBEAT_S = 10.0
 """Seconds after which a comment is sent where nothing happens, so that proxies keep the connection."""
 OF_ROUTES = "route "
 """Beginning of the kinds of events that every key may see."""
-KINDS = ("job", "batch", "event")
+
+
+class Kind(StrEnum):
+    """Kinds of what is told."""
+
+    JOB = "job"
+    """The end of a job."""
+    BATCH = "batch"
+    """The end of a batch."""
+    EVENT = "event"
+    """An event of a route."""
 
 
 class EventsQuery(Parameters):
@@ -56,8 +67,8 @@ async def stream_events(call: Call) -> Response:
     """
     query: EventsQuery = call.query
     types = frozenset(query.types.split(","))
-    if unknown := types.difference(KINDS):
-        raise ApiError(400, f"types: {min(unknown)!r} is none. Use {', '.join(KINDS)}.")
+    if unknown := types.difference(Kind):
+        raise ApiError(400, f"types: {min(unknown)!r} is none. Use {', '.join(Kind)}.")
     if call.gateway.events.full:
         raise overloaded("This gateway has as many listeners as it takes.")
     wanted = _chooser(types, query.batch, call.scope)
@@ -95,12 +106,12 @@ def _chooser(types: frozenset[str], batch: str | None, scope: TenantScope | None
     def wanted(happening: Happening) -> bool:
         match happening.what:
             case JobEnd(batch=of, tenant=tenant):
-                return "job" in types and batch in (None, of) and (scope is None or scope.sees(tenant))
+                return Kind.JOB in types and batch in (None, of) and (scope is None or scope.sees(tenant))
             case Progress(name=name) as progress:
                 seen = scope is None or (not progress.mixed and scope.sees(progress.tenant))
-                return "batch" in types and batch in (None, name) and seen
+                return Kind.BATCH in types and batch in (None, name) and seen
             case Event(kind=kind):
-                return "event" in types and (scope is None or kind.startswith(OF_ROUTES))
+                return Kind.EVENT in types and (scope is None or kind.startswith(OF_ROUTES))
 
     return wanted
 
@@ -108,11 +119,11 @@ def _chooser(types: frozenset[str], batch: str | None, scope: TenantScope | None
 def _lines(happening: Happening) -> bytes:
     match happening.what:
         case JobEnd() as end:
-            kind, data = "job", as_json(end._asdict())
+            kind, data = Kind.JOB, as_json(end._asdict())
         case Progress() as progress:
-            kind, data = "batch", as_json(progress_object(progress))
+            kind, data = Kind.BATCH, as_json(progress_object(progress))
         case Event() as event:
-            kind, data = "event", as_json(event._asdict())
+            kind, data = Kind.EVENT, as_json(event._asdict())
     number = "" if happening.id is None else f"id: {happening.id}\n"
     return f"{number}event: {kind}\ndata: {data}\n\n".encode()
 
