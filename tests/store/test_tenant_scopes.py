@@ -13,6 +13,7 @@ from trivet_store.ledger import budgets
 from trivet_tasks.config.budgets import BudgetSettings, Per
 from trivet_tasks.config.settings import Settings, load_settings
 from trivet_tasks.errors import InvalidRequest, NotFound
+from trivet_tasks.jobs import JobSpec
 from trivet_tasks.states import JobState
 from trivet_tasks.tenant_scope import TenantScope
 
@@ -114,12 +115,12 @@ def test_a_name_that_another_tenant_has_is_taken(client: Client) -> None:
 
 
 def test_a_batch_that_broke_off_at_its_first_request_is_its_tenants(client: Client) -> None:
-    def breaks() -> Iterator[object]:
+    def breaks() -> Iterator[JobSpec]:
+        yield from ()
         raise InvalidRequest("messages: must not be empty.", field="messages")
-        yield
 
     with pytest.raises(InvalidRequest, match="must not be empty"):
-        client.submit_specs(breaks(), name="broken", scope=ACME)  # type: ignore[arg-type]
+        client.submit_specs(breaks(), name="broken", scope=ACME)
     with pytest.raises(InvalidRequest, match="is taken"):
         client.submit_specs([spec("z", tenant="zeta")], name="broken", scope=ZETA)
     assert client.batch("broken", scope=ACME).discard() == 0
@@ -153,8 +154,13 @@ def test_calls_without_a_price_and_savings_are_those_of_the_tenants_jobs(world: 
 
 
 def test_budgets_are_the_tenants_and_the_keys_own(world: World, admin: Admin) -> None:
-    scopes = {"all": {}, "acme": {"tenant": "acme"}, "zeta": {"tenant": "zeta"}, "key": {"tag": "trivet_key=k"}}
-    given = [BudgetSettings(name=name, usd=Decimal(5), per=Per.DAY, **scope) for name, scope in scopes.items()]
+    scopes: dict[str, dict[str, str]] = {
+        "all": {},
+        "acme": {"tenant": "acme"},
+        "zeta": {"tenant": "zeta"},
+        "key": {"tag": "trivet_key=k"},
+    }
+    given = [BudgetSettings.model_validate({"name": name, "usd": 5, "per": Per.DAY, **scopes[name]}) for name in scopes]
     with world.store.write() as connection:
         budgets.register(world.store, connection, given)
     assert [one.name for one in admin.budgets.list().budgets] == ["acme", "all", "key", "zeta"]

@@ -152,7 +152,7 @@ class Keys(Group):
         return NewKey(key, token, old)
 
     def revoke(self, name: str, *, by: str | None = None) -> bool:
-        """Revoke a key, and the one that it replaced. Gateways refuse it within 5 s. Its jobs go on.
+        """Revoke a key, and the one that it replaced. Gateways refuse it within 5 s. Its jobs go on, within its budget.
 
             admin.keys.revoke("search")
 

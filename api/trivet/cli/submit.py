@@ -16,7 +16,7 @@ import typer
 from trivet.cli import options, output
 from trivet.cli.batch import print_joined, print_progress
 from trivet.cli.options import Cache, Json, WithRequest, read_prompt, read_request, read_tags, span_or_moment, stem_of
-from trivet.cli.output import FAILED, HELD_UP, print_error, print_line
+from trivet.cli.output import FAILED, HELD_UP, print_error, print_line, print_warning
 from trivet.cli.progress import Advance, bar, telling
 from trivet.cli.waiting import wait_for
 from trivet.json_objects import progress_object
@@ -125,6 +125,9 @@ def submit(
             except ResultTimeout as error:
                 print_error(f"trivet: {error}\nTo wait on: trivet job result {job.id} --wait")
                 raise typer.Exit(HELD_UP if error.held_up else FAILED) from None
+            except KeyboardInterrupt:
+                print_error(f"Interrupted. The job goes on: trivet job result {job.id} --wait")
+                raise
         print_result(result, as_json=as_json)
 
 
@@ -190,11 +193,12 @@ def bulk(
     as_json: Json = False,
 ) -> None:
     """Submit a file of requests as one batch. Safe to interrupt: run it again and it continues where it stopped."""
-    from trivet.cli.results import ResultsFile, check_ending
+    from trivet.cli.result_forms import check_lines
+    from trivet.cli.results import ResultsFile
     from trivet_tasks.requests.sources import readable_twice
 
     if out is not None:
-        check_ending(out)
+        check_lines(out)
     elif with_request:
         raise InvalidRequest("--with-request: goes with --out FILE.", field="with_request")
     if once and (again or name is None):
@@ -333,7 +337,7 @@ def _take_in(client: "Client", check: "FileCheck", name: str, defaults: dict[str
         raise
     finally:
         for warning, count in warnings.most_common(5):
-            print_error(f"{count:,} requests: {warning}" if count > 1 else warning)
+            print_warning(f"{count:,} requests: {warning}" if count > 1 else warning)
 
 
 def _quietly(specs: "Iterable[JobSpec]", warnings: Counter[str], advance: Advance) -> "Iterator[JobSpec]":
@@ -362,7 +366,7 @@ def _printed_instead_of_logged() -> Iterator[None]:
 
 def _print_warnings(warnings: tuple[str, ...]) -> None:
     for warning in warnings:
-        print_error(f"warning: {warning}", style="yellow")
+        print_warning(warning)
 
 
 def _report(

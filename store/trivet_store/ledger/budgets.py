@@ -114,6 +114,20 @@ _UPSERT = text(
     """
 )
 _REMOVE = text("DELETE FROM budgets WHERE name = :name")
+# jobs of a revoked key that its budget holds must not run without a limit
+_REMOVE_UNUSED = text(
+    """
+    DELETE FROM budgets WHERE name = :name
+       AND NOT EXISTS (SELECT 1 FROM flows f WHERE f.active AND replace(f.labels, :pair, '') <> f.labels)
+    """
+)
+_ORPHANS = text(
+    """
+    SELECT b.definition FROM budgets b WHERE b.name LIKE :of_keys AND NOT EXISTS (
+        SELECT 1 FROM gateway_keys k WHERE :prefix || k.name = b.name AND k.revoked_at IS NULL
+    )
+    """
+)
 _STATE = text(
     """
     UPDATE budgets SET state = :state, "window" = :window, since = :now, needs_usd = :needs_usd
@@ -182,8 +196,16 @@ def add_of_key(connection: Connection, budget: BudgetSettings, now: float) -> No
 
 
 def remove_of_key(connection: Connection, name: str) -> None:
-    """Remove the budget of a gateway key, if it has one."""
-    connection.execute(_REMOVE, {"name": name})
+    """Remove the budget that a gateway key of this name has or had, whatever it holds."""
+    connection.execute(_REMOVE, {"name": f"{KEY_BUDGETS}{name}"})
+
+
+def remove_orphans(connection: Connection) -> None:
+    """Remove the budgets of revoked gateway keys that have no jobs any more."""
+    for row in connection.execute(_ORPHANS, {"of_keys": f"{KEY_BUDGETS}%", "prefix": KEY_BUDGETS}).all():
+        settings = _settings(row.definition)
+        if settings.label is not None:
+            connection.execute(_REMOVE_UNUSED, {"name": settings.name, "pair": _pair(settings.label)})
 
 
 def exist(connection: Connection) -> bool:
@@ -310,9 +332,12 @@ def _scope(row: BudgetRow, n: int) -> tuple[str, dict[str, Any]]:
     label = budget.label
     if label is None:
         return "AND batch_id IS NULL", {}
-    # labels are JSON objects of texts, as `labels_of` writes them: this is in them where the label is, and nowhere else
-    pair = orjson.dumps(dict([label])).decode()[1:-1]
-    return f"AND batch_id IS NULL AND replace(labels, :pair_{n}, '') <> labels", {f"pair_{n}": pair}
+    return f"AND batch_id IS NULL AND replace(labels, :pair_{n}, '') <> labels", {f"pair_{n}": _pair(label)}
+
+
+def _pair(label: tuple[str, str]) -> str:
+    """Return the text that is in the labels of a job where this label is, and nowhere else (`labels_of`)."""
+    return orjson.dumps(dict([label])).decode()[1:-1]
 
 
 def _put(connection: Connection, budget: BudgetSettings, now: float) -> None:
