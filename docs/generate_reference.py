@@ -243,15 +243,11 @@ def _http_operation(title: str, operation: Mapping[str, Any]) -> Iterator[str]:
         given.append(("body", media_type, _http_type(content["schema"]), ""))
     if given:
         yield _markdown(("parameter", "in", "type", "meaning"), given)
-    answers = [
-        (
-            status,
-            _http_type(next(iter(answer.get("content", {}).values()), {}).get("schema", {})),
-            answer["description"],
-        )
-        for status, answer in operation["responses"].items()
-        if int(status) not in ALWAYS
-    ]
+    answers: list[tuple[str, str, str]] = []
+    for status, answer in operation["responses"].items():
+        if int(status) not in ALWAYS:
+            kinds = [_http_type(content["schema"]) for content in answer.get("content", {}).values()]
+            answers.append((status, " or ".join(kinds), answer["description"]))
     yield _markdown(("status", "body", "meaning"), answers)
 
 
