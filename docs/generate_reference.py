@@ -82,8 +82,7 @@ HTTP_INTRO = """
 - Errors have the shape of the Anthropic API:
   `{"type": "error", "error": {"type": …, "message": …}, "request_id": …}`. Every address that needs a key may
   answer with 400, 401, 403, 429, 500 or 503; further ones are named below.
-- A job of the classes `batch`, `async` and `deferred` waits while the budget of its key is used up. A `realtime` or
-  `interactive` one is answered with 429.
+- While the budget of its key is used up, a single job is answered with 429, and a batch is taken in and waits.
 """
 BOUNDS = {"ge": "from {}", "gt": "above {}", "le": "to {}", "max_length": "at most {}", "min_length": "at least {}"}
 HTTP_BOUNDS = {"minimum": "from {}", "maximum": "to {}", "maxLength": "at most {}"}

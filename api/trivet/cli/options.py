@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable
 from decimal import Decimal, InvalidOperation
 from difflib import get_close_matches
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,6 +48,12 @@ WithRequest = Annotated[
 ]
 
 _config: Path | None = None
+
+
+class Dedupe(StrEnum):
+    """Scope of the keys of a batch, wider than the batch itself."""
+
+    TENANT = "tenant"
 
 
 def set_up(config: Path | None, *, verbose: bool) -> None:

@@ -39,16 +39,16 @@ def print_result(result: Result, *, as_json: bool) -> None:
         sys.stdout.write(output.shown_json(result_line(result).decode()))
     elif result.succeeded:
         print(output.shown(result.text))  # noqa: T201
-        print_line(_came_from(result), style="dim")
+        print_line(came_from(result), style="dim")
     elif result.pruned:
         print_error(f"trivet: job {result.id} {_ENDED[result.status]}; its result was pruned.")
-        print_error(f"{_came_from(result)} · trivet job show {result.id}", style="dim")
+        print_error(f"{came_from(result)} · trivet job show {result.id}", style="dim")
     else:
         said = f"{result.error.outcome}: {result.error.message}" if result.error and result.error.outcome else ""
         said = said or (result.error.message if result.error else "")
         print_error(f"trivet: job {result.id} {_ENDED[result.status]}: {said}")
         if result.attempts:
-            print_error(f"{_came_from(result)} · trivet job show {result.id}", style="dim")
+            print_error(f"{came_from(result)} · trivet job show {result.id}", style="dim")
     if not result.succeeded:
         raise typer.Exit(FAILED)
 
@@ -252,7 +252,8 @@ class ResultsFile:
         return end
 
 
-def _came_from(result: Result) -> str:
+def came_from(result: Result) -> str:
+    """Return where a result came from, in one line: route, calls, time and cost."""
     calls = len(result.attempts)
     parts = [
         result.route if not result.cached else "cache",

@@ -13,6 +13,7 @@ from trivet.gateway.access import Access
 from trivet.gateway.errors import ApiError
 from trivet.gateway.event_hub import EventHub
 from trivet.gateway.job_errors import Answered, retry_headers
+from trivet.gateway.submitter import Submitter
 from trivet_tasks.config.settings import Settings
 
 P = ParamSpec("P")
@@ -34,6 +35,7 @@ class Gateway:
         self.bodies = BodyMemory(int(self.bounds.max_bodies_mb * MIB))
         self._threads = ThreadPoolExecutor(MAX_CALLS, thread_name_prefix="trivet-gateway")
         self.results = AsyncResults(self.client, self._threads)
+        self.submitter = Submitter(self.client, self.run)
         self.access = Access(self.admin.keys, self.run)
         self.events = EventHub(lambda: self.admin.events)
         self.waiting = 0
@@ -41,6 +43,7 @@ class Gateway:
 
     async def start(self) -> None:
         """Open the connections, so that the first request does not wait for them."""
+        self.streams = self.client.answer_streams()
         await self.results.start()
         await self.run(self.client.prepare)
 
@@ -57,16 +60,27 @@ class Gateway:
         """
         if self.waiting >= self.bounds.max_waiting:
             raise overloaded(f"This gateway has {self.waiting:,} requests that wait for an answer, its maximum.")
+        with self.counted():
+            yield
+
+    @contextlib.contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count a request that was admitted before."""
         self.waiting += 1
         try:
             yield
         finally:
             self.waiting -= 1
 
+    async def end_waiting(self) -> None:
+        """Answer all requests that wait with 503, all streams with an `error` event. Jobs go on."""
+        await self.results.close()
+        await self.streams.close()
+
     async def stop(self) -> None:
         """End all waiting, then close the connections. Jobs go on."""
         self.events.close()
-        await self.results.close()
+        await self.end_waiting()
         await self.access.close()
         self.client.close()
         self.admin.close()

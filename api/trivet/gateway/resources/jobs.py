@@ -26,7 +26,7 @@ from trivet.gateway.resources.operation import (
 )
 from trivet.json_objects import job_object, life_object, result_line
 from trivet_tasks.errors import InvalidRequest
-from trivet_tasks.latency import Lane, Latency
+from trivet_tasks.latency import Latency
 from trivet_tasks.states import JobState
 
 MAX_WAIT_S = 60
@@ -140,19 +140,17 @@ async def create_job(call: Call) -> Response:
     `batch` unless it says otherwise. A request with the key of an earlier one returns that job.
     """
     gateway = call.gateway
-    async with body_of(call.request) as given:
+    async with body_of(call.request) as (given, size):
         if "on_done" in given:
             raise InvalidRequest(
                 "on_done: callbacks are for Celery applications, not for HTTP.",
                 field="on_done",
                 hint="GET /trivet/v1/events or …/result?wait=60 tell of the end.",
             )
-        request = call.principal.bind(given, default_class=Latency.BATCH)
-        if Latency(request["latency"]).lane is Lane.REALTIME:  # others wait for their budget
-            size = int(call.request.headers.get("content-length", "0") or 0)
-            await gateway.access.check_budget(call.principal, request, size)
-        job = await gateway.run(partial(gateway.client.submit, **request))
-        del given, request
+        fields = call.principal.bind(given, default_class=Latency.BATCH)
+        await gateway.access.check_budget(call.principal, fields, size)
+        job = await gateway.submitter.submit(fields, size=size)
+        del given, fields
     row = await gateway.run(job.look)
     address = f"/trivet/v1/jobs/{job.id}"
     return json_answer({**job_object(row), "warnings": list(job.warnings)}, 201, {"location": address})

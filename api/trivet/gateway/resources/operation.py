@@ -12,7 +12,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from trivet.gateway.access import AccessError, RateLimited, Unauthenticated
 from trivet.gateway.context import Gateway
 from trivet.gateway.errors import ApiError
 from trivet.gateway.principal import Principal
@@ -154,22 +153,20 @@ class Operation:
         """Check a request and have it handled.
 
         Raises:
-            ApiError: the key, a parameter or the body is refused.
+            ApiError: a parameter or the body is refused.
+            AccessError: the key does not allow it.
             TrivetError: as the operation does.
         """
         gateway: Gateway = request.app.state.gateway
-        try:
-            principal = await gateway.access.admit(request.headers)
-            if self.admin:
-                principal.require_admin()
-            path = read(self.address, request.path_params, missing=404)
-            query = read(self.query, _single(request))
-            body = None
-            if self.body is not None and not isinstance(self.body.schema, str):
-                body = await _small_body(request, self.body.schema)
-            return await self.handler(Call(request, gateway, principal, path, query, body))
-        except AccessError as error:
-            raise of_access(error) from None
+        principal = await gateway.access.admit(request.headers)
+        if self.admin:
+            principal.require_admin()
+        path = read(self.address, request.path_params, missing=404)
+        query = read(self.query, _single(request))
+        body = None
+        if self.body is not None and not isinstance(self.body.schema, str):
+            body = await _small_body(request, self.body.schema)
+        return await self.handler(Call(request, gateway, principal, path, query, body))
 
 
 def read(model: type[Model], given: Mapping[str, Any], *, missing: int = 400) -> Model:
@@ -192,16 +189,6 @@ def read(model: type[Model], given: Mapping[str, Any], *, missing: int = 400) ->
 def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Return an answer of JSON, in the form that `--json` has."""
     return Response(as_json(value), status, headers, media_type="application/json")
-
-
-def of_access(error: AccessError) -> ApiError:
-    """Return the answer to a request that its key does not allow."""
-    if isinstance(error, Unauthenticated):
-        return ApiError(401, error.message, {"www-authenticate": "Bearer"})
-    if isinstance(error, RateLimited):
-        wait = {} if error.retry_after_s is None else {"retry-after": str(max(1, round(error.retry_after_s)))}
-        return ApiError(429, error.message, wait)
-    return ApiError(403, error.message)
 
 
 def _single(request: Request) -> dict[str, str]:
