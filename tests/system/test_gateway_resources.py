@@ -1,5 +1,6 @@
 """Trivet's own resources over HTTP, by `trivet serve` in a process of its own, over real workers and the simulator."""
 
+import gzip
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -230,3 +231,35 @@ def test_events_tell_the_ends_of_a_tenants_work(
     ends = [end for kind, end in heard if kind == "job"]
     assert [(end["state"], end["batch"]) for end in ends] == [("succeeded", "heard")] * 2
     assert [batch["name"] for kind, batch in heard if kind == "batch"] == ["heard"]
+
+
+def test_bodies_of_batches_are_bounded(call: Callable[[str], Caller]) -> None:
+    acme = call("acme")
+    packed = gzip.compress(lines(request()))
+    assert "compressed" in acme("POST", "/trivet/v1/batches", status=415, content=packed)["error"]["message"]
+    announced = {"content-length": str(2**31)}
+    acme("POST", "/trivet/v1/batches", status=413, content=b"{}", headers=announced)
+    half = b'{"model": "\\ud800", "max_tokens": 5, "messages": [{"role": "user", "content": "Hi"}]}'
+    assert "line 1" in acme("POST", "/trivet/v1/batches", status=400, content=half)["error"]["message"]
+    assert "no request" in acme("POST", "/trivet/v1/batches", status=400, content=b"\n\n")["error"]["message"]
+
+
+def test_events_that_were_missed_are_told_by_their_ids(
+    call: Callable[[str], Caller], address: str, keys: dict[str, str], system: RunningTrivet
+) -> None:
+    route = next(iter(system.settings.routes))
+    system.admin.routes.drain(route, why="missed 1")
+    system.admin.routes.restore(route)
+    before = max(one.id or 0 for one in system.admin.events.past(0))
+    system.admin.routes.drain(route, why="missed 2")
+    system.admin.routes.restore(route)
+    headers = {"x-api-key": keys["acme"], "last-event-id": str(before)}
+    told: list[str] = []
+    with httpx2.stream("GET", f"{address}/trivet/v1/events", headers=headers, timeout=60) as answer:
+        for line in answer.iter_lines():
+            told.append(line)
+            if "route restored" in line:
+                break
+    assert [line for line in told if "missed 1" in line] == []
+    assert sum("missed 2" in line for line in told) == 1
+    assert f"id: {before + 1}" in told

@@ -60,7 +60,9 @@ class ApiError(Exception):
 
     def body(self, request_id: str) -> bytes:
         """Return the error as JSON."""
-        error = {"type": KINDS.get(self.status, "api_error"), "message": self.message}
+        # it may quote half of a surrogate pair, which has no UTF-8
+        message = self.message.encode(errors="replace").decode()
+        error = {"type": KINDS.get(self.status, "api_error"), "message": message}
         return orjson.dumps({"type": "error", "error": error, "request_id": request_id})
 
     def response(self, request_id: str) -> Response:

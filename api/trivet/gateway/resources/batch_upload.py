@@ -50,7 +50,8 @@ class Uploads:
         """Take in a body and submit it. Nothing is submitted unless every line is valid.
 
         Raises:
-            ApiError: 408, 413, 415 or 529: it comes too slowly, is too large, is compressed, or too many come.
+            ApiError: 408, 413, 415, 503 or 529: it comes too slowly, is too large, is compressed, the disk is full, or too
+                many come.
             InvalidRequest: a line is wrong; names it.
             StoreUnavailable: names the batch; the same again under this name continues where it stopped.
         """
@@ -59,7 +60,10 @@ class Uploads:
         self.running += 1
         try:
             with NamedTemporaryFile(prefix="trivet-batch-", suffix=".jsonl") as file:
-                await _receive(request, gateway, file)
+                try:
+                    await _receive(request, gateway, file)
+                except OSError as error:
+                    raise ApiError(503, f"The body cannot be kept in a temporary file: {error.strerror}.") from None
                 return await gateway.run(
                     lambda: _submit(gateway, Path(file.name), bound(principal), name=name, dedupe=dedupe, scope=scope)
                 )

@@ -71,6 +71,8 @@ async def stream_events(call: Call) -> Response:
         raise ApiError(400, f"types: {min(unknown)!r} is none. Use {', '.join(Kind)}.")
     if call.gateway.events.full:
         raise overloaded("This gateway has as many listeners as it takes.")
+    if call.request.method == "HEAD":
+        return Response(media_type="text/event-stream", headers=_HEADERS)
     wanted = _chooser(types, query.batch, call.scope)
     return StreamingResponse(_stream(call, wanted, _last_id(call)), media_type="text/event-stream", headers=_HEADERS)
 

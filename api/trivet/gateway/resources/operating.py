@@ -28,6 +28,7 @@ SHOWN_TO_ALL = ("route", "provider", "region", "drained", "known", "models")
 """Parts of a route that keys without admin rights see: nothing of others' work, spending or machines."""
 MAX_GROUPS = 4
 """Maximum number of names that costs are grouped by: each multiplies the rows."""
+MAX_ROWS = 10_000
 Amount = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,12}(\.[0-9]{1,12})?$")]
 """USD as a decimal."""
 
@@ -219,7 +220,10 @@ async def get_costs(call: Call) -> Response:
 
     def read() -> Any:
         start, end = period(query.since, query.until, admin.now(), options=("since", "until"))
-        return costs_object(admin.costs.report(by, since=start, until=end, scope=call.scope))
+        report = admin.costs.report(by, since=start, until=end, scope=call.scope)
+        if len(report.rows) > MAX_ROWS:
+            raise ApiError(400, f"by: makes {len(report.rows):,} groups; at most {MAX_ROWS:,}. Ask for a shorter span.")
+        return costs_object(report)
 
     return json_answer(await call.run(read))
 
