@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from trivet.admin.cluster_status import ClusterStatus, ModelStatus, RouteStatus
     from trivet.admin.controls import ControlChange, Controls
     from trivet.admin.costs import AnswerLength, CostOverview, CostReport, Costs, Repricing
+    from trivet.admin.happenings import Happening
     from trivet.admin.health import Backlog, Events, FoldedEvent, Health, folded
     from trivet.admin.installation import Configuration, Database, DatabaseState, Pruning, SchemaUpgrade, SchemaVersion
     from trivet.admin.jobs import AttemptBook, Attempts, Batches, BatchStatus, JobLife, Jobs
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from trivet_store.reports.callbacks import CallbackRow
     from trivet_store.reports.cost_savings import AnswerSaving, CacheSaving
     from trivet_store.reports.costs import CostRow, Span, Unpriced
-    from trivet_store.reports.results import AttemptRow, JobRow, RetryRow
+    from trivet_store.reports.results import AttemptRow, JobEnd, JobRow, RetryRow
     from trivet_store.reports.spend_rate import SpendRate
     from trivet_store.repricing import Tally
     from trivet_store.schedule_runs import Run
@@ -59,6 +60,7 @@ _MODULES = {
     "trivet.admin.cluster_status": ("ClusterStatus", "ModelStatus", "RouteStatus"),
     "trivet.admin.controls": ("ControlChange", "Controls"),
     "trivet.admin.costs": ("AnswerLength", "CostOverview", "CostReport", "Costs", "Repricing"),
+    "trivet.admin.happenings": ("Happening",),
     "trivet.admin.health": ("Backlog", "Events", "FoldedEvent", "Health", "folded"),
     "trivet.client.impairments": ("Impairment", "ImpairmentKind", "idle_words"),
     "trivet.admin.installation": (
@@ -92,7 +94,7 @@ _MODULES = {
     "trivet_store.reports.callbacks": ("CallbackRow",),
     "trivet_store.reports.cost_savings": ("AnswerSaving", "CacheSaving"),
     "trivet_store.reports.costs": ("CostRow", "Span", "Unpriced"),
-    "trivet_store.reports.results": ("AttemptRow", "JobRow", "RetryRow"),
+    "trivet_store.reports.results": ("AttemptRow", "JobEnd", "JobRow", "RetryRow"),
     "trivet_store.reports.spend_rate": ("SpendRate",),
     "trivet_store.repricing": ("Tally",),
     "trivet_store.schedule_runs": ("Run",),
@@ -151,10 +153,12 @@ __all__ = [
     "FoldedEvent",
     "FoundKey",
     "GatewayKey",
+    "Happening",
     "Health",
     "Impairment",
     "ImpairmentKind",
     "JobCount",
+    "JobEnd",
     "JobLife",
     "JobRow",
     "Jobs",
