@@ -11,6 +11,7 @@ from trivet.client.async_results import AsyncResults
 from trivet.client.client import Client
 from trivet.gateway.errors import ApiError
 from trivet.gateway.job_errors import Answered, retry_headers
+from trivet.gateway.submitter import Submitter
 from trivet_tasks.config.settings import Settings
 
 P = ParamSpec("P")
@@ -32,6 +33,7 @@ class Gateway:
         self.bodies = BodyMemory(int(self.bounds.max_bodies_mb * MIB))
         self._threads = ThreadPoolExecutor(MAX_CALLS, thread_name_prefix="trivet-gateway")
         self.results = AsyncResults(self.client, self._threads)
+        self.submitter = Submitter(self.client, self.run)
         self.waiting = 0
         """Number of requests that wait for an answer."""
 

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import TypeVar
 
 import orjson
@@ -37,7 +36,7 @@ async def create(request: Request) -> Response:
         async with body_of(request) as body:
             asked = read_asked(request.headers, body)
             del body
-            job = await gateway.run(partial(gateway.client.submit, **asked.fields))
+            job = await gateway.submitter.submit(asked.fields)
         request.state.headers = [(b"x-trivet-job", job.id.encode())]
         if asked.at_once:
             return await _accepted(gateway, job)
