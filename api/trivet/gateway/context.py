@@ -9,8 +9,10 @@ from typing import ParamSpec, TypeVar
 from trivet.admin import Admin
 from trivet.client.async_results import AsyncResults
 from trivet.client.client import Client
+from trivet.gateway.access import Access
 from trivet.gateway.errors import ApiError
 from trivet.gateway.job_errors import Answered, retry_headers
+from trivet.gateway.route_counts import TokenCounting
 from trivet.gateway.submitter import Submitter
 from trivet_tasks.config.settings import Settings
 
@@ -34,6 +36,8 @@ class Gateway:
         self._threads = ThreadPoolExecutor(MAX_CALLS, thread_name_prefix="trivet-gateway")
         self.results = AsyncResults(self.client, self._threads)
         self.submitter = Submitter(self.client, self.run)
+        self.access = Access(self.admin.keys, self.run)
+        self.counting = TokenCounting()
         self.waiting = 0
         """Number of requests that wait for an answer."""
 
@@ -64,6 +68,8 @@ class Gateway:
     async def stop(self) -> None:
         """End all waiting, then close the connections. Jobs go on."""
         await self.results.close()
+        await self.access.close()
+        await self.counting.close()
         self.client.close()
         self.admin.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
