@@ -17,7 +17,7 @@ from trivet_simulator.wires.wire import BROKEN_SSE, Counting, Failure, Route, an
 
 # an API version may stand before it, as in Google's own URLs
 _PATH = re.compile(
-    r"^(?:/v1(?:beta1)?)?/projects/[^/]+/locations/[^/]+/publishers/anthropic/models/(?P<model>[^/:]+):"
+    r"^(?:/v1(?:beta1)?)?/projects/[^/]+/locations/[^/]+/publishers/anthropic/models/(?!count-tokens:)(?P<model>[^/:]+):"
     r"(?P<verb>rawPredict|streamRawPredict)$"
 )
 
