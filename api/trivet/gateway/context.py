@@ -43,6 +43,7 @@ class Gateway:
 
     async def start(self) -> None:
         """Open the connections, so that the first request does not wait for them."""
+        self.streams = self.client.answer_streams()
         await self.results.start()
         await self.run(self.client.prepare)
 
@@ -59,15 +60,26 @@ class Gateway:
         """
         if self.waiting >= self.bounds.max_waiting:
             raise overloaded(f"This gateway has {self.waiting:,} requests that wait for an answer, its maximum.")
+        with self.counted():
+            yield
+
+    @contextlib.contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count a request that was admitted before."""
         self.waiting += 1
         try:
             yield
         finally:
             self.waiting -= 1
 
+    async def end_waiting(self) -> None:
+        """Answer all requests that wait with 503, all streams with an `error` event. Jobs go on."""
+        await self.results.close()
+        await self.streams.close()
+
     async def stop(self) -> None:
         """End all waiting, then close the connections. Jobs go on."""
-        await self.results.close()
+        await self.end_waiting()
         await self.access.close()
         await self.counting.close()
         self.client.close()
