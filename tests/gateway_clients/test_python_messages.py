@@ -9,6 +9,8 @@ import pydantic
 from tests.builders import unique
 from tests.gateway_clients.running import MODEL, RunningGateway
 
+from trivet_tasks.states import JobState
+
 WEATHER: dict[str, Any] = {
     "name": "get_weather",
     "description": "Get the weather of a city.",
@@ -45,12 +47,12 @@ def test_a_raw_response_has_the_headers_of_the_job(gateway: RunningGateway) -> N
     assert response.http_request.headers["X-Stainless-Lang"] == "python"
     assert response.headers["x-trivet-route"] in gateway.trivet.settings.routes
     assert response.headers["request-id"]
-    job = gateway.trivet.client.get(response.headers["x-trivet-job"])
-    assert job.result(timeout=20).status == "succeeded"
+    assert gateway.trivet.admin.jobs.life(response.headers["x-trivet-job"]).job.state is JobState.SUCCEEDED
     assert isinstance(response.parse(), anthropic.types.Message)
 
 
 def test_a_streaming_response_is_read_by_the_caller(gateway: RunningGateway) -> None:
+    gateway.trivet.reply("Yes.")
     with gateway.client() as client, client.messages.with_streaming_response.create(**asked()) as response:
         assert not response.is_closed
         assert response.parse().stop_reason == "end_turn"
@@ -114,6 +116,7 @@ def test_a_structured_output_is_parsed_into_its_model(gateway: RunningGateway) -
 
 
 def test_the_beta_messages_resource_works_with_a_beta(gateway: RunningGateway) -> None:
+    gateway.trivet.reply("Yes.")
     with gateway.client() as client:
         message = client.beta.messages.create(**asked(), betas=["context-management-2025-06-27"])
     assert isinstance(message, anthropic.types.beta.BetaMessage)
@@ -124,7 +127,8 @@ def test_the_idempotency_key_of_the_client_is_the_job_s(gateway: RunningGateway)
     key = unique("invoice")
     with gateway.client() as client:
         made = [
-            client.messages.with_raw_response.create(**asked(), extra_headers={"idempotency-key": key}) for _ in range(2)
+            client.messages.with_raw_response.create(**asked(), extra_headers={"idempotency-key": key})
+            for _ in range(2)
         ]
     assert len({one.headers["x-trivet-job"] for one in made}) == 1
     assert len({one.parse().id for one in made}) == 1

@@ -29,7 +29,7 @@ async def count_tokens(request: Request) -> Response:
     gateway: Gateway = request.app.state.gateway
     principal = await gateway.access.admit(request.headers)
     with gateway.admitted():
-        async with body_of(request) as body:
+        async with body_of(request) as (body, _):
             fields = read_asked(request.headers, body).fields
             model = _model_of(body)
             principal.check_model(model)

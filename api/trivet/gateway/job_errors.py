@@ -86,7 +86,10 @@ def answer_for(result: Result, blocked: Sequence[BlockedReason] = ()) -> ApiErro
 
 def rule_of(outcome: str) -> Answered:
     """Return the answer for a stream that ended without a result, by an outcome, or by the state of its job."""
-    by_word = {**{str(one): rule for one, rule in OF_STATE.items()}, **{str(one): rule for one, rule in OF_OUTCOME.items()}}
+    by_word = {
+        **{str(one): rule for one, rule in OF_STATE.items()},
+        **{str(one): rule for one, rule in OF_OUTCOME.items()},
+    }
     return by_word.get(outcome, OF_STATE[JobState.FAILED])
 
 

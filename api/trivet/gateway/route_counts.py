@@ -117,14 +117,14 @@ class TokenCounting:
         reasons = dict(choice.reasons)
         failed: list[Failure] = []
         refused: list[Failure] = []
+        counters: list[TokenCounter] = [await run(self._counter, one) for one in choice.routes]
         loop = asyncio.get_running_loop()
         until = loop.time() + TOTAL_S
-        for one in choice.routes:
+        for one, counter in zip(choice.routes, counters, strict=True):
             left_s = until - loop.time()
             if left_s <= 0:
                 reasons[one.name] = "was not asked, as the time was over"
                 continue
-            counter: TokenCounter = await run(self._counter, one)
             found = await counter.count(body, terms.model, one.named, min(ROUTE_S, left_s))
             if isinstance(found, int):
                 return Counted(found, one.name)
