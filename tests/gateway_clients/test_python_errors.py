@@ -78,9 +78,14 @@ def test_a_key_of_another_request_is_a_conflict(gateway: RunningGateway) -> None
 
 
 def test_a_key_beyond_its_rate_is_told_when_to_come_back(gateway: RunningGateway) -> None:
-    with gateway.client("slow") as client, pytest.raises(anthropic.RateLimitError) as error:
-        for _ in range(3):
-            client.messages.create(**asked())
+    with gateway.client("slow") as client:
+
+        def ask_thrice() -> None:
+            for _ in range(3):
+                client.messages.create(**asked())
+
+        with pytest.raises(anthropic.RateLimitError) as error:
+            ask_thrice()
     assert 1 <= int(error.value.response.headers["retry-after"]) <= 60
 
 

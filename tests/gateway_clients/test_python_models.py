@@ -106,7 +106,7 @@ def test_without_a_route_that_counts_each_is_named_with_its_reason(gateway: Runn
 
 
 def test_a_count_of_what_providers_refuse_is_refused(gateway: RunningGateway) -> None:
-    with gateway.client() as client, pytest.raises(anthropic.BadRequestError, match="messages.0.role"):
+    with gateway.client() as client, pytest.raises(anthropic.BadRequestError, match=r"messages\.0\.role"):
         client.messages.count_tokens(model=MODEL, messages=[{"role": "robot", "content": "Hi"}])  # type: ignore[list-item]
 
 
