@@ -2,10 +2,10 @@
 
     python bulk_documents.py contracts/ --glob "*.txt" --out summaries.jsonl --prompt "Summarise this contract:"
 
-Each document is a job of a batch that is named after the folder. Run again, it submits missing documents and appends the
+Each document is a job of a batch that is named after the folder. Run again, it submits missing documents and adds the
 results that the file does not have yet. When documents were added or changed, give another --name: the job's key is
 made of all that decides its answer, so no document is paid for a second time. Failed jobs can be run again with
-`trivet batch retry`; this script, started once more, then appends the new results.
+`trivet batch retry`; this script, started once more, then puts the new results in the place of the old ones.
 
 Its progress is one line that changes in place on a terminal, and a line every 15 s elsewhere.
 """
@@ -35,14 +35,24 @@ def requests(documents: list[Path], folder: Path, options: argparse.Namespace) -
         yield {"prompt": prompt, "key": digest, "tags": {"document": document}}
 
 
-def written(out: Path) -> set[tuple[str, str]]:
-    """Return the results in the file, by job and its end. A last line that was cut off is removed."""
+def written(out: Path) -> dict[str, str]:
+    """Return the last status of each job in the file. A last line that was cut off is removed."""
     if not out.exists():
-        return set()
+        return {}
     lines = out.read_bytes().splitlines(keepends=True)
     if lines and not lines[-1].endswith(b"\n"):
         out.write_bytes(b"".join(lines := lines[:-1]))
-    return {(row["id"], row["status"]) for row in map(json.loads, lines)}
+    return {row["id"]: row["status"] for row in map(json.loads, lines)}
+
+
+def keep_last_lines(out: Path) -> None:
+    """Write the file anew with the last line of each job alone: of one that ran again, its new result."""
+    lines = out.read_bytes().splitlines(keepends=True)
+    last = {json.loads(line)["id"]: line for line in lines}
+    if len(last) < len(lines):
+        whole = out.with_name(f"{out.name}.part")
+        whole.write_bytes(b"".join(last.values()))
+        whole.replace(out)
 
 
 def progress_line(admin: Admin, name: str) -> str:
@@ -110,15 +120,16 @@ def main() -> int:
             print(f"{joined} were submitted before under another name", file=sys.stderr)
         with progress_shown(batch.name):
             for result in batch.results():
-                lost = result.pruned and (result.id, result.status) not in have
-                failed += result.status != "succeeded" or lost
-                if (result.id, result.status) not in have and not lost:
+                new = have.get(result.id) != result.status
+                failed += result.status != "succeeded" or (new and result.pruned)
+                if new and not result.pruned:
                     line = {
                         "id": result.id, "document": result.tags["document"], "status": result.status,
                         "text": result.text, "error": result.error.message if result.error else None,
                         "cost_usd": str(result.cost_usd),
                     }  # fmt: skip
                     out.write(json.dumps(line, ensure_ascii=False) + "\n")
+    keep_last_lines(options.out)
     print(f"{failed} failed; results in {options.out}", file=sys.stderr)
     return 1 if failed else 0
 

@@ -10,6 +10,7 @@ from celery import Celery
 from sqlalchemy import Connection
 from tests.builders import route
 
+from trivet_routing.answer_paces import AnswerPaces
 from trivet_routing.limits import Limits
 from trivet_routing.route_choice import Candidate
 from trivet_routing.route_directory import AnswerLengths, RouteDirectory, RouteSnapshot
@@ -46,6 +47,7 @@ class FixedDirectory(RouteDirectory):
     ) -> None:
         self.limits = cast("Limits", limits)
         self.lengths = AnswerLengths(cast("Store", store))
+        self.paces = AnswerPaces(cast("Store", store))
         self.costs = CostModel()
         self.database_error: Exception | None = None
         """Raised where routes and workers are read."""

@@ -31,11 +31,12 @@ if TYPE_CHECKING:
         SchemaMismatch,
         StoreError,
         StoreUnavailable,
+        StreamFailed,
         TrivetError,
     )
     from trivet_tasks.latency import LatencyName
     from trivet_tasks.outcomes import OutcomeName
-    from trivet_tasks.requests.submit_params import RequestParams, SubmitParams
+    from trivet_tasks.requests.submit_params import RequestParams, StreamParams, SubmitParams
     from trivet_tasks.states import EndStateName, JobStateName
 
 __version__ = "0.1.0"
@@ -70,6 +71,8 @@ __all__ = [
     "Settings",
     "StoreError",
     "StoreUnavailable",
+    "StreamFailed",
+    "StreamParams",
     "SubmitParams",
     "TrivetError",
     "load_settings",
@@ -94,6 +97,7 @@ _MODULES = {
     "JobStateName": "trivet_tasks.states",
     "LatencyName": "trivet_tasks.latency",
     "OutcomeName": "trivet_tasks.outcomes",
+    "StreamParams": "trivet_tasks.requests.submit_params",
     "RequestParams": "trivet_tasks.requests.submit_params",
     "SubmitParams": "trivet_tasks.requests.submit_params",
 }

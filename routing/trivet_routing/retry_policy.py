@@ -87,7 +87,7 @@ class Failed:
     local: bool = False
     """The worker that made the call is at fault, or may be: neither the job nor the route is blamed."""
     predicted: bool = False
-    """The call ran out of a time that its answer does not fit in, and another would have no more."""
+    """The call ran out of a time that its answer does not fit in, and another would have no more: only on a faster route."""
 
     @property
     def ambiguous(self) -> bool:
@@ -142,8 +142,9 @@ def next_step(
         return End(
             JobState.EXPIRED, outcome=failed.outcome, error=f"The deadline passed. {_last_word(error, failed, choice)}"
         )
-    if failed.predicted:
-        return End(JobState.FAILED, outcome=failed.outcome, error=error)
+    if failed.predicted and choice.hopeless:
+        why = f"{error}; no other route is known to be fast enough, so it is not tried again"
+        return End(JobState.FAILED, outcome=failed.outcome, error=why)
     after = job_round._replace(doubted_by=doubted_after(job_round, failed))
     if failed.outcome is Outcome.CANCELLED:  # dropped on our side, not by the provider: as if it had not been tried
         return Wait(None, after, None, None)

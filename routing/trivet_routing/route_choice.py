@@ -50,6 +50,8 @@ class Requirements:
     """Expected usage of its call; it counts where cost decides."""
     warm_route: str | None = None
     """The route whose provider has the beginning of the request in its cache: it is preferred."""
+    too_slow: tuple[str, ...] = ()
+    """Routes that cannot answer within the job's time, as a call of it showed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +189,8 @@ def _refusal(requirements: Requirements, route: Candidate, patience_s: float) ->
         return Refusal(route.name, Why.NEVER, f"{requirements.model} was retired there on {route.retired.isoformat()}")
     if requirements.doubted_by == route.settings.provider:
         return Refusal(route.name, Why.NEVER, "its provider refused the request")
+    if route.name in requirements.too_slow:
+        return Refusal(route.name, Why.NEVER, "not known to answer within the time of the job's call")
     if route.name in requirements.tried:
         return Refusal(route.name, Why.TRIED, "asked in this round")
     if route.drained:

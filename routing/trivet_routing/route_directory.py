@@ -10,6 +10,7 @@ from decimal import Decimal
 from cachetools import LRUCache
 from sqlalchemy import Connection
 
+from trivet_routing.answer_paces import AnswerPaces
 from trivet_routing.limits import Limits
 from trivet_routing.permits import BreakerView, Quota
 from trivet_routing.route_choice import Candidate
@@ -120,6 +121,7 @@ class RouteDirectory:
         self._store = store
         self.limits = limits
         self.lengths = AnswerLengths(store)
+        self.paces = AnswerPaces(store)
         self.costs = CostModel()
         self._known: RouteSnapshot | None = None
         self._lock = threading.Lock()

@@ -20,7 +20,7 @@ log = logging.getLogger("trivet.budgets")
 LOOK_S = 1.0
 """Seconds between two looks; dispatchers notice by themselves that they hold jobs."""
 TIDY_S = 3_600.0
-"""Seconds between two deletions of old counters."""
+"""Seconds between two deletions of old counters, and of budgets of revoked keys."""
 
 
 def note_states(connection: Connection, found: BudgetHeadroom, now: float) -> list[tuple[int, str]]:
@@ -58,6 +58,7 @@ class BudgetMonitor:
             self._tidy_at = now + TIDY_S
             with self._store.write() as connection:
                 spending.forget_old(connection, self._store.now(connection))
+                budgets.remove_orphans(connection)
         known = self._directory.known()
         if now < self._next_at or not known.budgets:
             return

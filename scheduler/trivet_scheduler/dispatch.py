@@ -49,8 +49,8 @@ HELD_HEADS = 5
 """Stop after this many similar jobs without budget headroom; a cheaper one may come behind a dear one."""
 
 
-_Kind: TypeAlias = tuple[int, tuple[str, ...], str | None, int, int]
-"""Jobs that may go to the same routes: flow, routes tried, and, where cost decides, the call's size (in octaves)."""
+_Kind: TypeAlias = tuple[int, tuple[str, ...], tuple[str, ...], str | None, int, int]
+"""Jobs that may go to the same routes: flow, routes tried or too slow, and, where cost decides, the call's size (in octaves)."""
 Plan: TypeAlias = dict[tuple[str, Latency, str, bool], list[Head]]
 """Jobs by (route, class, model, isolated)."""
 
@@ -341,7 +341,7 @@ class Dispatcher:
                 continue
             sized = to.budget_headroom is not None or flow.id in by_cost
             size = (head.input_estimate.bit_length(), head.max_tokens.bit_length()) if sized else (0, 0)
-            key = (head.flow_id, head.tried, head.doubted_by, *size)
+            key = (head.flow_id, head.tried, head.too_slow, head.doubted_by, *size)
             if to.refused.get(key, 0) >= HELD_HEADS:
                 continue
             if key not in to.choices:
@@ -436,6 +436,7 @@ def _requirements(flow: Flow, head: Head, mix: Mix) -> Requirements:
         head.doubted_by,
         mix,
         flow.warm_route,
+        head.too_slow,
     )
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Row, bindparam, text
 from trivet_store import events
 from trivet_store.database.engine import Store
 from trivet_store.ledger import budgets
-from trivet_tasks.config.budgets import KEY_BUDGETS, BudgetSettings, exact_usd
+from trivet_tasks.config.budgets import BudgetSettings, exact_usd
 from trivet_tasks.errors import InvalidRequest, NotFound
 from trivet_tasks.gateway_keys import KeyTerms, Token, digest_of
 from trivet_tasks.states import KeyState
@@ -66,11 +66,12 @@ _BY_ID = text("SELECT * FROM gateway_keys WHERE id = :id")
 _NEWEST = text("SELECT * FROM gateway_keys WHERE name = :name AND revoked_at IS NULL AND replaced_by IS NULL")
 _ANY = text("SELECT 1 FROM gateway_keys LIMIT 1")
 _OF_NAME = text("SELECT 1 FROM gateway_keys WHERE name = :name LIMIT 1")
+# any conflict counts: processes of one machine may insert the same key at once
 _CREATE = text(
     """
     INSERT INTO gateway_keys (id, name, digest, terms, created_at, created_by, expires_at)
     VALUES (:id, :name, :digest, :terms, :now, :by, :expires_at)
-    ON CONFLICT (name) WHERE revoked_at IS NULL AND replaced_by IS NULL DO NOTHING
+    ON CONFLICT DO NOTHING
     """
 )
 # the time left may be shorter than the grace
@@ -121,7 +122,9 @@ def create(
             hint=f"`trivet keys rotate {terms.name}` gives it a new secret; after `trivet keys revoke {terms.name}` the "
             "name is free.",
         )
-    if budget is not None:
+    if budget is None:
+        budgets.remove_of_key(connection, terms.name)  # of an earlier key of this name
+    else:
         budgets.add_of_key(connection, budget, now)
     limit = "" if budget is None else f", {exact_usd(budget.usd)} per {budget.per}"
     events.note(connection, "key created", f"{terms.name} ({token.key_id}) by {by}{limit}", now)
@@ -131,7 +134,7 @@ def create(
 def adopt(store: Store, connection: Connection, token: Token, terms: KeyTerms, *, by: str) -> bool:
     """Create a key unless there is any. Returns whether this key is here now.
 
-    Of several processes that do so at once one creates a key.
+    Of several processes that do so at once, with the same key or with others, one creates it.
     """
     if (found := find(connection, token.key_id)) is not None:
         return found.digest == digest_of(token.text)
@@ -139,7 +142,7 @@ def adopt(store: Store, connection: Connection, token: Token, terms: KeyTerms, *
         return False
     now = store.now(connection)
     if _insert(connection, token, terms, now, None, by) is None:
-        return False
+        return find(connection, token.key_id) is not None
     events.note(connection, "key created", f"{terms.name} ({token.key_id}) by {by}", now)
     return True
 
@@ -171,7 +174,9 @@ def rotate(
 
 
 def revoke(store: Store, connection: Connection, name: str, *, by: str) -> int:
-    """Revoke all keys of a name, those in their grace too, and remove its own budget. Returns how many; 0: it was revoked.
+    """Revoke all keys of a name, those in their grace too. Returns how many; 0: it was revoked.
+
+    Its own budget goes, too: at once, or once the last of its jobs has ended.
 
     Raises:
         NotFound: there never was such a key.
@@ -182,7 +187,7 @@ def revoke(store: Store, connection: Connection, name: str, *, by: str) -> int:
         if connection.execute(_OF_NAME, {"name": name}).one_or_none() is None:
             raise _unknown(name)
         return 0
-    budgets.remove_of_key(connection, f"{KEY_BUDGETS}{name}")
+    budgets.remove_orphans(connection)
     events.note(connection, "key revoked", f"{name} by {by}", now)
     return revoked
 

@@ -195,6 +195,7 @@ jobs = Table(
     Column("round", Integer, nullable=False, server_default=text("0")),
     Column("round_spent_s", Double, nullable=False, server_default=text("0")),
     Column("tried", Text, nullable=False, server_default=text("''")),  # routes asked in this round, by comma
+    Column("too_slow", Text, nullable=False, server_default=text("''")),  # routes too slow for its answer, by comma
     Column("doubted_by", String(100)),  # the provider that answered with a 400 nobody knows
     Column("proxy_errors", Text, nullable=False, server_default=text("''")),  # JSON: pages that came instead of answers
     Column("attempts", Integer, nullable=False, server_default=text("0")),

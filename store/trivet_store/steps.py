@@ -57,10 +57,12 @@ class JobRound(NamedTuple):
     """The provider that answered with an unknown 400 (ambiguous)."""
     proxy_errors: tuple[ProxyError, ...] = ()
     """The pages of proxies that the job met."""
+    too_slow: tuple[str, ...] = ()
+    """Routes that cannot answer in the job's time, in this round or a later one."""
 
     def anew(self, number: int) -> "JobRound":
-        """Return a round in which every route may be asked again."""
-        return JobRound(number, doubted_by=self.doubted_by, proxy_errors=self.proxy_errors)
+        """Return a round in which every route may be asked again, but for those that are too slow."""
+        return self._replace(number=number, spent_s=0.0, tried=())
 
 
 class ClaimedJob(NamedTuple):

@@ -110,6 +110,24 @@ def too_short_text(
     )
 
 
+def short_deadline_text(model: Model | None, max_tokens: int, left_s: float, pace: float = 1.0) -> str | None:
+    """Return why `max_tokens` cannot come before a job's own deadline at the model's usual pace; None where they can.
+
+    Args:
+        model: None: unknown, and so its pace.
+        left_s: seconds from the moment at which the job may begin to its deadline.
+        pace: multiple of the usual pace.
+
+    Example: 4,096 tokens of Claude Sonnet 5.5 do not come within 30 s.
+    """
+    if model is None or (needed_s := usual_s(model, max_tokens, pace)) <= left_s:
+        return None
+    return (
+        f"deadline: {max_tokens:,} tokens take about {needed_s:,.0f} s with {model.id}, but the job's deadline leaves "
+        f"{left_s:,.0f} s; give it more time, or at most {int(left_s * model.output_tokens_per_s * pace):,} max_tokens."
+    )
+
+
 def _is_capped(terms: ClassSettings) -> bool:
     return terms.attempt_timeout_s is not None and "attempt_timeout_s" in terms.model_fields_set
 

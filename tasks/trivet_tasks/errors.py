@@ -144,6 +144,14 @@ class StreamFailed(TrivetError):
         self.began = began
 
 
+def no_sdk(what: str, error: ModuleNotFoundError) -> ConfigError:
+    """Return the error to raise where the `anthropic` SDK, or a package of it, is needed and not installed."""
+    return ConfigError(
+        f"{what} needs {error.name or 'anthropic'}, which is not installed here.",
+        hint="pip install 'trivet[stream]' installs it.",
+    )
+
+
 def place_of(error: BaseException) -> str:
     """Return kind and place: `KeyError at recorder.py:120`."""
     frames = traceback.extract_tb(error.__traceback__)

@@ -7,6 +7,7 @@ from tests.builders import route
 from tests.directories import dispatcher
 from tests.store.world import MODEL, OTHER_ROUTE, ROUTE, World, spec, specs
 
+from trivet_routing.answer_paces import AnswerPaces
 from trivet_routing.route_choice import Candidate
 from trivet_routing.route_directory import ENOUGH_CALLS, AnswerLengths
 from trivet_tasks.jobs import JobSpec
@@ -44,6 +45,19 @@ def test_calls_that_brought_no_answer_and_probes_say_nothing(world: World) -> No
         lengths.refresh()
         assert lengths.share(MODEL, Latency.BATCH) == 0.5, "one fewer than enough"
         world.sql("UPDATE attempts SET outcome = 'succeeded', purpose = 'job'")
+
+
+def test_the_pace_of_a_route_is_learned_from_its_long_answers(world: World) -> None:
+    lease, jobs = world.running(4)
+    world.end(lease, jobs)
+    world.sql("UPDATE attempts SET output_tokens = 300, latency_s = 6.0")
+    short = world.value("SELECT min(id) FROM attempts")
+    world.sql("UPDATE attempts SET output_tokens = 5, latency_s = 2.0 WHERE id = :id", id=short)
+    paces = AnswerPaces(world.store)
+    assert paces.tokens_per_s(ROUTE, MODEL) is None
+    paces.refresh()
+    assert paces.tokens_per_s(ROUTE, MODEL) == pytest.approx(50.0)
+    assert paces.tokens_per_s(OTHER_ROUTE, MODEL) is None
 
 
 def two_prices() -> list[Candidate]:

@@ -1,5 +1,6 @@
 """`trivet batch export` and `trivet bulk` as commands over a database alone: nobody runs the jobs but the test."""
 
+import csv
 import gzip
 import io
 import json
@@ -120,6 +121,35 @@ def test_an_export_has_every_result_once_in_the_form_of_every_other_command(
     assert (written.code, written.err) == (0, "")
     assert "8 results of contracts" in written.out
     assert out.read_text(encoding="utf-8") == said.out
+
+
+def test_csv_holds_what_the_json_lines_hold_but_for_the_message(
+    world: World, trivet: Callable[..., Said], tmp_path: Path
+) -> None:
+    ended_in_all_ways(world)
+    out = tmp_path / "out.csv"
+    assert trivet("batch", "export", NAME, "--out", str(out), "--with-request").code == 0
+    printed = trivet("batch", "export", NAME, "--format", "csv", "--with-request")
+    assert printed.out == out.read_text(encoding="utf-8")
+    table = list(csv.DictReader(io.StringIO(printed.out)))
+    lines = trivet("batch", "export", NAME, "--with-request").lines
+    for line, row in zip(lines, table, strict=True):
+        for column in ("id", "batch", "key", "status", "text", "stop_reason", "route", "model"):
+            assert row[column] == (line[column] or ""), column
+        assert (row["index"], row["attempts"]) == (str(line["index"]), str(len(line["attempts"])))
+        assert row["cost_usd"] == (line["cost_usd"] or "")
+        assert row["error_message"] == ((line["error"] or {}).get("message") or "")
+        assert json.loads(row["request"] or "null") == line["request"]
+        assert row["ended_at"].endswith("Z")
+        assert "message" not in row
+
+
+def test_a_text_that_a_spreadsheet_takes_for_a_formula_is_text_in_csv(
+    world: World, trivet: Callable[..., Said]
+) -> None:
+    ended(world, 1, text="=HYPERLINK(1)")
+    (row,) = csv.DictReader(io.StringIO(trivet("batch", "export", NAME, "--format", "csv").out))
+    assert row["text"] == "'=HYPERLINK(1)"
 
 
 def test_parquet_holds_what_the_json_lines_hold(
@@ -258,7 +288,7 @@ def test_a_batch_that_has_not_ended_says_how_many_are_missing(
     world.end(lease, world.take(lease, world.dispatch(2)))
     said = trivet("batch", "export", NAME)
     assert (said.code, len(said.lines)) == (1, 2)
-    assert said.err.startswith("3 jobs of contracts had not ended")
+    assert said.err.startswith("warning: 3 jobs of contracts had not ended")
     out = tmp_path / "out.parquet"
     assert trivet("batch", "export", NAME, "--out", str(out)).code == 1
     assert pq.read_table(out).num_rows == 2
@@ -346,8 +376,9 @@ def test_without_pyarrow_it_says_what_to_install(
 @pytest.mark.parametrize(
     ("name", "more", "words"),
     [
-        ("out.csv", (), "--out: out.csv: results are not written as .csv. Use out.jsonl or out.parquet"),
-        ("out.jsonl.gz", (), "Use out.jsonl or out.parquet"),
+        ("out.xlsx", (), "results are not written as .xlsx. Use out.jsonl, out.csv or out.parquet"),
+        ("out.jsonl.gz", (), "Use out.jsonl, out.csv or out.parquet"),
+        ("out.csv", ("--format", "jsonl"), "--out: out.csv: the ending means csv, and --format says jsonl."),
         ("out.jsonl", ("--format", "parquet"), "--out: out.jsonl: the ending means jsonl, and --format says parquet."),
         ("out.parquet", ("--format", "jsonl"), "--out: out.parquet: the ending means parquet"),
     ],
@@ -466,7 +497,10 @@ def test_bulk_refuses_an_unknown_ending_before_it_takes_anything_in(
     said = trivet("bulk", str(file), "--out", str(tmp_path / "results.csv"))
     assert (said.code, said.out) == (2, "")
     assert (
-        said.err == "trivet: --out: results.csv: results are written as JSON Lines, not as .csv. Use results.jsonl.\n"
+        said.err
+        == "trivet: --out: results.csv: a table is written of a batch that is done; while it runs, results are "
+        "written as JSON Lines. Use results.jsonl, or `trivet bulk FILE --name NAME --wait` and then "
+        "`trivet batch export NAME --out results.csv`.\n"
     )
     assert trivet("batch", "list", "--json").json == []
 

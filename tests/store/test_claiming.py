@@ -21,6 +21,15 @@ def test_a_taken_job_has_what_its_call_needs(world: World) -> None:
     assert (row.state, row.lease_id, row.attempts) == ("running", lease, 1)
 
 
+def test_only_the_database_says_that_a_job_is_streamed(world: World) -> None:
+    lease = world.lease()
+    streamed, plain = spec("streamed"), spec("plain")
+    streamed.streamed = True
+    ids = [accepted.id for accepted in world.add(streamed, plain)]
+    jobs = {job.id: job.streamed for job in world.take(lease, world.dispatch(2))}
+    assert [jobs[job_id] for job_id in ids] == [True, False]
+
+
 def test_the_attempt_is_written_before_the_call(world: World) -> None:
     before = world.now()
     lease, jobs = world.running(3)

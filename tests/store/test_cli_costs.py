@@ -182,7 +182,12 @@ def test_a_page_of_nothing_says_so(trivet: Callable[..., Said], world: World) ->
         (["--by", "colour"], "or tag"),
         (["--until", "tomorrow"], "--until: 'tomorrow' is not a time."),
         (["--since", "1d", "--until", "2d"], "is before --since"),
-        (["--csv", "/nowhere/at/all.csv"], "/nowhere/at/all.csv cannot be written"),
+        (
+            ["--csv", "/nowhere/at/all.csv"],
+            "/nowhere/at/all.csv cannot be written: No such file or directory. Name another file, or - to print it.",
+        ),
+        (["--csv"], "--csv: the file is missing. Name one, or - to print it."),
+        (["--html", "--by", "day"], "--html: the file is missing. Name one, or - to print it."),
         (["--csv", "-", "--json"], "do not go together"),
         (["--csv", "-", "--watch"], "goes with the table"),
         (["--json", "reprice"], "options come after the sub-command"),

@@ -180,6 +180,16 @@ def test_no_job_is_coalesced_under_a_stale_claim_or_with_an_ended_leader(world: 
     assert coalesce_with(world, [third], other.id) == Coalesced((), ())
 
 
+def test_a_streamed_job_is_not_coalesced(world: World) -> None:
+    """Its reader wants the first words soon, and they must be of one call of its own."""
+    one, streamed = equal(2)
+    streamed.streamed = True
+    world.add(one, streamed)
+    leader, other = world.dispatch(2)
+    assert [job.id for job in coalesce_with(world, [other], leader.id).leaderless] == [other.id]
+    assert states(world, [other.id]) == {"dispatched"}
+
+
 def test_a_coalesced_job_cannot_lead(world: World) -> None:
     """Else two could wait for each other."""
     world.add(*equal(3))

@@ -104,9 +104,10 @@ def test_a_job_that_waits_for_a_route_keeps_its_place_in_line(world: World) -> N
 def test_backing_off_is_delayed_until_its_time(world: World) -> None:
     lease, (job,) = world.running(1)
     at = world.now() + 60
-    world.end(lease, [job], Wait(at, JobRound(1, doubted_by="bedrock"), Outcome.OVERLOADED, "busy"))
+    waits = JobRound(1, doubted_by="bedrock", too_slow=("a", "b"))
+    world.end(lease, [job], Wait(at, waits, Outcome.OVERLOADED, "busy"))
     row = world.job(job.id)
-    assert (row.state, row.round, row.tried, row.doubted_by) == ("delayed", 1, "", "bedrock")
+    assert (row.state, row.round, row.tried, row.doubted_by, row.too_slow) == ("delayed", 1, "", "bedrock", "a,b")
     assert row.not_before == pytest.approx(at, abs=0.001)
     assert (row.last_outcome, row.last_error) == ("overloaded", "busy")
     assert world.dispatch() == []

@@ -15,7 +15,7 @@ from trivet.testing import RunningTrivet, running_trivet
 
 HERE = Path(__file__).parent
 DATABASES = ("sqlite", "postgres")
-SYSTEMS = frozenset({"running", "system", "hedging"})
+SYSTEMS = frozenset({"running", "system", "hedging", "own"})
 """Fixtures that start a system for each database, once in the suite or, where a module has its own, in the module."""
 
 

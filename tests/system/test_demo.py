@@ -130,6 +130,15 @@ def test_a_signal_at_any_moment_stops_and_removes_everything(
         assert list(folder.iterdir()) == []
 
 
+def test_killed_it_leaves_no_broker_and_no_folder(folder: Path) -> None:
+    with _demo(folder, "--jobs", "400", "--json", "--plain") as process:
+        wait_for_line(process, "are submitted", LINE_S)
+        process.kill()
+        process.wait(timeout=GONE_S)
+        assert _left(folder, GONE_S) == []
+        assert list(folder.iterdir()) == []
+
+
 def test_a_terminal_that_goes_away_stops_and_removes_everything(folder: Path) -> None:
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "trivet", "demo", "--jobs", "400"]

@@ -66,6 +66,14 @@ def test_the_example_runs_a_folder_and_prints_lines_where_there_is_no_terminal(
     assert script.main() == 0
     assert len(out.read_text().splitlines()) == 40, "run again, it writes nothing twice"
 
+    first, *others = out.read_text().splitlines(keepends=True)
+    failed = json.dumps({**json.loads(first), "status": "failed", "text": None, "error": "overloaded"})
+    out.write_text(f"{failed}\n" + "".join(others))  # as it is before a retry
+    assert script.main() == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert sorted(row["document"] for row in rows) == sorted(f"{number}.txt" for number in range(40))
+    assert {row["status"] for row in rows} == {"succeeded"}
+
 
 @pytest.mark.parametrize("page", ["README.md", "docs/tutorial/first-job.md", "docs/reference/python.md"])
 def test_the_first_example_of_a_page_runs_without_a_warning(

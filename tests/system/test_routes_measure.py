@@ -1,10 +1,15 @@
 """Measuring routes with real calls: figures, money, failures; and that the ledger has every call."""
 
+import json
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from decimal import Decimal
 
 import pytest
 from tests.command_line import Said
+from tests.timing import PATIENCE_S, until
 
 from trivet.testing import RunningTrivet
 
@@ -30,7 +35,40 @@ def test_the_figures_are_those_of_the_providers_and_every_call_is_booked(
         assert 0 < one["tokens_per_s"]["p5"] <= one["tokens_per_s"]["p50"] < 1_000
         assert booked[name].calls == 6
         assert booked[name].cost_usd == Decimal(str(one["cost_usd"])) > 0
-    assert trivet("routes", "measure", "anthropic", "--calls", "2").out.startswith("ROUTE")
+    few = trivet("routes", "measure", "anthropic", "--calls", "4")
+    assert few.out.startswith("ROUTE")
+    assert "too few answers for tokens per second: 2 of one token and 2 longer, at least 3 of each" in few.out
+
+
+def test_answers_that_take_no_longer_than_a_token_tell_no_rate(
+    system: RunningTrivet, trivet: Callable[..., Said]
+) -> None:
+    system.simulator.latency("anthropic", median_s=0.3)
+    (one,) = trivet("routes", "measure", "anthropic", "--calls", "6", "--model", MODEL, "--json").json["routes"]
+    assert one["tokens_per_s"] is None
+    assert one["note"].startswith("no tokens per second: longer answers took hardly longer")
+
+
+def test_ctrl_c_prints_what_was_measured_so_far(system: RunningTrivet) -> None:
+    for provider in PROVIDERS:
+        system.simulator.latency(provider, median_s=0.05)
+    before = len(system.simulator.calls())
+    process = subprocess.Popen(
+        [
+            sys.executable, "-m", "trivet", "--config", system.settings.source, "routes", "measure", "anthropic",
+            "--calls", "1000", "--max-usd", "10", "--model", MODEL, "--json",
+        ],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        until(lambda: len(system.simulator.calls()) >= before + 4, "some calls to be made")
+    finally:
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 130
+    (one,) = json.loads(out)["routes"]
+    assert 2 <= one["calls"] < 1_000
+    assert (one["stopped"], err.startswith("Interrupted.")) == ("interrupted", True)
 
 
 def test_no_call_that_might_cost_too_much_is_made(system: RunningTrivet, trivet: Callable[..., Said]) -> None:

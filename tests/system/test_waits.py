@@ -30,6 +30,8 @@ def test_a_job_for_which_there_is_no_route_is_warned_of_and_a_wait_says_so(
             assert caught.value.held_up
             assert caught.value.reasons[-1].startswith(NOWHERE)
             assert "It goes on" not in str(caught.value)
+        held = system.admin.batches.blocked(batch.name)
+        assert (held.notes[-1], held.reasons) == (batch.warnings[0], ()), "each reason once"
     finally:
         job.cancel()
         batch.cancel()

@@ -11,6 +11,7 @@ from trivet_tasks.catalog import MODELS, Model, known
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import DEFAULTS, ClassSettings, Latency
+from trivet_tasks.requests.reading import parse_request
 from trivet_worker.run.calls import attempt_timeout_s
 
 SONNET, HAIKU = "claude-sonnet-5-5", "claude-haiku-5-5"
@@ -114,6 +115,17 @@ def test_where_no_slower_class_fits_the_setting_is_named() -> None:
 
 def test_nothing_is_said_of_a_model_whose_pace_is_unknown() -> None:
     assert too_short_text(None, Latency.REALTIME, 100_000, DEFAULTS) is None
+
+
+@pytest.mark.parametrize(("terms", "left_s"), [({"deadline": 30}, 30), ({"deadline": "40s", "not_before": "10s"}, 30)])
+def test_a_deadline_that_comes_before_the_answer_is_warned_of_at_submit(terms: dict[str, object], left_s: int) -> None:
+    request = {"prompt": "Hi", "model": SONNET, "max_tokens": 4_096, "latency": "async"}
+    spec = parse_request({**request, **terms}, settings=Settings(), now=0.0)
+    assert spec.warnings == (
+        f"deadline: 4,096 tokens take about 74 s with {SONNET}, but the job's deadline leaves {left_s} s; "
+        "give it more time, or at most 1,650 max_tokens.",
+    )
+    assert parse_request({**request, "deadline": 80}, settings=Settings(), now=0.0).warnings == ()
 
 
 def test_a_quicker_pace_needs_less_time() -> None:

@@ -26,7 +26,8 @@ from trivet.cli import output, progress
 from trivet.cli.options import since, span_or_moment
 from trivet.cli.output import Column, print_facts, print_line, print_table
 from trivet.cli.progress import ProgressLines
-from trivet.cli.results import ResultsFile, check_ending, result_line
+from trivet.cli.result_forms import check_lines
+from trivet.cli.results import ResultsFile, result_line
 from trivet.client.result import Attempt, JobError, Result
 from trivet_store.database.engine import Store
 from trivet_store.jobs import batches
@@ -171,7 +172,8 @@ def test_a_bar_stays_on_its_line_whatever_is_logged(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("results.csv", "--out: results.csv: results are written as JSON Lines, not as .csv. Use results.jsonl."),
+        ("results.csv", "trivet batch export NAME --out results.csv"),
+        ("results.xlsx", "--out: results.xlsx: results are written as JSON Lines, not as .xlsx. Use results.jsonl."),
         ("results.JSON", "not as .json."),
         ("results.jsonl.gz", "not as .gz. Use results.jsonl."),
         ("results.parquet", "trivet batch export NAME --out results.parquet"),
@@ -179,13 +181,13 @@ def test_a_bar_stays_on_its_line_whatever_is_logged(monkeypatch: pytest.MonkeyPa
 )
 def test_a_results_file_with_another_ending_is_refused(tmp_path: Path, name: str, words: str) -> None:
     with pytest.raises(InvalidRequest, match="--out") as caught:
-        check_ending(tmp_path / name)
+        check_lines(tmp_path / name)
     assert words in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["results", "results.jsonl", "results.NDJSON"])
 def test_files_of_json_lines_are_called_so(tmp_path: Path, name: str) -> None:
-    check_ending(tmp_path / name)
+    check_lines(tmp_path / name)
 
 
 def result(number: int, *, status: EndStateName = "succeeded") -> Result:

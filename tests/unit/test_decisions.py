@@ -21,8 +21,8 @@ from trivet_routing.route_choice import Candidate
 from trivet_routing.route_directory import USUAL_SHARE
 from trivet_scheduler.dispatch import LOOK_FURTHER
 from trivet_store.database.engine import Store
-from trivet_store.reports.attempts import UsedOutput
-from trivet_store.steps import ClaimedJob, End, GoOn, Next, Wait
+from trivet_store.reports.attempts import RoutePace, UsedOutput
+from trivet_store.steps import ClaimedJob, End, GoOn, JobRound, Next, Wait
 from trivet_tasks.call_times import call_time
 from trivet_tasks.catalog import known as catalogued
 from trivet_tasks.config.settings import Settings
@@ -205,10 +205,13 @@ def after_timeout(
     used_share: float = USUAL_SHARE,
     settings: Settings = CAPPED,
     took_s: float = 15.0,
+    paces: Sequence[RoutePace] = (),
+    elsewhere: BreakerView | None = None,
     **job: Any,
 ) -> Next | None:
-    """Return the next step of a job after its call ran out of time; another route is free."""
-    routes = FixedDirectory([here(), route(ELSEWHERE)], store=store)
+    """Return the next step of a job after its call ran out of time; other routes are free."""
+    routes = FixedDirectory([here(), route(FAR, provider="vertex"), route(ELSEWHERE, at=elsewhere)], store=store)
+    routes.paces.learn(paces)
     routes.lengths.learn([UsedOutput(1, MODEL, "batch", 1_000, round(1e6 * used_share), 1_000_000)])
     one = asked(tokens_in(of_answer_s), 15.0, **job)
     allowed = call_time(settings.classes, Latency.BATCH, MODEL, one.job)
@@ -224,7 +227,33 @@ def test_a_job_that_cannot_be_answered_within_the_cap_ends_after_its_first_call(
     assert (step.state, step.outcome) == (JobState.FAILED, Outcome.TIMEOUT)
     assert step.error is not None
     assert "class batch ends after 15 s; use latency async, or at most " in step.error
-    assert step.error.endswith("; it is not tried again)")
+    assert "take about 40 s" in step.error
+    assert step.error.endswith("; no other route is known to be fast enough, so it is not tried again")
+
+
+QUICK = RoutePace(ELSEWHERE, MODEL, 3, tokens_in(40.0) / 10)
+"""Pace of a route that answers in 10 s what usually takes 40 s."""
+
+
+def test_a_job_that_ran_out_of_its_time_goes_only_where_answers_come_fast_enough(store: Store) -> None:
+    step = after_timeout(store, 40.0, paces=[QUICK])
+    assert isinstance(step, GoOn)
+    assert (step.route, step.round.too_slow) == (ELSEWHERE, (HERE, FAR))
+
+
+@pytest.mark.parametrize(
+    "pace",
+    [QUICK._replace(calls=2), QUICK._replace(tokens_per_s=QUICK.tokens_per_s / 2), QUICK._replace(model="another")],
+    ids=["two calls", "too slow", "another model"],
+)
+def test_a_route_of_unknown_or_too_slow_a_pace_is_not_asked(store: Store, pace: RoutePace) -> None:
+    assert isinstance(after_timeout(store, 40.0, paces=[pace]), End)
+
+
+def test_a_job_waits_for_a_faster_route_that_is_open_and_never_returns_to_a_slow_one(store: Store) -> None:
+    step = after_timeout(store, 40.0, paces=[QUICK], elsewhere=breaker(state="open", cause="down", wait_s=9.0))
+    assert isinstance(step, Wait)
+    assert (step.round.number, step.round.too_slow) == (1, (HERE, FAR)), "in the next round, too"
 
 
 @pytest.mark.parametrize(
@@ -240,7 +269,7 @@ def test_a_job_that_cannot_be_answered_within_the_cap_ends_after_its_first_call(
 def test_a_timeout_that_was_not_to_be_foreseen_sends_the_job_on(store: Store, how: dict[str, Any]) -> None:
     step = after_timeout(store, **{"of_answer_s": 40.0, **how})
     assert isinstance(step, GoOn)
-    assert step.route == ELSEWHERE
+    assert step.route in (ELSEWHERE, FAR)
 
 
 def test_a_round_lasts_for_two_calls_of_the_time_that_the_job_needs(store: Store) -> None:
@@ -298,7 +327,7 @@ class Place:
 
     def __init__(self, store: Store) -> None:
         self.sql = StoreWorld(store)
-        self._lease = self.sql.lease(routes=[HERE, ELSEWHERE])
+        self.lease = self.sql.lease(routes=[HERE, ELSEWHERE])
 
     def dispatch(self, *candidates: Candidate) -> int:
         """One pass of a scheduler."""
@@ -310,12 +339,12 @@ class Place:
         one = call(1)
         (step,) = decisions(*candidates).next_steps([CallResult(replace(one, job=job), BUSY, 0.1)])
         assert step is not None
-        self.sql.end(self._lease, [job], step)
+        self.sql.end(self.lease, [job], step)
         return step
 
     def running(self) -> ClaimedJob:
         self.sql.add(spec())
-        (job,) = self.sql.take(self._lease, self.sql.dispatch(1, HERE), route=HERE)
+        (job,) = self.sql.take(self.lease, self.sql.dispatch(1, HERE), route=HERE)
         return job
 
     def at(self, route: str) -> set[str]:
@@ -369,6 +398,14 @@ def test_a_job_that_waits_for_a_route_that_fell_ill_meanwhile_goes_where_it_was(
     place.fail(job, here(), route(ELSEWHERE, at=limited(SOON)))
     assert place.dispatch(here(), route(ELSEWHERE, at=now)) == 1
     assert place.at(HERE) == {job.id}
+
+
+def test_a_job_for_which_a_route_is_too_slow_is_never_dispatched_there(place: Place) -> None:
+    job = place.running()
+    place.sql.end(place.lease, [job], Wait(None, JobRound(1, too_slow=(HERE,)), Outcome.TIMEOUT, "too slow"))
+    assert place.dispatch(here(), route(ELSEWHERE, at=limited(LONG))) == 0
+    assert place.dispatch(here(), route(ELSEWHERE)) == 1
+    assert place.at(ELSEWHERE) == {job.id}
 
 
 def test_jobs_that_wait_for_a_route_of_their_own_do_not_starve_those_behind_them(place: Place) -> None:

@@ -189,6 +189,14 @@ def test_requests_that_do_not_fit_in_their_class_are_counted_with_their_first_li
     assert "class realtime ends after 3 s; use latency interactive" in found.change
 
 
+def test_requests_whose_own_deadline_comes_before_their_answer_are_named(reckon: Reckon) -> None:
+    plan = reckon({}, {"deadline": "20s", "max_tokens": 4_096}, {"deadline": "1h", "max_tokens": 4_096}, {})
+    found = advice(plan, AdviceKind.CALL_TIME)
+    assert found.finding == "1 requests do not fit before their own deadline (line 2)."
+    assert "4,096 tokens take about 74 s" in found.change
+    assert "the job's deadline leaves 20 s" in found.change
+
+
 # --- model and route
 
 

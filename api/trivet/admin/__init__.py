@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from trivet.admin.jobs import AttemptBook, Attempts, Batches, BatchStatus, JobLife, Jobs
     from trivet.admin.key_budgets import BudgetShortfall, KeyBudgets
     from trivet.admin.keys import FoundKey, KeyList, Keys, NewKey
-    from trivet.admin.route_measure import RouteMeasurement, Spread
+    from trivet.admin.route_measure import MeasurementInterrupted, RouteMeasurement, Spread
     from trivet.admin.route_probe import ProbeResult
     from trivet.admin.routes import DrainedRoute, KnownRoute, RemovedRoute, RestoredRoute, RouteLimits, Routes
     from trivet.admin.schedules import ScheduleList, Schedules
@@ -72,7 +72,7 @@ _MODULES = {
     "trivet.admin.jobs": ("AttemptBook", "Attempts", "BatchStatus", "Batches", "JobLife", "Jobs"),
     "trivet.admin.key_budgets": ("BudgetShortfall", "KeyBudgets"),
     "trivet.admin.keys": ("FoundKey", "KeyList", "Keys", "NewKey"),
-    "trivet.admin.route_measure": ("RouteMeasurement", "Spread"),
+    "trivet.admin.route_measure": ("MeasurementInterrupted", "RouteMeasurement", "Spread"),
     "trivet.admin.route_probe": ("ProbeResult",),
     "trivet.admin.routes": ("DrainedRoute", "KnownRoute", "RemovedRoute", "RestoredRoute", "RouteLimits", "Routes"),
     "trivet.admin.schedules": ("ScheduleList", "Schedules"),
@@ -163,6 +163,7 @@ __all__ = [
     "Keys",
     "KnownRoute",
     "Lease",
+    "MeasurementInterrupted",
     "ModelStatus",
     "NewKey",
     "Pace",

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 LONGER = ProbeRequest("Count from one to five hundred in words, separated by commas. Do not stop before.", 30, 128)
 """A request whose answer is as long as `max_tokens` allows."""
 ROUTES_AT_ONCE = 16
+ENOUGH_ANSWERS = 3
+"""Minimum number of answers of one token, and of longer ones, that tell a rate: one slow call must not decide."""
+CLEARLY_LONGER = 1.3
+"""Time of longer answers, as a multiple of that of the first token, below which their difference is chance."""
 NOT_MADE_IN_A_ROW = 3
 """Calls in a row that could not be made, after which a route is given up."""
 AGAIN_S = 1.0
@@ -66,11 +70,21 @@ class RouteMeasurement:
     first_token_s: Spread | None
     """Seconds to the first token; None: no call of one token was answered."""
     tokens_per_s: Spread | None
-    """Output tokens per second after the first; None: no longer answer came."""
+    """Output tokens per second after the first; None: not known, for the reason in `note`."""
     cost_usd: Decimal
     """Cost of its calls; of those whose cost is not known the maximum."""
     stopped: str
     """Reason why fewer calls were made than asked for; empty where all were."""
+    note: str = ""
+    """Reason why there are no tokens per second; empty where there are, or where no longer answer came."""
+
+
+class MeasurementInterrupted(KeyboardInterrupt):
+    """Ctrl-C while routes were measured. `measured` has the figures of the calls that had ended."""
+
+    def __init__(self, measured: tuple[RouteMeasurement, ...]) -> None:
+        super().__init__()
+        self.measured = measured
 
 
 class _Money:
@@ -103,6 +117,8 @@ class _Money:
 class _Calls:
     """The calls of one route so far."""
 
+    route: str
+    model: str | None
     made: int = 0
     cost_usd: Decimal = Decimal(0)
     failed: Counter[str] = field(default_factory=Counter)
@@ -122,10 +138,35 @@ class _Calls:
             self.longer.append((made.latency_s, made.output_tokens or 0))
         return cost
 
-    def tokens_per_s(self) -> list[float]:
-        """Return the rate of each longer answer after its first token."""
-        first = median(self.first_token_s) if self.first_token_s else math.inf
-        return [(tokens - 1) / (took_s - first) for took_s, tokens in self.longer if took_s > first and tokens > 1]
+    def measurement(self, stopped: str) -> RouteMeasurement:
+        """Return the figures of the calls so far."""
+        rates, note = self._tokens_per_s()
+        return RouteMeasurement(
+            self.route,
+            self.model,
+            self.made,
+            dict(self.failed),
+            Spread.of(self.first_token_s),
+            Spread.of(rates),
+            self.cost_usd,
+            stopped,
+            note,
+        )
+
+    def _tokens_per_s(self) -> tuple[list[float], str]:
+        """Return the rate of each longer answer after its first token, or why none can be told."""
+        fewest = min(len(self.first_token_s), len(self.longer))
+        if not self.longer:
+            return [], ""
+        if fewest < ENOUGH_ANSWERS:
+            return [], (
+                f"too few answers for tokens per second: {len(self.first_token_s)} of one token and {len(self.longer)} "
+                f"longer, at least {ENOUGH_ANSWERS} of each are needed (--calls {2 * ENOUGH_ANSWERS} or more)"
+            )
+        first = median(self.first_token_s)
+        if median(took_s for took_s, _ in self.longer) < CLEARLY_LONGER * first:
+            return [], "no tokens per second: longer answers took hardly longer than the first token"
+        return [(tokens - 1) / (took_s - first) for took_s, tokens in self.longer if took_s > first and tokens > 1], ""
 
 
 def measure(
@@ -148,13 +189,19 @@ def measure(
             raise InvalidRequest(f"{route.name} does not serve {model}.", field="model")
     _ = connections.prober  # made once, before threads ask for it
     money = _Money(max_usd)
-    with ThreadPoolExecutor(ROUTES_AT_ONCE, thread_name_prefix="trivet-measure") as threads:
-        work = [threads.submit(_measure, connections, route, model, calls, money, on_call) for route in chosen]
-        try:
-            return tuple(one.result() for one in work)
-        except BaseException:  # Ctrl-C, too: no further call is paid for
-            money.withdraw()
-            raise
+    counted = [_Calls(route.name, model or connections.prober.model_of(route)) for route in chosen]
+    threads = ThreadPoolExecutor(ROUTES_AT_ONCE, thread_name_prefix="trivet-measure")
+    try:
+        work = [
+            threads.submit(_measure, connections, route, found, calls, money, on_call)
+            for route, found in zip(chosen, counted, strict=True)
+        ]
+        return tuple(one.result() for one in work)
+    except KeyboardInterrupt:
+        raise MeasurementInterrupted(tuple(one.measurement("interrupted") for one in counted)) from None
+    finally:  # whatever ended it, no further call is paid for; a call under way is booked without us
+        money.withdraw()
+        threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _in_service(connections: "Connections", model: str | None) -> list["RegisteredRoute"]:
@@ -170,40 +217,30 @@ def _in_service(connections: "Connections", model: str | None) -> list["Register
 def _measure(
     connections: "Connections",
     route: "RegisteredRoute",
-    model: str | None,
+    found: _Calls,
     calls: int,
     money: _Money,
     on_call: Callable[[], None],
 ) -> RouteMeasurement:
-    chosen = model or connections.prober.model_of(route)
-    found, stopped = _Calls(), ""
+    stopped = ""
     for number in range(calls):
         request = LONGER if number % 2 else PING
-        stopped = _call(connections, route, chosen, request, found, money)
+        stopped = _call(connections, route, request, found, money)
         if stopped:
             break
         on_call()
-    return RouteMeasurement(
-        route.name,
-        chosen,
-        found.made,
-        dict(found.failed),
-        Spread.of(found.first_token_s),
-        Spread.of(found.tokens_per_s()),
-        found.cost_usd,
-        stopped,
-    )
+    return found.measurement(stopped)
 
 
 def _call(
     connections: "Connections",
     route: "RegisteredRoute",
-    model: str | None,
     request: ProbeRequest,
     found: _Calls,
     money: _Money,
 ) -> str:
     """Make one call and count it. Returns the reason why no more is to be made; empty after a call."""
+    model = found.model
     wire = name_on_wire(route.settings, model) if model else None
     if model is None or wire is None:
         return "it serves no model that is known"

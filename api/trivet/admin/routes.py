@@ -289,6 +289,7 @@ class Routes(Group):
             NotFound: there is no such route.
             InvalidRequest: fewer than 2 calls, no money, or a route that does not serve the model.
             BrokerUnavailable: the shared state or the broker does not answer.
+            MeasurementInterrupted: Ctrl-C; it has what was measured so far.
         """
         named = [known_route(self._connections, name) for name in dict.fromkeys(names)]
         return measure(self._connections, named, model=model, calls=calls, max_usd=max_usd, on_call=on_call)

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 
+from trivet.cli.log_lines import LogFormatter
 from trivet_tasks.config.environment import quieten, set_aside
 from trivet_tasks.processes.signals import drop_inherited_settings, leave
 from trivet_tasks.processes.startup import follow_parent, without_collecting
@@ -18,7 +19,7 @@ def main() -> None:
     _settle()
     follow_parent()  # before the slow imports: the parent may be gone by the time they are done
     set_aside()  # before any library could follow the variables
-    logging.basicConfig(format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", level=logging.WARNING)
+    _log()
     quieten()
     leave(run())
 
@@ -51,6 +52,12 @@ def run() -> int:
         print(f"trivet: {error}", file=sys.stderr)  # noqa: T201
         return USAGE
     return 0
+
+
+def _log() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(LogFormatter())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
 
 
 def _settle() -> None:

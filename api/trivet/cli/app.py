@@ -11,6 +11,7 @@ from trivet.cli import (
     config,
     costs,
     job,
+    keys,
     local,
     options,
     plan,
@@ -83,6 +84,7 @@ app.add_typer(storage.cache, name="cache")
 app.command()(budgets.budgets)
 app.add_typer(budgets.group, name="budget")
 app.add_typer(schedules.group, name="schedules")
+app.add_typer(keys.group, name="keys")
 app.command()(plan.plan)
 app.command()(rehearse.rehearse)
 app.add_typer(config.group, name="config")

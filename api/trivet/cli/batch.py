@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from difflib import get_close_matches
-from enum import StrEnum
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,8 +14,7 @@ import typer
 
 from trivet.cli import control, options, output
 from trivet.cli.callbacks_view import as_objects, print_callbacks
-from trivet.cli.extras import need
-from trivet.cli.options import Json, WithRequest, stem_of
+from trivet.cli.options import Json, WithRequest
 from trivet.cli.output import (
     FAILED,
     HELD_UP,
@@ -25,9 +23,11 @@ from trivet.cli.output import (
     print_facts,
     print_line,
     print_table,
+    print_warning,
     reporting_status,
 )
 from trivet.cli.progress import bar, spinner, telling
+from trivet.cli.result_forms import Form, form_of
 from trivet.cli.waiting import wait_for
 from trivet.times import moment, seconds
 from trivet_tasks.errors import BatchIncomplete, InvalidRequest, ResultTimeout
@@ -45,13 +45,6 @@ ADVANCE_EVERY = 200
 group = typer.Typer(
     no_args_is_help=True, help="Batches: progress, results, export, pausing, cancelling, retrying, discarding."
 )
-
-
-class Form(StrEnum):
-    """Formats of exported results."""
-
-    JSONL = "jsonl"
-    PARQUET = "parquet"
 
 
 @group.command("list")
@@ -146,7 +139,7 @@ def results(
         finally:
             sys.stdout.buffer.flush()
     if pruned:
-        print_error(f"{pruned:,} of these results were pruned: their lines have no text.", style="yellow")
+        print_warning(f"{pruned:,} of these results were pruned: their lines have no text.")
 
 
 @group.command()
@@ -269,7 +262,7 @@ def export(
     form: Annotated[
         Form | None,
         typer.Option(
-            "--format", help="jsonl or parquet. Default: the ending of FILE, else jsonl. parquet needs --out."
+            "--format", help="jsonl, csv or parquet. Default: the ending of FILE, else jsonl. parquet needs --out."
         ),
     ] = None,
     state: Annotated[
@@ -281,16 +274,14 @@ def export(
     from trivet.cli.results import sink
 
     states = _checked_states(state)
-    chosen = _form_of(out, form)
-    if chosen is Form.PARQUET:
-        _check_parquet(out)
+    chosen = form_of(out, form)
     count = pruned = 0
     with options.client() as client:
         batch = client.batch(name)
         progress = batch.progress()
         try:
             with (
-                sink(out, parquet=chosen is Form.PARQUET, with_request=with_request) as write,
+                sink(out, chosen, with_request=with_request) as write,
                 _bar(name, progress, states, shown=out is not None) as advance,
             ):
                 for result in batch.ended(states, with_request=with_request):
@@ -306,9 +297,9 @@ def export(
     if out:
         print_line(f"{out}: {count:,} results of {name}.")
     if pruned:
-        print_error(f"{pruned:,} of these results were pruned: they have no text.", style="yellow")
+        print_warning(f"{pruned:,} of these results were pruned: they have no text.")
     if not progress.done:
-        print_error(_lacking(progress), style="yellow")
+        print_warning(_lacking(progress))
         raise typer.Exit(FAILED)
 
 
@@ -375,33 +366,6 @@ def _check_complete(progress: "Progress") -> None:
             name=progress.name, taken=progress.taken,
             hint=f"Submit it again, or run it as it is: trivet batch accept {quote(progress.name)}.",
         )  # fmt: skip
-
-
-def _form_of(out: Path | None, form: Form | None) -> Form:
-    """Return the format to write. InvalidRequest where the ending of the file is unknown, or means another format."""
-    from trivet_tasks.config.schedules import LINES_ENDINGS
-
-    ending = out.suffix.lower() if out else ""
-    meant = Form.JSONL if ending in LINES_ENDINGS else Form.PARQUET if ending == ".parquet" else None
-    if out and form is None and meant is None:
-        raise InvalidRequest(
-            f"--out: {out.name}: results are not written as {ending}.",
-            field="out",
-            hint=f"Use {stem_of(out)}.jsonl or {stem_of(out)}.parquet, or name the format with --format.",
-        )
-    if out and form and ending and meant not in (None, form):
-        raise InvalidRequest(
-            f"--out: {out.name}: the ending means {meant}, and --format says {form}.",
-            field="out",
-            hint="Leave --format out, or use another name.",
-        )
-    return form or meant or Form.JSONL
-
-
-def _check_parquet(out: Path | None) -> None:
-    if out is None:
-        raise InvalidRequest("--format parquet: needs a file to write to.", field="out", hint="Name one with --out.")
-    need("--format parquet", "parquet")
 
 
 @contextmanager

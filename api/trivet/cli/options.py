@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from difflib import get_close_matches
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,6 +49,12 @@ WithRequest = Annotated[
 ]
 
 _config: Path | None = None
+
+
+class Dedupe(StrEnum):
+    """Scope of the keys of a batch, wider than the batch itself."""
+
+    TENANT = "tenant"
 
 
 def set_up(config: Path | None, *, verbose: bool) -> None:

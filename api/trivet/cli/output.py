@@ -20,6 +20,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from trivet.cli.log_lines import warning_line
 from trivet_tasks.foreign_text import escaped, for_terminal
 
 FAILED = 1
@@ -67,7 +68,7 @@ def as_csv(headings: Sequence[str], rows: Iterable[Sequence[str | int | Decimal]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(headings)
-    writer.writerows(map(_csv_cell, row) for row in rows)
+    writer.writerows(map(csv_cell, row) for row in rows)
     return file.getvalue()
 
 
@@ -167,6 +168,11 @@ def print_error(line: str, style: str = "") -> None:
     err.print(Text(line), style=style or None, soft_wrap=True)
 
 
+def print_warning(text: str) -> None:
+    """Print a warning on standard error, in the one form that all have: `warning: …`."""
+    print_error(warning_line(text), style="yellow")
+
+
 @contextmanager
 def reporting_status() -> Iterator[None]:
     """Run a command that reports status: it reports a server that is away, and exits with `HELD_UP`."""
@@ -179,7 +185,7 @@ def reporting_status() -> Iterator[None]:
         raise typer.Exit(HELD_UP) from None
 
 
-def _csv_cell(value: str | int | Decimal) -> str:
+def csv_cell(value: str | int | float | Decimal) -> str:
     """Return a cell of CSV. A text that a spreadsheet takes for a formula gets a `'`: anybody may name batches and tags."""
     if isinstance(value, str):
         return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
-import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from trivet.cli.result_table import table_row
 from trivet.client.result import Result
 
 GROUP_ROWS = 5_000
@@ -61,9 +61,8 @@ class ParquetFile:
 
     def write(self, result: Result) -> None:
         """Add a row."""
-        row = _row(result)
-        if "request" in self._schema.names:
-            row["request"] = None if result.request is None else orjson.dumps(result.request).decode()
+        row = table_row(result, with_request="request" in self._schema.names)
+        row |= {name: round(row[name] * 1e6) for name in ("created_at", "ended_at")}
         self._rows.append(row)
         self._bytes += sum(len(row.get(name) or "") for name in ("message", "text", "error_message", "request"))
         if len(self._rows) >= GROUP_ROWS or self._bytes >= GROUP_BYTES:
@@ -91,36 +90,3 @@ def parquet_file(file: BinaryIO, *, with_request: bool = False) -> Iterator[Parq
         written = ParquetFile(writer, schema)
         yield written
         written.end_group()
-
-
-def _row(result: Result) -> dict[str, Any]:
-    usage = result.usage if result.succeeded else {}
-    return {
-        "id": result.id,
-        "batch": result.batch,
-        "index": result.index,
-        "key": result.key,
-        "status": result.status,
-        "pruned": result.pruned,
-        "error_outcome": result.error.outcome if result.error else None,
-        "error_message": result.error.message if result.error else None,
-        "text": result.text if result.succeeded else None,
-        "stop_reason": result.stop_reason,
-        "input_tokens": usage.get("input_tokens"),
-        "output_tokens": usage.get("output_tokens"),
-        "cache_read_tokens": usage.get("cache_read_input_tokens"),
-        "cache_write_tokens": usage.get("cache_creation_input_tokens"),
-        "cost_usd": result.cost_usd,
-        "estimated_usd": result.estimated_usd,
-        "route": result.route,
-        "provider": result.provider,
-        "model": result.model,
-        "attempts": len(result.attempts),
-        "cached": result.cached,
-        "latency_s": result.latency_s,
-        "created_at": round(result.created_at * 1e6),
-        "ended_at": round(result.ended_at * 1e6),
-        "tags": orjson.dumps(result.tags).decode(),
-        "metadata": orjson.dumps(result.metadata).decode(),
-        "message": None if result.raw is None else result.raw.decode(),
-    }

@@ -1,4 +1,4 @@
-"""Results: printed for a person, and written as JSON Lines or Parquet."""
+"""Results: printed for a person, and written as JSON Lines or as a table."""
 
 import os
 import stat
@@ -14,11 +14,10 @@ import orjson
 import typer
 
 from trivet.cli import output
-from trivet.cli.options import stem_of
 from trivet.cli.output import FAILED, print_error, print_line
+from trivet.cli.result_forms import Form
 from trivet.client.result import Result
 from trivet.times import seconds
-from trivet_tasks.config.schedules import LINES_ENDINGS
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.requests.jsonl import Seen
 from trivet_tasks.states import JobState
@@ -33,43 +32,22 @@ _ENDED: dict[str, str] = {
 }
 
 
-def check_ending(out: Path) -> None:
-    """Make sure that a file of JSON Lines is not called something else.
-
-    Raises:
-        InvalidRequest: its ending is another.
-    """
-    ending = out.suffix.lower()
-    if ending == ".parquet":
-        raise InvalidRequest(
-            f"--out: {out.name}: Parquet is written when a batch is done, JSON Lines while it runs.",
-            field="out",
-            hint=f"Use {out.stem}.jsonl, or `trivet bulk FILE --wait` and `trivet batch export NAME --out {out.name}`.",
-        )
-    if ending not in LINES_ENDINGS:
-        raise InvalidRequest(
-            f"--out: {out.name}: results are written as JSON Lines, not as {ending}.",
-            field="out",
-            hint=f"Use {stem_of(out)}.jsonl.",
-        )
-
-
 def print_result(result: Result, *, as_json: bool) -> None:
     """Print the text of a result and where it came from. Exits with 1 when there is none."""
     if as_json:
         sys.stdout.write(output.shown_json(result_line(result).decode()))
     elif result.succeeded:
         print(output.shown(result.text))  # noqa: T201
-        print_line(_came_from(result), style="dim")
+        print_line(came_from(result), style="dim")
     elif result.pruned:
         print_error(f"trivet: job {result.id} {_ENDED[result.status]}; its result was pruned.")
-        print_error(f"{_came_from(result)} · trivet job show {result.id}", style="dim")
+        print_error(f"{came_from(result)} · trivet job show {result.id}", style="dim")
     else:
         said = f"{result.error.outcome}: {result.error.message}" if result.error and result.error.outcome else ""
         said = said or (result.error.message if result.error else "")
         print_error(f"trivet: job {result.id} {_ENDED[result.status]}: {said}")
         if result.attempts:
-            print_error(f"{_came_from(result)} · trivet job show {result.id}", style="dim")
+            print_error(f"{came_from(result)} · trivet job show {result.id}", style="dim")
     if not result.succeeded:
         raise typer.Exit(FAILED)
 
@@ -124,24 +102,31 @@ def result_line(result: Result, *, with_request: bool = False) -> bytes:
 
 
 @contextmanager
-def sink(out: Path | None, *, parquet: bool, with_request: bool = False) -> Iterator[Callable[[Result], object]]:
+def sink(out: Path | None, form: Form, *, with_request: bool = False) -> Iterator[Callable[[Result], object]]:
     """Open a file for results and yield the function that writes one; without a file, to standard output.
 
     The file appears when it is whole. InvalidRequest when it cannot be written.
     """
     if out is None:
-        stream = sys.stdout.buffer
-        yield lambda result: stream.write(result_line(result, with_request=with_request))
-        stream.flush()
+        yield _writer(sys.stdout.buffer, form, with_request=with_request)
+        sys.stdout.buffer.flush()
         return
     with whole_file(out) as file:
-        if not parquet:
-            yield lambda result: file.write(result_line(result, with_request=with_request))
+        if form is not Form.PARQUET:
+            yield _writer(file, form, with_request=with_request)
             return
         from trivet.cli.parquet_file import parquet_file
 
         with parquet_file(file, with_request=with_request) as table:
             yield table.write
+
+
+def _writer(file: BinaryIO, form: Form, *, with_request: bool) -> Callable[[Result], object]:
+    if form is Form.CSV:
+        from trivet.cli.result_table import csv_writer
+
+        return csv_writer(file, with_request=with_request)
+    return lambda result: file.write(result_line(result, with_request=with_request))
 
 
 @contextmanager
@@ -315,7 +300,8 @@ class ResultsFile:
         return end
 
 
-def _came_from(result: Result) -> str:
+def came_from(result: Result) -> str:
+    """Return where a result came from, in one line: route, calls, time and cost."""
     calls = len(result.attempts)
     parts = [
         result.route if not result.cached else "cache",

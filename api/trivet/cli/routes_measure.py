@@ -9,7 +9,7 @@ import typer
 
 from trivet.cli import options, output
 from trivet.cli.options import Json
-from trivet.cli.output import FAILED, Column, print_line, print_table, print_whole
+from trivet.cli.output import FAILED, Column, print_error, print_line, print_table, print_whole
 from trivet.cli.progress import bar
 from trivet.times import seconds
 
@@ -31,20 +31,30 @@ def measure(
     """Measure routes with real calls: time to the first token, tokens per second, failures and cost.
 
     Workers make the calls, in turn of one token and of 128, one at a time on each route, under its limits. They are
-    paid calls, booked as probes. Exits with 1 when a call failed or a route was not measured to the end.
+    paid calls, booked as probes. Exits with 1 when a call failed or a route was not measured to the end. Ctrl-C prints
+    the figures so far and exits with 130.
     """
+    from trivet.admin import MeasurementInterrupted
+
     limit = options.amount_usd("--max-usd", max_usd)
     with options.admin() as admin:
         of_all = len(names) if names else sum(not route.drained for route in admin.routes.status().routes)
         with bar("Measuring", calls * of_all, unit="calls") as advance:
             made = count(1)
-            found = admin.routes.measure(
-                names or (), model=model, calls=calls, max_usd=limit, on_call=lambda: advance(next(made))
-            )
+            interrupted: MeasurementInterrupted | None = None
+            try:
+                found = admin.routes.measure(
+                    names or (), model=model, calls=calls, max_usd=limit, on_call=lambda: advance(next(made))
+                )
+            except MeasurementInterrupted as error:
+                interrupted, found = error, error.measured
     if as_json:
         output.print_json({"max_usd": limit, "routes": [_as_object(one) for one in found]})
     else:
         _print(found)
+    if interrupted:
+        print_error("Interrupted. These are the figures so far; calls that were under way are booked when they end.")
+        raise interrupted
     if not found or any(one.failed or one.stopped for one in found):
         raise typer.Exit(FAILED)
 
@@ -75,6 +85,8 @@ def _print(found: "Sequence[RouteMeasurement]") -> None:
     for one in found:
         if one.failed:
             print_whole(f"{one.route}: failed: {', '.join(f'{outcome} {n}' for outcome, n in one.failed.items())}.")
+        if one.note:
+            print_whole(f"{one.route}: {one.note}.")
         if one.stopped:
             print_whole(f"{one.route}: stopped after {one.calls} calls: {one.stopped.rstrip('.')}.")
 

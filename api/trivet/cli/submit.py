@@ -1,11 +1,9 @@
 """`trivet submit`: one job in, and with `--wait` its answer out. `trivet bulk`: the same for a file of requests."""
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
-from enum import StrEnum
 from hashlib import blake2b
 from pathlib import Path
 from shlex import quote
@@ -15,9 +13,20 @@ import typer
 
 from trivet.cli import options, output
 from trivet.cli.batch import as_object, print_joined, print_progress
-from trivet.cli.options import Cache, Json, WithRequest, read_prompt, read_request, read_tags, span_or_moment, stem_of
-from trivet.cli.output import FAILED, HELD_UP, print_error, print_line
+from trivet.cli.options import (
+    Cache,
+    Dedupe,
+    Json,
+    WithRequest,
+    read_prompt,
+    read_request,
+    read_tags,
+    span_or_moment,
+    stem_of,
+)
+from trivet.cli.output import FAILED, HELD_UP, print_error, print_line, print_warning
 from trivet.cli.progress import Advance, bar, telling
+from trivet.cli.submit_warnings import print_warnings, printed_instead_of_logged
 from trivet.cli.waiting import wait_for
 from trivet.times import moment
 from trivet_tasks.errors import InvalidRequest, NotFound, ResultTimeout
@@ -39,12 +48,6 @@ MAX_WARNINGS = 100
 """Different warnings that are counted."""
 LONGEST_STEM = 180
 """Characters of a file's name in that of its batch, which has 200 at most."""
-
-
-class Dedupe(StrEnum):
-    """Scope of the keys of a batch, wider than the batch itself."""
-
-    TENANT = "tenant"
 
 
 def submit(
@@ -76,17 +79,27 @@ def submit(
     ] = None,
     cache: Cache = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the answer and print it.")] = False,
+    stream: Annotated[
+        bool,
+        typer.Option(
+            "--stream",
+            help="Print the text as it comes, in the class interactive. Ctrl-C cancels it. --json: the events, one a line.",
+        ),
+    ] = False,
     timeout: options.Timeout = None,
     as_json: Json = False,
 ) -> None:
-    """Submit one job. Prints its id, or with --wait its text, route, latency and cost.
+    """Submit one job. Prints its id, or with --wait or --stream its text, route, latency and cost.
 
     Exit code 3: --timeout passed while the job was held up by something that is wrong.
     """
     from trivet.cli.results import print_result
+    from trivet.cli.streamed import print_streamed
     from trivet_tasks.requests.reading import unwrapped
 
     limit_s = options.timeout_s(timeout)
+    if stream and (wait or limit_s is not None):
+        raise InvalidRequest("--stream: waits for the whole answer by itself; leave --wait and --timeout out.")
     given = {
         "prompt": read_prompt(prompt),
         "model": model,
@@ -112,9 +125,12 @@ def submit(
             "There is no prompt.", hint="Give one, or - to read it from standard input, or --file request.json."
         )
     with options.client() as client:
-        with _printed_instead_of_logged():
-            job = client.submit(**request)
-        _print_warnings(job.warnings)
+        with printed_instead_of_logged():
+            job = client.submit_streamed(**request) if stream else client.submit(**request)
+        print_warnings(job.warnings)
+        if stream:
+            print_streamed(client, job, as_json=as_json)
+            return
         if not wait and limit_s is None:
             output.print_json({"id": job.id, "warnings": job.warnings}) if as_json else print(job.id)  # noqa: T201
             return
@@ -124,6 +140,9 @@ def submit(
             except ResultTimeout as error:
                 print_error(f"trivet: {error}\nTo wait on: trivet job result {job.id} --wait")
                 raise typer.Exit(HELD_UP if error.held_up else FAILED) from None
+            except KeyboardInterrupt:
+                print_error(f"Interrupted. The job goes on: trivet job result {job.id} --wait")
+                raise
         print_result(result, as_json=as_json)
 
 
@@ -147,11 +166,7 @@ def bulk(
         typer.Option("--again", help="Submit the same once more, as another batch: NAME-2, NAME-3, …."),
     ] = False,
     once: Annotated[
-        bool,
-        typer.Option(
-            "--once",
-            help="With --name: where that batch was submitted whole before, go on with it and leave the file unread.",
-        ),
+        bool, typer.Option("--once", help="With --name: if that batch is complete, go on with it, the file unread.")
     ] = False,
     dedupe: Annotated[
         Dedupe | None,
@@ -189,11 +204,12 @@ def bulk(
     as_json: Json = False,
 ) -> None:
     """Submit a file of requests as one batch. Safe to interrupt: run it again and it continues where it stopped."""
-    from trivet.cli.results import ResultsFile, check_ending
+    from trivet.cli.result_forms import check_lines
+    from trivet.cli.results import ResultsFile
     from trivet_tasks.requests.sources import readable_twice
 
     if out is not None:
-        check_ending(out)
+        check_lines(out)
     elif with_request:
         raise InvalidRequest("--with-request: goes with --out FILE.", field="with_request")
     if once and (again or name is None):
@@ -223,7 +239,7 @@ def bulk(
                 name=called,
             )
             for problem in check.problems:
-                print_error(f"left out: {called}, {problem}")
+                print_error(f"left out: {called.said(problem)}")
             if check.bad > len(check.problems):
                 print_error(f"left out: {check.bad - len(check.problems):,} more bad lines")
             chosen = name or _name_of(file, check, defaults)
@@ -236,7 +252,7 @@ def bulk(
             if batch is None and check is not None:
                 batch = _take_in(client, check, chosen, defaults)
             assert batch is not None
-            _print_warnings(batch.warnings)
+            print_warnings(batch.warnings)
             source.close()  # a copy of standard input is not needed while it waits
             progress = wait_for(client, batch, results, command=command) if wait or results else batch.progress()
     waited = wait or results is not None
@@ -321,7 +337,7 @@ def _take_in(client: "Client", check: "FileCheck", name: str, defaults: dict[str
 
     warnings: Counter[str] = Counter()
     try:
-        with bar(f"Submitting {name}", check.rows, unit="jobs") as advance, _printed_instead_of_logged():
+        with bar(f"Submitting {name}", check.rows, unit="jobs") as advance, printed_instead_of_logged():
             specs = _quietly(read_file(check, client.settings, defaults), warnings, advance)
             return client.submit_specs(specs, name=name, dedupe="tenant" if check.dedupe else None)
     except KeyboardInterrupt:
@@ -332,7 +348,7 @@ def _take_in(client: "Client", check: "FileCheck", name: str, defaults: dict[str
         raise
     finally:
         for warning, count in warnings.most_common(5):
-            print_error(f"{count:,} requests: {warning}" if count > 1 else warning)
+            print_warning(f"{count:,} requests: {warning}" if count > 1 else warning)
 
 
 def _quietly(specs: "Iterable[JobSpec]", warnings: Counter[str], advance: Advance) -> "Iterator[JobSpec]":
@@ -346,22 +362,6 @@ def _quietly(specs: "Iterable[JobSpec]", warnings: Counter[str], advance: Advanc
             spec = replace(spec, warnings=())
         yield spec
     advance(number)
-
-
-@contextmanager
-def _printed_instead_of_logged() -> Iterator[None]:
-    """Keep warnings that nothing takes the jobs out of the log."""
-    logger = logging.getLogger("trivet.unattended")
-    logger.disabled = True
-    try:
-        yield
-    finally:
-        logger.disabled = False
-
-
-def _print_warnings(warnings: tuple[str, ...]) -> None:
-    for warning in warnings:
-        print_error(f"warning: {warning}", style="yellow")
 
 
 def _report(

@@ -6,7 +6,7 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from trivet.cli import output
-from trivet.cli.output import print_error
+from trivet.cli.output import print_error, print_warning
 from trivet.cli.progress import Advance, Teller, bar, beside, telling
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _write(batch: "Batch", results: "ResultsFile") -> None:
         elif result not in results:
             missing += 1
     if missing:
-        print_error(f"{missing:,} results were pruned and are not in {results.path}.")
+        print_warning(f"{missing:,} results were pruned and are not in {results.path}.")
 
 
 def _watch(batch: "Batch", advance: Advance, teller: Teller, done: threading.Event) -> None:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import orjson
 import redis
@@ -20,16 +20,14 @@ from trivet.client.result import Result, to_result
 from trivet_routing.answer_reading import AnswerReading, Cut
 from trivet_routing.answer_stream import STREAMS, StreamSeal, stream_of
 from trivet_routing.message_events import Event
+from trivet_store.database.engine import Store
 from trivet_store.reports import results
 from trivet_tasks.config.installation_key import read_key
+from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import ClientClosed, TrivetError, place_of
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.shared_state import FINISHED_CHANNEL, connect_async
 from trivet_tasks.states import END_STATES, JobState
-
-if TYPE_CHECKING:
-    from trivet.client.connections import Connections
-    from trivet.client.jobs import Job
 
 log = logging.getLogger("trivet")
 
@@ -65,6 +63,12 @@ class Broken(NamedTuple):
     message: str
     """The reason, for a person; never a prompt."""
     result: Result | None
+
+
+class AnyJob(Protocol):
+    """A job, of whichever client."""
+
+    id: str
 
 
 StreamItem: TypeAlias = Event | Ended | Broken
@@ -149,9 +153,10 @@ class AnswerStreams:
     Made by `Client.answer_streams`; closed with `await close()`.
     """
 
-    def __init__(self, connections: "Connections") -> None:
-        self._connections = connections
-        key = read_key(connections.settings)
+    def __init__(self, settings: Settings, store: Callable[[], Store]) -> None:
+        self._url = settings.redis_url
+        self._store = store
+        key = read_key(settings)
         self._seal = None if key is None else StreamSeal(key)
         if key is None:
             log.warning("answers are shown when they are whole, not while they come: [security] key is not set")
@@ -166,7 +171,7 @@ class AnswerStreams:
         self._threads = ThreadPoolExecutor(_MAX_LOOKS, thread_name_prefix="trivet-streams")
         self._closed = False
 
-    async def events(self, job: "Job") -> AsyncIterator[StreamItem]:
+    async def events(self, job: AnyJob) -> AsyncIterator[StreamItem]:
         """Yield the events of a job's answer as they come, then `Ended` or `Broken`.
 
         Begin it once the job is submitted, with `submit_streamed` or otherwise: the answer of a job that is not streamed,
@@ -238,7 +243,7 @@ class AnswerStreams:
 
     def _start(self) -> None:
         if not self._tasks:
-            self._redis = connect_async(self._connections.settings.redis_url)
+            self._redis = connect_async(self._url)
             loop = asyncio.get_running_loop()
             self._tasks = [loop.create_task(_kept_up(work)) for work in (self._listen, self._read, self._look)]
 
@@ -364,7 +369,7 @@ class AnswerStreams:
 
     def _states(self, ids: Sequence[str]) -> dict[str, Result | JobState]:
         """Return for each job its result, or the state of one that has not ended."""
-        with self._connections.store.read() as connection:
+        with self._store().read() as connection:
             rows = results.jobs_by_id(connection, ids)
             ended = [row.id for row in rows.values() if row.state in END_STATES]
             attempts = results.attempts_of(connection, ended) if ended else {}

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
 
 from trivet.client.async_requests import AsyncRequests
 from trivet.client.client import Client, Dedupe
@@ -16,9 +16,14 @@ from trivet.client.result import Result
 from trivet.client.waiting import GIVEN_UP
 from trivet_store.jobs.batches import Progress
 from trivet_tasks.config.settings import Settings
-from trivet_tasks.errors import ClientClosed
-from trivet_tasks.requests.submit_params import OnDone, RequestParams, SubmitParams
+from trivet_tasks.errors import ClientClosed, no_sdk
+from trivet_tasks.latency import Latency
+from trivet_tasks.requests.submit_params import OnDone, RequestParams, StreamParams, SubmitParams
 from trivet_tasks.states import JobStateName
+
+if TYPE_CHECKING:
+    from trivet.client.answer_streams import AnswerStreams
+    from trivet.client.streaming import AsyncJobStreamManager
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -86,6 +91,8 @@ class AsyncJob:
         self._threads = threads
         self._job = job
         self.id = job.id
+        self.existed = job.existed
+        """See `Job.existed`."""
         self.warnings = job.warnings
         """See `Job.warnings`."""
 
@@ -174,6 +181,7 @@ class AsyncClient:
     def __init__(self, config: Path | str | None = None, *, settings: Settings | None = None) -> None:
         self._client = Client(config, settings=settings)
         self._threads = _Threads()
+        self._streams: AnswerStreams | None = None
 
     async def __aenter__(self) -> "AsyncClient":
         return self
@@ -186,6 +194,37 @@ class AsyncClient:
     async def submit(self, prompt: str | None = None, /, **request: Unpack[SubmitParams]) -> AsyncJob:
         """Submit one job; see `Client.submit`."""
         return AsyncJob(self._threads, await self._threads.run(lambda: self._client.submit(prompt, **request)))
+
+    async def submit_streamed(self, prompt: str | None = None, /, **request: Unpack[SubmitParams]) -> AsyncJob:
+        """Submit one job whose answer is read while it comes; see `Client.submit_streamed`."""
+        job = await self._threads.run(lambda: self._client.submit_streamed(prompt, **request))
+        return AsyncJob(self._threads, job)
+
+    def answer_streams(self) -> "AnswerStreams":
+        """Return the reader of streamed answers of this client, for its event loop; see `Client.answer_streams`."""
+        if self._streams is None:
+            self._streams = self._client.answer_streams()
+        return self._streams
+
+    def stream(
+        self, prompt: str | None = None, /, **request: Unpack[StreamParams]
+    ) -> "AsyncJobStreamManager[AsyncJob]":
+        """Submit one job and read its answer while it comes; see `Client.stream`.
+
+        async with client.stream("Tell me …", model="claude-sonnet-5-5", max_tokens=900) as stream:
+            async for text in stream.text_stream:
+                print(text, end="", flush=True)
+        """
+        try:
+            from trivet.client.streaming import AsyncJobStreamManager  # as in `Client.stream`
+        except ModuleNotFoundError as error:
+            raise no_sdk("client.stream", error) from None
+
+        async def submit() -> tuple[AsyncJob, Latency]:
+            job, latency = await self._threads.run(self._client.begin_stream, prompt, request)
+            return AsyncJob(self._threads, job), latency
+
+        return AsyncJobStreamManager(submit, self.answer_streams)
 
     async def submit_many(
         self,
@@ -232,4 +271,6 @@ class AsyncClient:
 
         Tasks that wait for a result, and every later call, raise `ClientClosed`.
         """
+        if self._streams is not None:
+            await self._streams.close()
         await self._threads.close(self._client.close)

@@ -76,7 +76,7 @@ class Blocked:
     notes: tuple[str, ...] = ()
     """Sentences."""
     reasons: tuple[str, ...] = ()
-    """`route: why it takes none of them now`."""
+    """`route: why it takes none of them now`, unless a note says so."""
     wrong: bool = False
     """True if something is wrong; limits, budgets and pauses between rounds are as configured."""
     impairments: tuple[Impairment, ...] = ()
@@ -212,9 +212,11 @@ def _blocked(connections: Connections, required: Sequence[FlowRequirements], *, 
         # the same fault without its remedy is among the notes
         others = (note for note in notes if not unavailable.startswith(note))
         return Blocked((unavailable, *others), (), True, wrong)
+    told = (*notes, *(one.sentence(named=len(found) > 1) for one in found))
+    reasons = dict.fromkeys(reason for one in found for reason in one.reasons)
     return Blocked(
-        (*notes, *(one.sentence(named=len(found) > 1) for one in found)),
-        tuple(dict.fromkeys(reason for one in found for reason in one.reasons)),
+        told,
+        tuple(reason for reason in reasons if not any(reason in note for note in told)),
         bool(wrong) or any(one.wrong for one in found),
         wrong,
     )

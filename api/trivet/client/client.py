@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack
@@ -19,15 +19,16 @@ from trivet_store.reports.backlog import FlowRequirements, requirements_of_batch
 from trivet_tasks.callbacks import Callback
 from trivet_tasks.config.celery_apps import no_section
 from trivet_tasks.config.settings import Settings
-from trivet_tasks.errors import BrokerUnavailable, InvalidRequest, StoreUnavailable, TrivetError
+from trivet_tasks.errors import BrokerUnavailable, InvalidRequest, StoreUnavailable, TrivetError, no_sdk
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Latency
 from trivet_tasks.requests.reading import RequestReader, parse_request, parse_requests
-from trivet_tasks.requests.submit_params import OnDone, RequestParams, SubmitParams
+from trivet_tasks.requests.submit_params import OnDone, RequestParams, StreamParams, SubmitParams
 from trivet_tasks.signatures import read_callback
 
 if TYPE_CHECKING:
-    from trivet.client.answer_streams import AnswerStreams
+    from trivet.client.answer_streams import AnswerStreams, StreamItem
+    from trivet.client.streaming import JobStreamManager
 
 log = logging.getLogger("trivet")
 
@@ -85,7 +86,7 @@ class Client(Connected):
             StoreUnavailable: the database does not answer.
             BrokerUnavailable: of a realtime job; the broker or the shared state does not answer.
         """
-        return self._submit(prompt, {**request})
+        return self._submit(prompt, request)[0]
 
     def submit_streamed(self, prompt: str | None = None, /, **request: Unpack[SubmitParams]) -> Job:
         """Submit one job whose answer is read while it comes, with `answer_streams`; else like `submit`.
@@ -95,7 +96,59 @@ class Client(Connected):
         Raises:
             InvalidRequest, KeyConflict, StoreUnavailable, BrokerUnavailable: as of `submit`.
         """
-        return self._submit(prompt, {"latency": Latency.INTERACTIVE, **request}, streamed=True)
+        return self._submit(prompt, request, streamed=True)[0]
+
+    def stream(self, prompt: str | None = None, /, **request: Unpack[StreamParams]) -> "JobStreamManager":
+        """Submit one job and read its answer while it comes, as `client.messages.stream` of the `anthropic` SDK does.
+
+            with client.stream("Tell me …", model="claude-sonnet-5-5", max_tokens=900) as stream:
+                for text in stream.text_stream:
+                    print(text, end="", flush=True)
+                message = stream.get_final_message()
+
+        The default class is `interactive`. Before the first piece of the answer a route that fails is replaced unseen;
+        after it reading raises `StreamFailed`, and never goes on with another answer. Leaving the block before the end
+        cancels the job in the classes `realtime` and `interactive`; in the others it goes on
+        (`JobMessageStream.close` chooses).
+
+        Args:
+            prompt: as of `submit`.
+            request: as of `submit`; `stream` may stay among them.
+
+        Raises:
+            ConfigError: the package `anthropic` is not installed.
+            InvalidRequest, KeyConflict, StoreUnavailable, BrokerUnavailable: where the block begins, as of `submit`.
+        """
+        try:
+            from trivet.client.streaming import JobStreamManager  # over a second, and not installed everywhere
+        except ModuleNotFoundError as error:
+            raise no_sdk("client.stream", error) from None
+        return JobStreamManager(lambda: self.begin_stream(prompt, request), lambda: self._connections.stream_loop)
+
+    def events(self, job: Job) -> "Iterator[StreamItem]":
+        """Yield the events of a job's answer as they come, then `Ended` or `Broken`; needs no SDK.
+
+            job = client.submit_streamed("Tell me …", model="claude-sonnet-5-5", max_tokens=900)
+            for item in client.events(job):
+                ...
+
+        For one that is not streamed, or has ended, they are made from the whole message. Ending the loop early leaves the
+        job as it is.
+
+        Raises:
+            ClientClosed: the client was closed.
+        """
+        loop = self._connections.stream_loop
+        stream = loop.run(loop.streams.open(job.id))
+        try:
+            while items := loop.run(stream.next()):
+                yield from items
+        finally:
+            loop.run(stream.close())
+
+    def begin_stream(self, prompt: str | None, request: Mapping[str, Any]) -> tuple[Job, Latency]:
+        """Submit the job of `stream`. Returns its class, too."""
+        return self._submit(prompt, request, streamed=True)
 
     def answer_streams(self) -> "AnswerStreams":
         """Return a reader of streamed answers for an asyncio program: one for an event loop, for any number of jobs.
@@ -103,12 +156,14 @@ class Client(Connected):
         Raises:
             ConfigError: the key that signs answers is needed, and not there.
         """
-        from trivet.client.answer_streams import AnswerStreams  # needs asyncio: most clients read no stream
+        return self._connections.answer_streams()
 
-        return AnswerStreams(self._connections)
-
-    def _submit(self, prompt: str | None, request: Mapping[str, Any], *, streamed: bool = False) -> Job:
+    def _submit(self, prompt: str | None, request: Mapping[str, Any], *, streamed: bool = False) -> tuple[Job, Latency]:
+        """Submit one job. Returns its class, too."""
         given = {**request} if prompt is None else {"prompt": prompt, **request}
+        if streamed:
+            given.pop("stream", None)
+            given["latency"] = given.get("latency") or Latency.INTERACTIVE
         on_done = self._callback(given.pop("on_done", None))
         if given.get("latency") in (Latency.REALTIME, Latency.INTERACTIVE):
             _ = self._connections.dispatcher  # loads Celery, over a second: not from the first job's three
@@ -117,9 +172,9 @@ class Client(Connected):
         spec.streamed = streamed
         accepted = submit_one(self._connections, spec, on_done)
         if accepted.existed or accepted.claim:  # looked after before, or dispatched to a worker by now
-            return Job(self._connections, accepted.id, existed=accepted.existed)
+            return Job(self._connections, accepted.id, existed=accepted.existed), spec.latency
         required = FlowRequirements(spec.model, spec.latency, spec.residency, spec.compliance, spec.features)
-        return Job(self._connections, accepted.id, self._unattended([required]))
+        return Job(self._connections, accepted.id, self._unattended([required])), spec.latency
 
     def submit_together(self, requests: Sequence[tuple[Mapping[str, Any], bool]]) -> list[Job | TrivetError]:
         """Submit single jobs that arrived within one moment, for less than one by one. Each is accepted or refused for itself.

@@ -27,6 +27,8 @@ from trivet_tasks.shared_state import connect, publish_finished, publish_work, u
 if TYPE_CHECKING:
     from celery import Celery
 
+    from trivet.client.answer_streams import AnswerStreams
+    from trivet.client.stream_loop import StreamLoop
     from trivet.client.unattended import Unattended
     from trivet_routing.limits import Limits
     from trivet_routing.route_directory import RouteDirectory
@@ -135,6 +137,20 @@ class Connections:
         return Dispatcher(self.store, self.directory, self.celery, self.settings)
 
     @cached_property
+    def stream_loop(self) -> "StreamLoop":
+        """The thread in which streamed answers are read. ClientClosed after `close`."""
+        self._check_open()
+        from trivet.client.stream_loop import StreamLoop  # most clients read no stream
+
+        return StreamLoop(self.answer_streams())
+
+    def answer_streams(self) -> "AnswerStreams":
+        """Return a reader of streamed answers for one event loop."""
+        from trivet.client.answer_streams import AnswerStreams  # as for `stream_loop`
+
+        return AnswerStreams(self.settings, lambda: self.store)
+
+    @cached_property
     def prober(self) -> "Prober":
         """For a probe that a person asks for."""
         from trivet_scheduler.probing import Prober
@@ -184,6 +200,8 @@ class Connections:
             self._closed = True
         self.notices.close()
         opened = {name: self.__dict__.pop(name, None) for name in _cached_names()}
+        if opened["stream_loop"] is not None:
+            opened["stream_loop"].close()
         if opened["celery"] is not None:
             opened["celery"].close()
         if opened["redis"] is not None:

@@ -3,12 +3,9 @@
 import asyncio
 import threading
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from trivet.client.answer_streams import AnswerStreams
-
-if TYPE_CHECKING:
-    from trivet.client.connections import Connections
 
 T = TypeVar("T")
 
@@ -18,8 +15,8 @@ CLOSE_WITHIN_S = 3.0
 class StreamLoop:
     """A thread with an event loop, and the readers of all streamed answers of one client in it."""
 
-    def __init__(self, connections: "Connections") -> None:
-        self.streams = AnswerStreams(connections)
+    def __init__(self, streams: AnswerStreams) -> None:
+        self.streams = streams
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="trivet-streams", daemon=True)
         self._thread.start()

@@ -9,7 +9,6 @@ import contextlib
 import errno
 import queue
 import secrets
-import shutil
 import signal
 import tempfile
 import time
@@ -25,6 +24,7 @@ from trivet.demo.ledger import DemoResult, Reading, audit, read
 from trivet.demo.screen import View
 from trivet.demo.watch import ConditionMonitor, Journal, State
 from trivet.local.child_process import Exit
+from trivet.local.cleaner import cleaned_up
 from trivet.local.local_simulator import Simulation, without_settings
 from trivet.local.local_trivet import LocalTrivet
 from trivet.local.temporary import Stopping, log_to
@@ -97,26 +97,23 @@ def run_demo(jobs: int, workers: int, view: View) -> DemoResult:
         ProcessFailed: it could not be run to its end; says where the logs are.
     """
     folder = Path(tempfile.gettempdir()) / f"trivet-demo-{secrets.token_hex(6)}"
-    with StopSignals(interrupt):
-        keep = False
+    with StopSignals(interrupt), cleaned_up(folder) as cleanup:
         try:
             folder.mkdir(mode=0o700)
             with without_settings(), log_to(folder / "demo.log"):
                 outcome = _run(folder, jobs, workers, view)
-            keep = not outcome.good
+            cleanup.keep = not outcome.good
         except (TrivetError, OSError) as error:
             if isinstance(error, OSError) and error.errno in (errno.EIO, errno.EPIPE):
                 raise KeyboardInterrupt from None  # the terminal or the pipe is gone: nobody watches any more
-            keep = True
+            cleanup.keep = True
             raise ProcessFailed(f"The demo broke off: {error}", hint=f"Its logs are in {folder}.") from error
         finally:
             for number in STOP_SIGNALS:
                 signal.signal(number, signal.SIG_IGN)  # it is all but over
             with contextlib.suppress(OSError):
                 view.finish(None)
-            if not keep:
-                shutil.rmtree(folder, ignore_errors=True)
-        if keep:
+        if cleanup.keep:
             view.starting(f"The database and the logs of this run are kept in {folder}.")
             view.finish(None)
         return outcome

@@ -83,6 +83,8 @@ def ensure_local_key(settings: Settings, keys: Keys) -> LocalKey | None:
                 return None
             made = write_secret(path, new_token().text)
         token = _read(path)
+    except FileNotFoundError:  # a gateway on another machine was first, and another process of this one has removed it
+        return None
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not ASCII text"
         raise ConfigError(

@@ -112,7 +112,7 @@ def _call_times(survey: Survey) -> Iterator[Advice]:
         yield Advice(
             AdviceKind.CALL_TIME,
             None,
-            f"{found.calls:,} requests do not fit in the time of their class ({_lines(found.lines)}{'' if few else ', …'}).",
+            f"{found.calls:,} requests do not fit {found.limit} ({_lines(found.lines)}{'' if few else ', …'}).",
             found.why,
         )
 

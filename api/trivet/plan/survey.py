@@ -33,8 +33,9 @@ class TooLong:
 
 @dataclass(slots=True)
 class TooSlow:
-    """Requests of a model and class whose `max_tokens` need more time than the class gives a call."""
+    """Requests of a model whose `max_tokens` need more time than their class, or their own deadline, gives a call."""
 
+    limit: str = "in the time of their class"
     max_tokens: int = 0
     """The most of them."""
     why: str = ""
@@ -42,6 +43,14 @@ class TooSlow:
     calls: int = 0
     lines: list[int] = field(default_factory=list)
     """The first of them."""
+
+    def add(self, job: JobSpec, line: int, why: str) -> None:
+        """Count a request, with the reason."""
+        self.calls += 1
+        if job.max_tokens > self.max_tokens:
+            self.max_tokens, self.why = job.max_tokens, why
+        if len(self.lines) < LINES_NAMED:
+            self.lines.append(line)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +85,8 @@ class Surveyor:
         self._prefixes: PrefixCounter[LoadKind] = PrefixCounter()
         self._lengths: dict[str, Lengths] = {}
         self._too_long: dict[str, TooLong] = {}
-        self._too_slow: dict[tuple[str, Latency], TooSlow] = {}
+        self._too_slow: dict[tuple[str, Latency | None], TooSlow] = {}
+        """By model and class; None: by deadlines of jobs."""
 
     def __enter__(self) -> Self:
         return self
@@ -104,12 +114,9 @@ class Surveyor:
             if len(too_long.lines) < LINES_NAMED:
                 too_long.lines.append(line)
         if why := too_short_text(model, job.latency, job.max_tokens, self._settings.classes):
-            too_slow = self._too_slow.setdefault((job.model, job.latency), TooSlow())
-            too_slow.calls += 1
-            if job.max_tokens > too_slow.max_tokens:
-                too_slow.max_tokens, too_slow.why = job.max_tokens, why
-            if len(too_slow.lines) < LINES_NAMED:
-                too_slow.lines.append(line)
+            self._too_slow.setdefault((job.model, job.latency), TooSlow()).add(job, line, why)
+        if short := next((one for one in job.warnings if one.startswith("deadline:")), None):
+            self._too_slow.setdefault((job.model, None), TooSlow("before their own deadline")).add(job, line, short)
 
     def survey(self, runs: Decimal, share_of_max: Decimal | Mapping[str, Decimal] | None) -> Survey:
         """Return the findings, the work of which is done `runs` times a day; call it once, at the end."""

@@ -2,5 +2,5 @@
 
 Everything but the providers is real: `rehearsal` starts the embedded broker, a scheduler and workers in a temporary folder
 and is the entry point. `scaling` has the settings on the scaled clock, `pace` the choice of its speed, `outages` the failures
-to rehearse, `report` what came of it; `cleaner` is the process that removes everything if the command is killed.
+to rehearse, `report` what came of it.
 """

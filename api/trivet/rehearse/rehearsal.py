@@ -16,11 +16,11 @@ from urllib.parse import urlsplit
 
 from trivet.admin import Admin, Progress
 from trivet.client.client import Client
+from trivet.local.cleaner import cleaned_up
 from trivet.local.local_simulator import Simulation, without_settings
 from trivet.local.local_trivet import LocalTrivet
 from trivet.local.temporary import Stopping, log_to
 from trivet.plan.planner import Planner
-from trivet.rehearse.cleaner import cleaned_up
 from trivet.rehearse.outages import Outage, OutagePlayer
 from trivet.rehearse.pace import FIRST_TOKEN_P95_S, FIRST_TOKEN_S, Workplan
 from trivet.rehearse.report import ClassReport, RehearsalReport, advice, class_reports, inaccuracies, route_reports

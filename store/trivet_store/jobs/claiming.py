@@ -169,7 +169,12 @@ def _claimed(
         batch_id=row.batch_id,
         deadline_at=row.deadline_at,
         round=JobRound(
-            row.round, row.round_spent_s, tried_of(row.tried), row.doubted_by, proxy_errors_of(row.proxy_errors)
+            row.round,
+            row.round_spent_s,
+            tried_of(row.tried),
+            row.doubted_by,
+            proxy_errors_of(row.proxy_errors),
+            tried_of(row.too_slow),
         ),
         input_estimate=row.input_estimate,
         max_tokens=row.max_tokens,

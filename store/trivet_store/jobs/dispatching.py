@@ -60,6 +60,7 @@ class Head(NamedTuple):
     doubted_by: str | None
     input_estimate: int
     max_tokens: int
+    too_slow: tuple[str, ...] = ()
 
 
 class Outstanding(NamedTuple):
@@ -107,7 +108,7 @@ _OUTSTANDING = text(
      GROUP BY j.route, f.latency, f.model
     """
 )
-_HEAD_COLUMNS = "id, flow_id, rank, tried, doubted_by, input_estimate, max_tokens"
+_HEAD_COLUMNS = "id, flow_id, rank, tried, doubted_by, input_estimate, max_tokens, too_slow"
 _URGENT = RowsStatement(
     schema.jobs,
     f"""
@@ -120,7 +121,8 @@ _URGENT = RowsStatement(
     """,
 )
 _JOB_WITH_FLOW = """
-    SELECT f.*, j.id AS job_id, j.rank, j.tried, j.doubted_by, j.input_estimate, j.max_tokens
+    SELECT f.*, j.id AS job_id, j.rank, j.tried, j.doubted_by, j.input_estimate, j.max_tokens,
+           j.too_slow
 """
 _WAITING_JOB = text(
     f"{_JOB_WITH_FLOW} FROM jobs j JOIN flows f ON f.id = j.flow_id WHERE j.id = :id AND j.state = 'waiting'"
@@ -158,7 +160,9 @@ def next_of_batch(connection: Connection, name: str) -> tuple[Flow, Head] | None
 def _with_flow(row: Row[Any] | None) -> tuple[Flow, Head] | None:
     if row is None:
         return None
-    head = (row.job_id, row.id, row.rank, row.tried, row.doubted_by, row.input_estimate, row.max_tokens)
+    head = (
+        row.job_id, row.id, row.rank, row.tried, row.doubted_by, row.input_estimate, row.max_tokens, row.too_slow,
+    )  # fmt: skip
     return _flow(row), _head(*head)
 
 
@@ -230,8 +234,9 @@ def heads(connection: Connection, flow_ids: Sequence[int], limit: int) -> list[H
     return found
 
 
-def _head(job_id: str, flow_id: int, rank: float, tried: str, *rest: Any) -> Head:
-    return Head(job_id, flow_id, rank, tried_of(tried), *rest)
+def _head(job_id: str, flow_id: int, rank: float, tried: str, *others_and_too_slow: Any) -> Head:
+    *others, too_slow = others_and_too_slow
+    return Head(job_id, flow_id, rank, tried_of(tried), *others)._replace(too_slow=tried_of(too_slow))
 
 
 @lru_cache(maxsize=2 * FLOWS_AT_ONCE)

@@ -130,6 +130,7 @@ def _round_columns(so_far: JobRound) -> dict[str, object]:
         "tried": tried_text(so_far.tried),
         "doubted_by": so_far.doubted_by,
         "proxy_errors": proxy_errors_text(so_far.proxy_errors),
+        "too_slow": tried_text(so_far.too_slow),
     }
 
 

@@ -83,7 +83,7 @@ _START = RowsStatement(
                     WHERE flows.id = jobs.flow_id AND flows.model = :model AND flows.latency = :latency
                       AND flows.probe = :probe AND flows.isolated = :isolated)
     RETURNING jobs.id, jobs.claim, batch_id, deadline_at, round, round_spent_s, tried, doubted_by, proxy_errors,
-              jobs.input_estimate, jobs.max_tokens, tenant, jobs.cache_key
+              too_slow, jobs.input_estimate, jobs.max_tokens, tenant, jobs.cache_key
     """,
 )
 _RECALL = RowsStatement(
@@ -108,7 +108,7 @@ _FAIL_OVER = RowsStatement(
     """
     UPDATE jobs SET state = 'dispatched', lease_id = NULL, route = r.route, dispatched_until = r.dispatched_until,
                     claim = jobs.claim + 1, tried = r.tried, round_spent_s = r.round_spent_s,
-                    doubted_by = r.doubted_by, proxy_errors = r.proxy_errors,
+                    doubted_by = r.doubted_by, proxy_errors = r.proxy_errors, too_slow = r.too_slow,
                     last_outcome = r.last_outcome, last_error = r.last_error
       FROM {rows}
      WHERE jobs.id = r.id
@@ -118,7 +118,7 @@ _WAIT = RowsStatement(
     schema.jobs,
     f"""
     UPDATE jobs SET {_BACK}, round = r.round, tried = r.tried, round_spent_s = r.round_spent_s,
-                    doubted_by = r.doubted_by, proxy_errors = r.proxy_errors,
+                    doubted_by = r.doubted_by, proxy_errors = r.proxy_errors, too_slow = r.too_slow,
                     last_outcome = coalesce(r.last_outcome, jobs.last_outcome),
                     last_error = coalesce(r.last_error, jobs.last_error)
       FROM {{rows}}
@@ -150,7 +150,7 @@ _RUN_AGAIN = RowsStatement(
     f"""
     UPDATE jobs SET state = 'waiting', rank = r.rank, not_before = NULL, deadline_at = r.deadline_at, ended_at = NULL,
                     batch_seq = NULL, {_OFF_ROUTE}, round = 0, round_spent_s = 0, tried = '', doubted_by = NULL,
-                    proxy_errors = '', isolated_crashes = 0, cancel_requested = false, last_outcome = NULL,
+                    proxy_errors = '', too_slow = '', isolated_crashes = 0, cancel_requested = false, last_outcome = NULL,
                     last_error = NULL
       FROM {{rows}} WHERE jobs.id = r.id
     """,

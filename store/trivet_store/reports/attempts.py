@@ -58,6 +58,16 @@ class UsedOutput(NamedTuple):
     allowed: int
 
 
+class RoutePace(NamedTuple):
+    """The latest answers of one route and model that are long enough to tell its pace."""
+
+    route: str
+    model: str
+    calls: int
+    tokens_per_s: float
+    """Output tokens a second, over the whole of the calls."""
+
+
 class AttemptFate(NamedTuple):
     """An attempt row: its job and its outcome (None: under way)."""
 
@@ -111,6 +121,15 @@ _LATEST = text(
      GROUP BY j.flow_id, latest.model, latest.latency
     """
 )
+_PACES = text(
+    """
+    SELECT route, model, count(*) AS calls, sum(output_tokens) / sum(latency_s) AS tokens_per_s
+      FROM (SELECT route, model, outcome, purpose, output_tokens, latency_s FROM attempts
+             WHERE started_at >= :since ORDER BY started_at DESC LIMIT :most) AS latest
+     WHERE outcome = 'succeeded' AND purpose = 'job' AND output_tokens >= :least_tokens AND latency_s > 0
+     GROUP BY route, model
+    """
+)
 _ATTEMPTS = text("SELECT id, job_id, outcome FROM attempts")
 _JOBS = text(
     """
@@ -125,6 +144,16 @@ def used_output(connection: Connection, since: float, most: int) -> list[UsedOut
         UsedOutput(flow_id, model, latency, calls, int(used), int(allowed))
         for flow_id, model, latency, calls, used, allowed in connection.execute(_LATEST, {"since": since, "most": most})
     ]
+
+
+def route_paces(connection: Connection, since: float, most: int, least_tokens: int) -> list[RoutePace]:
+    """Return the observed pace of each route and model, by the newest calls, at most `most` of them.
+
+    Args:
+        least_tokens: shorter answers tell the time of a first token, not a pace.
+    """
+    bounds = {"since": since, "most": most, "least_tokens": least_tokens}
+    return [RoutePace(*row) for row in connection.execute(_PACES, bounds)]
 
 
 def attempt_fates(connection: Connection) -> list[AttemptFate]:

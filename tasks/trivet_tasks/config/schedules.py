@@ -12,12 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from trivet_tasks.config.recurrence import Recurrence, zone_of
 from trivet_tasks.latency import Latency
+from trivet_tasks.result_files import LINES_ENDINGS
 from trivet_tasks.spans import span_s
 
 PLACEHOLDERS = ("name", "time")
 """Words in braces that `out` may have."""
-LINES_ENDINGS = ("", ".jsonl", ".ndjson")
-"""Endings of files of JSON Lines."""
 REPORT_ENDINGS = (".csv", ".json", ".html")
 
 

@@ -33,7 +33,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from cachetools import LRUCache
 
-from trivet_tasks.call_times import too_short_text
+from trivet_tasks.call_times import short_deadline_text, too_short_text
 from trivet_tasks.catalog import RETIRED, Model, known, near_matches
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
@@ -231,6 +231,7 @@ class RequestReader:
         raw = write_body(body)
         blocks = list(content_blocks(body))
         fingerprint = blake2b(b"%b\n%b" % (terms.model_id.encode(), raw), digest_size=16).hexdigest()
+        left_s = None if deadline is None or given.get("deadline") is None else deadline - (not_before or now)
         spec = JobSpec(
             model=terms.model_id,
             latency=terms.latency,
@@ -251,7 +252,7 @@ class RequestReader:
             prompt_cache=terms.prompt_cache,
             prefixes=prefixes_of(terms.model_id, body, raw) if terms.prompt_cache else (),
             cache_key=None if terms.cache_terms is None else cache_key_of(fingerprint, terms.cache_terms),
-            warnings=_warnings(body, terms),
+            warnings=_warnings(body, terms, self._settings, left_s),
         )
         if spec.features and not VERSIONED.isdisjoint(spec.features):
             self._check_versions(spec, body)
@@ -496,10 +497,16 @@ def _sent_metadata(metadata: object) -> dict[str, object]:
     return {"metadata": sent} if sent else {}
 
 
-def _warnings(body: Mapping[str, object], terms: _Terms) -> tuple[str, ...]:
+def _warnings(body: Mapping[str, object], terms: _Terms, settings: Settings, left_s: float | None) -> tuple[str, ...]:
+    """Return the warnings of a request, given the seconds before a deadline of its own."""
+    found = terms.warnings
+    if left_s is not None:
+        pace = settings.of_class(terms.latency).pace
+        short = short_deadline_text(terms.model, terms.max_tokens, left_s, pace)
+        found = (*found, short) if short else found
     in_beta = () if "anthropic_beta" in body or BETA_FIELDS.isdisjoint(body) else BETA_FIELDS.intersection(body)
     if not in_beta:
-        return terms.warnings
+        return found
     named = ", ".join(sorted(in_beta))
     warning = f"{named}: in beta; the API takes it only with the name of its beta in betas."
-    return (*terms.warnings, warning)
+    return (*found, warning)

@@ -84,6 +84,21 @@ class RequestParams(_Fields, total=False):
     max_tokens: int
 
 
+class StreamParams(_Fields, total=False):
+    """Fields of a whole request, as `stream` takes them; `stream=True` of code for the SDK may stay.
+
+    Example:
+        def tell(prompt: str, /, **request: Unpack[StreamParams]) -> str:
+            with client.stream(prompt, **request) as stream:
+                return stream.get_final_text()
+    """
+
+    model: Required[str]
+    max_tokens: Required[int]
+    on_done: OnDone
+    stream: bool
+
+
 class SubmitParams(_Fields, total=False):
     """Fields of a whole request, as `submit` takes them.
 

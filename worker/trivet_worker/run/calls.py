@@ -309,7 +309,15 @@ def requirements_of(job: ClaimedJob, tried: tuple[str, ...], mix: Mix = TYPICAL)
     """
     target = job.target
     return Requirements(
-        target.model, target.latency, job.residency, job.compliance, job.features, tried, job.round.doubted_by, mix
+        target.model,
+        target.latency,
+        job.residency,
+        job.compliance,
+        job.features,
+        tried,
+        job.round.doubted_by,
+        mix,
+        too_slow=job.round.too_slow,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import redis
 
+from trivet_routing.answer_paces import AnswerPaces
 from trivet_routing.liveness.process_impairments import DATABASE, SHARED_STATE, WATCH, ProcessImpairments
 from trivet_routing.retry_policy import (
     Failed,
@@ -47,6 +48,7 @@ class RouteStates(Protocol):
     """The part of a `RouteDirectory` that decisions need."""
 
     lengths: AnswerLengths
+    paces: AnswerPaces
 
     def candidates_of(self, models: set[str]) -> dict[str, list[Candidate]]:
         """Return every route's state for each of several models."""
@@ -118,14 +120,17 @@ class Decisions:
         job_round, again = self._round_after(result, failure, candidates, now, local=local)
         message, predicted = failure.message, False
         if failure.outcome is Outcome.TIMEOUT and (why := self._too_short(result.call)):
-            predicted = self._predicted(result, now)
-            message = f"{message} ({why.rstrip('.')}{'; it is not tried again' if predicted else ''})"
+            message = f"{message} ({why.rstrip('.')})"
+            if needed := self._tokens_out_of_time(result, now):
+                predicted = True
+                job_round = job_round._replace(too_slow=self._too_slow(result.call, needed, candidates or [], now))
         failed = Failed(target.route, target.provider, failure.outcome, message, failure.scope, local, predicted)
         choice = _NO_VIEW
         if candidates is not None:
             hands_over = not local or self._witness.hands_over(result)
             tried = tried_after(job_round, failed) if hands_over else (*job_round.tried, target.route)
-            choice = self._choose(result.call, tried, doubted_after(job_round, failed), candidates, again)
+            so_far = job_round._replace(tried=tried, doubted_by=doubted_after(job_round, failed))
+            choice = self._choose(result.call, so_far, candidates, again)
         return next_step(
             job_round,
             failed,
@@ -146,20 +151,38 @@ class Decisions:
         target = call.target
         return too_short_text(known(target.model), target.latency, call.job.max_tokens, self._settings.classes)
 
-    def _predicted(self, result: CallResult, now: float) -> bool:
-        """Return whether a long answer of its kind needs more time than any call of the job gets.
+    def _tokens_out_of_time(self, result: CallResult, now: float) -> float | None:
+        """Return the length in tokens of a long answer of the job's kind that no call of it at the usual pace has time for.
 
-        A silent provider is another matter: where answers are short as observed, or the stream stalled, the next one is asked.
+        None where it has. A silent provider is another matter: where answers are short as observed, or the stream stalled,
+        the next one is asked.
         """
         call, target = result.call, result.call.target
         ends_by_itself = call.job.deadline_at is not None and call.job.deadline_at - now < LEAST_S
         if target.latency is Latency.REALTIME or ends_by_itself or result.latency_s < WHOLE_TIME * call.timeout_s:
-            return False
+            return None
         with contextlib.suppress(StoreUnavailable):  # then as they were known before
             self._routes.lengths.refresh()
         share = min(1.0, LONG_ANSWER * self._routes.lengths.share(target.model, target.latency))
-        usual = usual_s(known(target.model), share * call.job.max_tokens, call.allowed.pace)
-        return usual > max(call.timeout_s, call.allowed.attempt_s)
+        tokens = share * call.job.max_tokens
+        usual = usual_s(known(target.model), tokens, call.allowed.pace)
+        return tokens if usual > max(call.timeout_s, call.allowed.attempt_s) else None
+
+    def _too_slow(self, call: Call, tokens: float, candidates: Sequence[Candidate], now: float) -> tuple[str, ...]:
+        """Return the routes of which no observation says that they answer at this length within the time of a call."""
+        with contextlib.suppress(StoreUnavailable):  # then as they were known before
+            self._routes.paces.refresh()
+        job, target = call.job, call.target
+        allowed_s = (
+            call.allowed.attempt_s if job.deadline_at is None else min(call.allowed.attempt_s, job.deadline_at - now)
+        )
+        fast = {
+            route.name
+            for route in candidates
+            if (pace := self._routes.paces.tokens_per_s(route.name, target.model)) and tokens / pace <= allowed_s
+        }
+        names = {target.route, *job.round.too_slow, *(route.name for route in candidates if route.name not in fast)}
+        return tuple(sorted(names))
 
     def _round_after(
         self, result: CallResult, failure: Failure, candidates: list[Candidate] | None, now: float, *, local: bool
@@ -183,19 +206,18 @@ class Decisions:
     def _choose(
         self,
         call: Call,
-        tried: tuple[str, ...],
-        doubted_by: str | None,
+        so_far: JobRound,
         candidates: list[Candidate],
         again: frozenset[str],
     ) -> Choice:
         """Choose among the routes that were not tried; where none takes the job, among those worth asking again, too."""
         job, target = call.job, call.target
         mix = Mix.of(job.input_estimate, job.max_tokens, self._routes.lengths.share(target.model, target.latency))
-        requirements = replace(requirements_of(job, tried, mix), doubted_by=doubted_by)
+        requirements = requirements_of(job._replace(round=so_far), so_far.tried, mix)
         terms = self._settings.of_class(target.latency)
         choice = choose(requirements, candidates, terms)
         if again and not choice.routes:
-            rest = tuple(name for name in tried if name not in again or name == target.route)
+            rest = tuple(name for name in so_far.tried if name not in again or name == target.route)
             choice = choose(replace(requirements, tried=rest), candidates, terms)
         return choice
 

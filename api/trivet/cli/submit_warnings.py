@@ -1,0 +1,24 @@
+"""Warnings about submitted jobs: printed by the command, once, and not logged."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from trivet.cli.output import print_warning
+
+
+@contextmanager
+def printed_instead_of_logged() -> Iterator[None]:
+    """Keep warnings that nothing takes the jobs out of the log."""
+    logger = logging.getLogger("trivet.unattended")
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = False
+
+
+def print_warnings(warnings: tuple[str, ...]) -> None:
+    """Print the warnings of a job or a batch."""
+    for warning in warnings:
+        print_warning(warning)
