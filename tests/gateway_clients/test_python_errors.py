@@ -71,9 +71,9 @@ def test_a_provider_s_refusal_of_the_request_is_a_bad_request(gateway: RunningGa
 
 
 def test_a_key_of_another_request_is_a_conflict(gateway: RunningGateway) -> None:
-    key = {"extra_headers": {"idempotency-key": unique("order")}}
+    key: dict[str, Any] = {"extra_headers": {"idempotency-key": unique("order")}}
     with gateway.client() as client:
-        client.messages.create(**asked("Say one."), **key)  # type: ignore[arg-type]
+        client.messages.create(**asked("Say one."), **key)
     assert type(caught(gateway, **asked("Say two."), **key)) is anthropic.ConflictError
 
 

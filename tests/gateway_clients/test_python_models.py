@@ -1,5 +1,7 @@
 """The official Python client, unmodified, against the gateway: models and token counts."""
 
+from typing import Any
+
 import anthropic
 import pytest
 from tests.gateway_clients.running import MODEL, RunningGateway
@@ -44,10 +46,10 @@ def test_an_alias_is_the_same_model(gateway: RunningGateway) -> None:
         assert client.beta.models.retrieve("claude-haiku-4-5-latest").id == MODEL
 
 
-@pytest.mark.parametrize("asked", [{"limit": 0}, {"limit": 1_001}, {"after_id": "claude-none"}])
-def test_a_wrong_page_is_refused_by_name(gateway: RunningGateway, asked: dict[str, int | str]) -> None:
+@pytest.mark.parametrize("asked", [{"limit": 0}, {"limit": 1_001}, {"after_id": "claude-none"}, {"lifecycle": ["old"]}])
+def test_a_wrong_page_is_refused_by_name(gateway: RunningGateway, asked: dict[str, Any]) -> None:
     with gateway.client() as client, pytest.raises(anthropic.BadRequestError, match=next(iter(asked))):
-        client.models.list(**asked)  # type: ignore[arg-type]
+        client.models.list(**asked)
 
 
 def test_a_model_of_nobody_is_not_found(gateway: RunningGateway) -> None:
@@ -107,7 +109,7 @@ def test_without_a_route_that_counts_each_is_named_with_its_reason(gateway: Runn
 
 def test_a_count_of_what_providers_refuse_is_refused(gateway: RunningGateway) -> None:
     with gateway.client() as client, pytest.raises(anthropic.BadRequestError, match=r"messages\.0\.role"):
-        client.messages.count_tokens(model=MODEL, messages=[{"role": "robot", "content": "Hi"}])  # type: ignore[list-item]
+        client.messages.count_tokens(model=MODEL, messages=[{"role": "robot", "content": "Hi"}])  # type: ignore[misc,list-item]
 
 
 def test_a_count_keeps_the_terms_of_its_key(gateway: RunningGateway) -> None:

@@ -11,6 +11,7 @@ import pytest
 from tests.gateway_clients.running import RunningGateway
 
 MODEL = "claude-opus-5-5"
+WORKSPACE = "wrkspc_011CZkZaBF1tNoB5wlCeusgy"
 HELLO = [{"role": "user", "content": "Hello, world"}]
 CACHED = {"type": "ephemeral", "ttl": "5m"}
 CITATION = {
@@ -50,7 +51,7 @@ COUNTED: dict[str, Any] = {
     "tool_choice": {"type": "auto", "disable_parallel_tool_use": True},
     "tools": [TOOL],
     "user_profile_id": "anthropic-user-profile-id",
-    "workspace_id": "wrkspc_011CZkZaBF1tNoB5wlCeusgy",
+    "workspace_id": WORKSPACE,
 }
 """Every parameter of `messages.count_tokens`."""
 CREATED: dict[str, Any] = {
@@ -151,13 +152,21 @@ def test_tokens_of_beta_messages_are_counted(gateway: RunningGateway) -> None:
     assert isinstance(found, anthropic.types.beta.BetaMessageTokensCount)
 
 
-@pytest.mark.parametrize("betas", [anthropic.omit, ["string"]], ids=["fewest", "all"])
-def test_models_are_retrieved_and_listed(gateway: RunningGateway, betas: Any) -> None:
+def test_models_are_retrieved_and_listed(gateway: RunningGateway) -> None:
+    beta: dict[str, Any] = {
+        "betas": ["computer-use-2024-10-22"],
+        "workspace_id": WORKSPACE,
+        "extra_query": {"beta": "true"},
+    }
     with gateway.client() as client:
-        plain = client.models.retrieve(MODEL, betas=betas)
-        beta = client.beta.models.retrieve(MODEL, betas=betas)
-        first = client.beta.models.list(limit=1, betas=betas)
-        second = client.models.list(after_id=first.data[0].id, limit=1)
-    assert isinstance(plain, anthropic.types.ModelInfo)
-    assert isinstance(beta, anthropic.types.beta.BetaModelInfo)
+        found = client.models.retrieve(MODEL, workspace_id=WORKSPACE)
+        beta_found = client.beta.models.retrieve(MODEL, **beta)
+        first = client.beta.models.list(limit=1, lifecycle=["active"], **beta)
+        second = client.models.list(after_id=first.data[0].id, lifecycle=["active"], limit=1, workspace_id=WORKSPACE)
+        deprecated = list(client.models.list(lifecycle=["deprecated"]))
+        both = list(client.models.list(lifecycle=["deprecated", "active"]))
+    assert isinstance(found, anthropic.types.ModelInfo)
+    assert isinstance(beta_found, anthropic.types.beta.BetaModelInfo)
     assert second.data[0].id != first.data[0].id
+    assert {model.lifecycle for model in deprecated} <= {"deprecated"}
+    assert {found.id, *(model.id for model in deprecated)} <= {model.id for model in both}

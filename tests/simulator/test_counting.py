@@ -35,7 +35,8 @@ def route(endpoints: Endpoints, tmp_path: Path) -> Any:
             fields["workspace_id"] = "wrkspc_1"
         if wire == "vertex":
             fields |= {"region": "us-east5", "project": "p"}
-        return RouteSettings(base_url=endpoints.providers[wire], api_key=f"file:{key}", **fields)
+        fields |= {"base_url": endpoints.providers[wire], "api_key": f"file:{key}"}
+        return RouteSettings.model_validate(fields)
 
     return made
 

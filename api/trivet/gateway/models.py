@@ -5,9 +5,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import orjson
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -20,11 +21,11 @@ from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.prices.cost_model import CostModel
 from trivet_tasks.requests.eligibility import day_of, family_of, lasting, name_on_wire, retired_on, retirement_on
 
-T = TypeVar("T")
-
 PAGE = 20
 """Models of a page, unless `limit` says otherwise."""
 MAX_PAGE = 1_000
+LIFECYCLES = frozenset({"active", "deprecated", "retired"})
+"""As the Anthropic API names them. No route serves a model that is retired."""
 _DAY = re.compile(r"-(20\d{2})(\d{2})(\d{2})$")
 _UNKNOWN = "1970-01-01T00:00:00Z"
 """`created_at` of a model whose release date is not known, as the Anthropic API has it."""
@@ -45,7 +46,12 @@ async def list_models(request: Request) -> Response:
     """Return a page of the models that the routes serve and the key allows, the newest first."""
     gateway: Gateway = request.app.state.gateway
     principal = await gateway.access.admit(request.headers)
-    served = [one for one in await gateway.run(served_models, gateway) if principal.allows_model(one.id)]
+    wanted = _lifecycles(request.query_params)
+    served = [
+        one
+        for one in await gateway.run(served_models, gateway)
+        if principal.allows_model(one.id) and one.lifecycle in wanted
+    ]
     page, more = page_of([one.id for one in served], request.query_params)
     shown = [one.described(gateway.admin.now()) for one in served if one.id in page]
     body = {
@@ -80,19 +86,29 @@ class ServedModel:
     routes: tuple[tuple[KnownRoute, str], ...]
     """Each with the model's name on its wire."""
 
+    @property
+    def ends(self) -> date | None:
+        """The day on which the last of its routes loses it; None: one of them keeps it."""
+        return _ends(self.id, [route.settings for route, _ in self.routes])
+
+    @property
+    def lifecycle(self) -> str:
+        """`deprecated` if every route loses it on a day that is announced, else `active`."""
+        return "active" if self.ends is None else "deprecated"
+
     def described(self, now: float) -> dict[str, Any]:
         """Return the model as the Anthropic API has it, and in `trivet` its routes.
 
         Args:
             now: seconds since the epoch.
         """
-        ends = _ends(self.id, [route.settings for route, _ in self.routes])
+        ends = self.ends
         return {
             "type": "model",
             "id": self.id,
             "display_name": _display_name(self.id),
             "created_at": _created_at(self.entry),
-            "lifecycle": "deprecated" if ends else "active",
+            "lifecycle": self.lifecycle,
             "deprecated_at": None,
             "retires_at": f"{ends.isoformat()}T00:00:00Z" if ends else None,
             "line": family_of(self.id),
@@ -123,6 +139,14 @@ def served_models(gateway: Gateway) -> list[ServedModel]:
     return found
 
 
+def _lifecycles(query: QueryParams) -> frozenset[str]:
+    """Return the lifecycles that are asked for; without any, all."""
+    given = [word for name in ("lifecycle", "lifecycle[]") for text in query.getlist(name) for word in text.split(",")]
+    if unknown := sorted(set(given) - LIFECYCLES):
+        raise ApiError(400, f"lifecycle: {unknown[0][:40]!r} is none of {', '.join(sorted(LIFECYCLES))}.")
+    return frozenset(given) or LIFECYCLES
+
+
 class Page(NamedTuple):
     """A part of a list."""
 
@@ -131,7 +155,7 @@ class Page(NamedTuple):
     """True if the list goes on in the direction that was asked for."""
 
 
-def page_of(ids: Sequence[str], query: Any) -> Page:
+def page_of(ids: Sequence[str], query: QueryParams) -> Page:
     """Return the page that `limit` and `after_id` or `before_id` ask for.
 
     Raises:
