@@ -12,7 +12,7 @@ import pytest
 from tests.gateway_clients.running import RunningGateway
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "gateway_client.py"
-RUN_S = 60
+RUN_S = 150
 MESSAGE = (
     'curl -sS "$ANTHROPIC_BASE_URL/v1/messages" -H "x-api-key: $ANTHROPIC_API_KEY" -H "anthropic-version: 2023-06-01" '
     '-H "content-type: application/json" '

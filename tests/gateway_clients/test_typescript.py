@@ -16,7 +16,7 @@ from tests.gateway_clients.running import RunningGateway
 HERE = Path(__file__).parent / "typescript"
 EXAMPLE = Path(__file__).parents[2] / "examples" / "gateway_client.mjs"
 INSTALL_S = 150
-RUN_S = 60
+RUN_S = 150
 NODE, NPM = shutil.which("node"), shutil.which("npm")
 
 pytestmark = pytest.mark.skipif(NODE is None or NPM is None, reason="node and npm are not on the PATH")

@@ -119,10 +119,8 @@ def test_a_silent_route_is_given_up(control: Control, route: Any) -> None:
 
 
 def test_a_route_without_its_key_is_unusable(endpoints: Endpoints) -> None:
-    settings = RouteSettings(
-        provider="anthropic", base_url=endpoints.providers["anthropic"], api_key="env:NOT_SET_HERE"
-    )
-    found = count(settings, MODEL)
+    fields = {"provider": "anthropic", "base_url": endpoints.providers["anthropic"], "api_key": "env:NOT_SET_HERE"}
+    found = count(RouteSettings.model_validate(fields), MODEL)
     assert isinstance(found, Failure)
     assert found.outcome is Outcome.UNUSABLE
     assert "NOT_SET_HERE" in found.message
