@@ -107,6 +107,17 @@ def test_without_a_route_that_counts_each_is_named_with_its_reason(gateway: Runn
         assert f"{route}: " in caught.value.message
 
 
+def test_only_routes_with_the_features_of_a_request_count_it(gateway: RunningGateway) -> None:
+    asked: dict[str, Any] = {"model": MODEL, "messages": HELLO, "betas": ["mcp-client-2025-11-20"]}
+    asked["mcp_servers"] = [{"name": "files", "type": "url", "url": "https://mcp.example.com"}]
+    with gateway.client() as client:
+        answer = client.beta.messages.with_raw_response.count_tokens(**asked)
+        assert answer.headers["x-trivet-route"] == "anthropic"
+        gateway.trivet.simulator.fault("anthropic", "overloaded")
+        with pytest.raises(anthropic.OverloadedError, match="its wire has no"):
+            client.beta.messages.count_tokens(**asked)
+
+
 def test_a_count_of_what_providers_refuse_is_refused(gateway: RunningGateway) -> None:
     with gateway.client() as client, pytest.raises(anthropic.BadRequestError, match=r"messages\.0\.role"):
         client.messages.count_tokens(model=MODEL, messages=[{"role": "robot", "content": "Hi"}])  # type: ignore[misc,list-item]

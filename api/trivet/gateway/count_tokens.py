@@ -16,7 +16,11 @@ from trivet.gateway.errors import ApiError
 from trivet.gateway.requests import body_of, read_asked
 from trivet.gateway.route_counts import CountTerms
 from trivet_tasks.catalog import known
+from trivet_tasks.requests.features import features_of
 from trivet_tasks.requests.request_terms import read_names
+
+GENERAL = "token-counting-2024-11-01"
+"""Beta that official clients still name for counts of theirs; counting needs none any more."""
 
 
 def routes() -> list[Route]:
@@ -29,18 +33,20 @@ async def count_tokens(request: Request) -> Response:
     gateway: Gateway = request.app.state.gateway
     principal = await gateway.access.admit(request.headers)
     with gateway.admitted():
-        async with body_of(request) as (body, _):
+        async with body_of(request) as (body, size):
             fields = read_asked(request.headers, body).fields
             model = _model_of(body)
             principal.check_model(model)
+            sent = _as_sent(body, fields)
             terms = CountTerms(
                 model,
                 read_names([*fields.get("residency", ()), *principal.residency], "residency"),
                 read_names([*fields.get("compliance", ()), *principal.compliance], "compliance"),
+                features_of(sent, size),
             )
             choose = gateway.counting.choose
             choice = await gateway.run(choose, gateway.admin, gateway.settings.routes, terms)
-            found = await gateway.counting.count(_as_sent(body, fields), terms, choice, gateway.run)
+            found = await gateway.counting.count(sent, terms, choice, gateway.run)
     answer = orjson.dumps({"input_tokens": found.tokens})
     return Response(answer, headers={"x-trivet-route": found.route}, media_type="application/json")
 
@@ -68,6 +74,6 @@ def _as_sent(body: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, An
         *(named if isinstance(named, list) else ()),
         *fields.get("extra_headers", {}).get("anthropic-beta", "").split(","),
     ]
-    if kept := list(dict.fromkeys(text for beta in betas if (text := str(beta).strip()))):
+    if kept := list(dict.fromkeys(text for beta in betas if (text := str(beta).strip()) not in ("", GENERAL))):
         sent["anthropic_beta"] = kept
     return sent

@@ -46,6 +46,8 @@ class CountTerms:
     model: str
     residency: tuple[str, ...] = ()
     compliance: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
+    """Names of the features that its request needs, as `features_of` returns them."""
 
 
 class Counted(NamedTuple):
@@ -88,7 +90,7 @@ class TokenCounting:
         names = {name: name_on_wire(settings, terms.model) for name, settings in routes.items()}
         for name, settings in list(routes.items()):
             named = names[name]
-            why = misfit(settings, named, terms.model, terms.residency, terms.compliance, ())
+            why = misfit(settings, named, terms.model, terms.residency, terms.compliance, terms.features)
             if not why and name in drained:
                 why = "is drained"
             if not why and (day := retired_on(terms.model, settings, today)):
