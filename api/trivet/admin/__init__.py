@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from trivet.admin.keys import FoundKey, KeyList, Keys, NewKey
     from trivet.admin.route_measure import MeasurementInterrupted, RouteMeasurement, Spread
     from trivet.admin.route_probe import ProbeResult
-    from trivet.admin.routes import DrainedRoute, RemovedRoute, RestoredRoute, RouteLimits, Routes
+    from trivet.admin.routes import DrainedRoute, KnownRoute, RemovedRoute, RestoredRoute, RouteLimits, Routes
     from trivet.admin.schedules import ScheduleList, Schedules
     from trivet.client.blocked import Blocked, BlockedKind, BlockedReason, pause_notes
     from trivet.client.impairments import Impairment, ImpairmentKind, idle_words
@@ -76,7 +76,7 @@ _MODULES = {
     "trivet.admin.keys": ("FoundKey", "KeyList", "Keys", "NewKey"),
     "trivet.admin.route_measure": ("MeasurementInterrupted", "RouteMeasurement", "Spread"),
     "trivet.admin.route_probe": ("ProbeResult",),
-    "trivet.admin.routes": ("DrainedRoute", "RemovedRoute", "RestoredRoute", "RouteLimits", "Routes"),
+    "trivet.admin.routes": ("DrainedRoute", "KnownRoute", "RemovedRoute", "RestoredRoute", "RouteLimits", "Routes"),
     "trivet.admin.schedules": ("ScheduleList", "Schedules"),
     "trivet_routing.liveness.process_impairments": ("Announced",),
     "trivet_routing.permits": ("BreakerView", "Pace", "RouteUse"),
@@ -165,6 +165,7 @@ __all__ = [
     "KeyBudgets",
     "KeyList",
     "Keys",
+    "KnownRoute",
     "Lease",
     "MeasurementInterrupted",
     "ModelStatus",

@@ -70,8 +70,27 @@ class RemovedRoute(NamedTuple):
     """False: the shared state did not answer, so a route of this name begins with the health that this one had."""
 
 
+class KnownRoute(NamedTuple):
+    """A route that a scheduler or worker registered."""
+
+    name: str
+    settings: RouteSettings
+    """Without credentials; limits as they are in force."""
+    drained: bool
+
+
 class Routes(Group):
     """The routes that schedulers and workers made known."""
+
+    def known(self) -> tuple[KnownRoute, ...]:
+        """Return the registered routes, by name. Cheaper than `status`.
+
+        [route.name for route in admin.routes.known() if not route.drained]
+        """
+        store = self._connections.store
+        with store.read() as connection:
+            known = registry.registered(store, connection)
+        return tuple(KnownRoute(name, route.settings, route.drained) for name, route in sorted(known.items()))
 
     def status(self) -> ClusterStatus:
         """Return health, limits and headroom of every route, waiting jobs with what blocks them, and living processes.

@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils import uuid7
 
-from trivet.gateway import messages, models
+from trivet.gateway import count_tokens, messages, models
 from trivet.gateway.context import Gateway
 from trivet.gateway.errors import ApiError, of_access, of_trivet
 from trivet.gateway.openapi import document_route
@@ -25,7 +25,14 @@ log = logging.getLogger("trivet.gateway")
 
 def served_routes() -> list[BaseRoute]:
     """Return all routes of the application."""
-    return [Route("/healthz", alive), *messages.routes(), *models.routes(), *resource_routes(), document_route()]
+    return [
+        Route("/healthz", alive),
+        *messages.routes(),
+        *count_tokens.routes(),
+        *models.routes(),
+        *resource_routes(),
+        document_route(),
+    ]
 
 
 def make_app(gateway: Gateway) -> ASGIApp:

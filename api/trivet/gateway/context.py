@@ -13,6 +13,7 @@ from trivet.gateway.access import Access
 from trivet.gateway.errors import ApiError
 from trivet.gateway.event_hub import EventHub
 from trivet.gateway.job_errors import Answered, retry_headers
+from trivet.gateway.route_counts import TokenCounting
 from trivet.gateway.submitter import Submitter
 from trivet_tasks.config.settings import Settings
 
@@ -38,6 +39,7 @@ class Gateway:
         self.submitter = Submitter(self.client, self.run, lambda: self.waiting)
         self.access = Access(self.admin.keys, self.run)
         self.events = EventHub(lambda: self.admin.events)
+        self.counting = TokenCounting()
         self.waiting = 0
         """Number of requests that wait for an answer."""
 
@@ -82,6 +84,7 @@ class Gateway:
         self.events.close()
         await self.end_waiting()
         await self.access.close()
+        await self.counting.close()
         self.client.close()
         self.admin.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
