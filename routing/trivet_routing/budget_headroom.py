@@ -115,6 +115,11 @@ class BudgetHeadroom:
         self._now = now
         self._wire_models: dict[tuple[str, str], str | None] = {}
         self._scopes: dict[tuple[int | None, str], _Scope] = {}
+        self._unlabelled: list[Balance] = []
+        self._labelled: dict[tuple[str, str], list[Balance]] = {}
+        for balance in balances:
+            label = balance.row.settings.label
+            (self._unlabelled if label is None else self._labelled.setdefault(label, [])).append(balance)
 
     def reserve(self, jobs: InFlight, cost: Decimal) -> None:
         """Reserve the cost of jobs under way."""
@@ -191,9 +196,12 @@ class BudgetHeadroom:
             read = orjson.loads(labels)
             mine = [
                 balance
-                for balance in self.balances
+                for balance in self._unlabelled
                 if balance.row.settings.counts(batch_id is not None and batch_id == balance.row.batch_id, read)
             ]
+            for label in read.items():
+                mine += self._labelled.get(label, ())
+            mine.sort(key=lambda balance: balance.name)
             routes = {balance.row.settings.route for balance in mine} - {""}
             known = self._scopes[key] = _Scope(
                 tuple(balance for balance in mine if not balance.row.settings.route),

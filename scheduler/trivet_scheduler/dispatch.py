@@ -6,7 +6,7 @@ Any number of schedulers may dispatch at once: counting credit and claiming jobs
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeAlias
 
@@ -157,9 +157,13 @@ class Dispatcher:
             publish(self._app, chunks)
         return PassResult(count, more=count > 0 and seen > count)
 
-    def direct(self, choice: Choice, latency: Latency) -> DirectDispatch | None:
-        """Return the route to which a job of the realtime lane may go at once, or None when it has to wait for a scheduler."""
-        best = choice.best(load_of)
+    def direct(self, choice: Choice, latency: Latency, taken: Mapping[str, int] = {}) -> DirectDispatch | None:
+        """Return the route to which a job of the realtime lane may go at once, or None when it has to wait for a scheduler.
+
+        Args:
+            taken: jobs that went to each route since the choice was read.
+        """
+        best = choice.best(lambda route: load_of(route) + taken.get(route.name, 0) / route.settings.weight)
         if best is None:
             return None
         return DirectDispatch(best.name, self._directory.now() + self._settings.taken_within_s(latency))
@@ -185,19 +189,26 @@ class Dispatcher:
         balance = budgets.holding(flow, direct.route, head)
         return None if balance is None else balance.used_up()
 
-    def send_direct(self, spec: JobSpec, job_id: str, direct: DirectDispatch) -> None:
-        """Publish the one job that was inserted as dispatched. BrokerUnavailable when that fails."""
-        route = self._directory.known().routes[direct.route]
-        dispatched = DispatchedJob(job_id, 1, spec.input_estimate, spec.max_tokens, spec.cache_key)
-        chunk = Chunk(direct.route, route.settings.provider, spec.latency, spec.model, (dispatched,))
-        publish(self._app, [chunk])
+    def send_direct(self, *sent: tuple[JobSpec, str, DirectDispatch]) -> None:
+        """Publish jobs that were inserted as dispatched: each with its id and route. BrokerUnavailable when that fails."""
+        routes = self._directory.known().routes
+        chunks = []
+        for spec, job_id, direct in sent:
+            dispatched = DispatchedJob(job_id, 1, spec.input_estimate, spec.max_tokens, spec.cache_key)
+            provider = routes[direct.route].settings.provider
+            chunks.append(Chunk(direct.route, provider, spec.latency, spec.model, (dispatched,)))
+        publish(self._app, chunks)
 
-    def choice_for(self, spec: JobSpec) -> Choice:
-        """Return the routes for a new job at this moment. RedisError when the shared state does not answer."""
+    def choices_for(self, specs: Sequence[JobSpec]) -> list[Choice]:
+        """Return the routes for new jobs at this moment, in order. RedisError when the shared state does not answer."""
+        candidates = self._directory.candidates_of({spec.model for spec in specs})
+        return [self._choice_for(spec, candidates[spec.model]) for spec in specs]
+
+    def _choice_for(self, spec: JobSpec, candidates: Iterable[Candidate]) -> Choice:
         share = self._directory.lengths.share(spec.model, spec.latency)
         mix = Mix.of(spec.input_estimate, spec.max_tokens, share)
         requirements = Requirements(spec.model, spec.latency, spec.residency, spec.compliance, spec.features, mix=mix)
-        return choose(requirements, self._directory.candidates(spec.model), self._settings.of_class(spec.latency))
+        return choose(requirements, candidates, self._settings.of_class(spec.latency))
 
     def close(self) -> None:
         """Close the connections to the broker."""

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from tests.command_line import Said
@@ -80,6 +81,7 @@ def test_the_budget_of_a_key_is_listed_with_the_others_and_raised(trivet: Callab
         (("create", "a", "--tag", "team"), "must read name=value"),
         (("create", "a", "--tag", "trivet_key=b"), "tags.trivet_key: is set by Trivet"),
         (("create", "a", "--class", "quick"), "latency: must be realtime"),
+        (("create", "a", "--budget", "key:b"), "neither an amount of USD"),
         (("create", "a", "--budget", "none"), "No budget is called 'none'"),
         (("create", "a", "--budget", "20/week"), "Use 20/day, 500/month, or the name"),
         (("create", "a", "--requests-per-minute", "0"), "requests_per_minute: must be from 1"),
@@ -95,7 +97,10 @@ def test_a_wrong_command_says_what_is_wrong(trivet: Callable[..., Said], argumen
     assert says in said.err
 
 
-def test_no_file_may_name_a_budget_like_a_keys(trivet: Callable[..., Said], world: World) -> None:
-    said = trivet("keys", "create", "a", "--budget", "key:b")
+def test_no_file_may_name_a_budget_like_a_keys(trivet: Callable[..., Said], tmp_path: Path) -> None:
+    config = tmp_path / "trivet.toml"
+    with config.open("a") as file:
+        file.write('[[budgets]]\nname = "key:search"\nusd = 5\nper = "day"\n')
+    said = trivet("keys", "list")
     assert said.code == 2
-    assert "neither an amount of USD" in said.err
+    assert "[budgets.0] name: 'key:search': names that begin with 'key:' are those of gateway keys." in said.err

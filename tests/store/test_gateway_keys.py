@@ -1,26 +1,32 @@
 """Keys of the gateway on either database: their lives, their budgets, and that no secret is in it."""
 
+import asyncio
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import ParamSpec, TypeVar
 
 import pytest
 from sqlalchemy import select
 from tests.directories import TWO_ROUTES
 from tests.store.budgeted import MOST, Budgeted, alike, budget, budgeted_world
-from tests.store.world import MODEL, InThread, World, until_blocked
+from tests.store.world import MODEL, InThread, World, spec, until_blocked
 
 from trivet.admin import Admin, NewKey
+from trivet.gateway.access import Access, RateLimited
 from trivet_store import gateway_keys, schema
 from trivet_store.cluster import registry
 from trivet_store.jobs import cancelling, upkeep
 from trivet_store.ledger import budgets
+from trivet_tasks.config.budgets import BudgetSettings
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import InvalidRequest, NotFound
-from trivet_tasks.gateway_keys import KEY_TAG, digest_of, new_token, read_terms
+from trivet_tasks.gateway_keys import KEY_TAG, digest_of, new_token, read_budget, read_terms
 from trivet_tasks.latency import Latency
 from trivet_tasks.states import KeyState
 
 ANA = "ana@build-7"
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -189,6 +195,22 @@ def test_a_budget_of_a_key_counts_its_jobs_alone_and_survives_the_files_of_sched
         admin.budgets.raise_limit("key:search", MOST)
 
 
+def test_hundreds_of_keys_may_have_budgets(world: World, budgeted: Budgeted) -> None:
+    store, count = world.store, 600  # more than SQLite joins SELECTs
+    with store.write() as connection:
+        for number in range(count):
+            own = read_budget(f"key{number}", f"{MOST * 2}/{'day' if number % 2 else 'month'}")
+            assert isinstance(own, BudgetSettings)
+            budgets.add_of_key(connection, own, store.now(connection))
+    tagged = [spec("document 0", tags={KEY_TAG: f"key{number}"}) for number in (0, 1, 1, 1, count - 1)]
+    budgeted.add(*tagged)
+    assert budgeted.dispatched() == 4
+    budgeted.end(budgeted.take())
+    spent = {number: budgeted.balance(f"key:key{number}").spent.usd for number in (0, 1, 2, count - 1)}
+    assert spent == {0: MOST, 1: MOST * 2, 2: 0, count - 1: MOST}
+    assert budgeted.dispatched() == 0
+
+
 def test_the_budget_of_a_revoked_key_holds_its_jobs_until_the_last_has_ended(admin: Admin, budgeted: Budgeted) -> None:
     world = budgeted.world
     admin.keys.create("search", budget=f"{MOST}/day")
@@ -261,6 +283,29 @@ def test_a_budget_has_room_for_what_fits_and_says_when_its_window_turns(admin: A
     over = admin.keys.budgets().shortfall("all", MODEL, 1, 1)
     assert over is not None
     assert over.words().startswith("The budget all of this key is used up. It has room again at ")
+
+
+def test_a_request_without_room_in_its_budget_is_refused_at_the_gateway(admin: Admin, budgeted: Budgeted) -> None:
+    world = budgeted.world
+    with world.store.write() as connection:
+        registry.register(world.store, connection, {one.name: one.settings for one in TWO_ROUTES})
+    token = admin.keys.create("search", budget="0.01/day").token.text
+
+    async def run(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.to_thread(work, *args, **kwargs)
+
+    async def check(max_tokens: int) -> None:
+        access = Access(admin.keys, run)
+        principal = await access.admit({"x-api-key": token})
+        asked = {"model": MODEL, "max_tokens": max_tokens, "messages": [{"role": "user", "content": "hello"}]}
+        await access.check_budget(principal, principal.bind(asked), 100)
+        await access.close()
+
+    asyncio.run(check(10))
+    with pytest.raises(RateLimited, match=r"^The budget key:search of this key has \$0\.01 left, and this") as caught:
+        asyncio.run(check(100_000))
+    assert caught.value.retry_after_s is not None
+    assert 1 <= caught.value.retry_after_s <= 86_400
 
 
 def test_only_the_first_of_several_starts_adopts_a_key(world: World) -> None:

@@ -376,6 +376,22 @@ def test_a_file_is_read_where_it_is(file: Path) -> None:
         assert found == (file, str(file))
 
 
+def test_a_bad_line_of_a_folder_is_named_with_its_file_and_its_line_there(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(row(key="a") + b"\n" + row(key="b").rstrip(b"\n"))
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(b"{]\n" + row(key="a", text="another") + row(key="c")))
+    (tmp_path / "c.jsonl").write_bytes(b"")
+    (tmp_path / "d.jsonl").write_bytes(row(key="d") + b"[]")
+    with sources.readable_twice(tmp_path) as (readable, name):
+        assert name == str(tmp_path / "*.jsonl")
+        error = refused(readable, name=name)
+        found = check(readable, skip_bad=True, name=name)
+        assert [job.key for job in read_file(found, SETTINGS, DEFAULTS)] == ["a", "b", "c", "d"]
+    places = [f"{tmp_path}/b.jsonl.gz, line 1", f"{tmp_path}/b.jsonl.gz, line 2", f"{tmp_path}/d.jsonl, line 2"]
+    assert [problem.where for problem in error.problems] == places
+    said = error.message.splitlines()
+    assert all(line.startswith(f"{place}: ") for line, place in zip(said, places, strict=True))
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

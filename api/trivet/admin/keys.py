@@ -14,7 +14,7 @@ from trivet_store.cluster.registry import registered
 from trivet_store.gateway_keys import GatewayKey
 from trivet_store.ledger.budgets import FRESH_S
 from trivet_tasks.config.budgets import BudgetSettings
-from trivet_tasks.errors import ConfigError, InvalidRequest
+from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.gateway_keys import Token, new_token, read_budget, read_terms
 
 DEFAULT_GRACE_S = 3_600.0
@@ -101,16 +101,10 @@ class Keys(Group):
         Raises:
             InvalidRequest: a value is wrong, or the name is taken.
             NotFound: there is no such budget.
-            ConfigError: a budget needs the price list, which is not installed.
         """
         _check_span("lives_s", lives_s)
         given = None if budget is None else read_budget(name, budget)
         own = given if isinstance(given, BudgetSettings) else None
-        if own is not None and not self._connections.directory.costs.known:
-            raise ConfigError(
-                "budget: budgets need the price list, which is not installed.",
-                hint="pip install 'trivet[worker]' has it.",
-            )
         terms = read_terms(
             name,
             tenant=tenant,

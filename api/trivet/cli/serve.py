@@ -3,7 +3,7 @@
 import logging
 import socket
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,9 +11,14 @@ from trivet.cli import options
 from trivet.cli.extras import need
 from trivet.cli.output import print_error, print_whole
 from trivet_tasks.config.environment_faults import refuse
+from trivet_tasks.config.local_requests import is_loopback
 from trivet_tasks.config.settings import Settings
+from trivet_tasks.errors import ConfigError
 from trivet_tasks.processes.signals import Reloader
 from trivet_tasks.processes.startup import announce_ready, set_title, without_collecting
+
+if TYPE_CHECKING:
+    from trivet.gateway.local_key import LocalKey
 
 PORT = 8080
 STOP_S = 5.0
@@ -39,9 +44,9 @@ def serve(
         return
     from trivet.gateway.server import listen, url_of
 
+    local = check_keys(settings, address)
     opened = listen(address, port)
-    print_whole(f"The gateway is at {url_of(opened)}")
-    sys.stdout.flush()
+    print_address(url_of(opened), local)
     if processes == 1:
         _run(settings, opened)
         return
@@ -51,6 +56,35 @@ def serve(
     commands = {f"gateway process {number}": command for number in range(1, processes + 1)}
     limit_s = settings.gateway.shutdown_grace_s + STOP_S
     raise SystemExit(run_parts(commands, limit_s, print_error, [opened.fileno()]))
+
+
+def check_keys(settings: Settings, address: str) -> "LocalKey | None":
+    """Make the local key at the first start, and return it where there is one.
+
+    Raises:
+        ConfigError: there is no key, and other machines can reach the address.
+    """
+    from trivet.admin import Admin
+    from trivet.gateway.local_key import ensure_local_key
+
+    with Admin(settings=settings) as admin:
+        if not is_loopback(address) and not admin.keys.exist():
+            raise ConfigError(
+                f"--address: {address} can be reached from other machines, and there is no key yet.",
+                hint="`trivet keys create NAME` makes one, for this gateway's database.",
+            )
+        return ensure_local_key(settings, admin.keys)
+
+
+def print_address(url: str, local: "LocalKey | None") -> None:
+    """Print where the gateway is, and the lines for a shell that point an Anthropic client at it."""
+    print_whole(f"The gateway is at {url}")
+    if local is not None and local.works:
+        for line in local.exports(url):
+            print_whole(f"  {line}")
+    elif local is not None:
+        print_error(f"trivet: {local.fault()}")
+    sys.stdout.flush()
 
 
 def _run(settings: Settings, listener: socket.socket) -> None:

@@ -166,11 +166,7 @@ def bulk(
         typer.Option("--again", help="Submit the same once more, as another batch: NAME-2, NAME-3, …."),
     ] = False,
     once: Annotated[
-        bool,
-        typer.Option(
-            "--once",
-            help="With --name: where that batch was submitted whole before, go on with it and leave the file unread.",
-        ),
+        bool, typer.Option("--once", help="With --name: if that batch is complete, go on with it, the file unread.")
     ] = False,
     dedupe: Annotated[
         Dedupe | None,
@@ -243,7 +239,7 @@ def bulk(
                 name=called,
             )
             for problem in check.problems:
-                print_error(f"left out: {called}, {problem}")
+                print_error(f"left out: {called.said(problem)}")
             if check.bad > len(check.problems):
                 print_error(f"left out: {check.bad - len(check.problems):,} more bad lines")
             chosen = name or _name_of(file, check, defaults)

@@ -55,10 +55,6 @@ class AsyncResults:
         """Number of jobs that are waited for."""
         return len(self._futures)
 
-    def waiters(self, job_id: str) -> int:
-        """Return how many coroutines wait for a job here."""
-        return len(self._futures.get(job_id, ()))
-
     async def start(self) -> None:
         """Listen for notices from now on."""
         self._loop = asyncio.get_running_loop()

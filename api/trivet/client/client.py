@@ -3,12 +3,14 @@
 import contextlib
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack
 
 from uuid_utils import uuid7
 
 from trivet.client.connections import Connected
+from trivet.client.group_submit import submit_together
 from trivet.client.jobs import Batch, Job, find_by_key, find_newest, find_newest_batches
 from trivet.client.submitting import fill_batch, submit_one
 from trivet_store.jobs import batches
@@ -17,10 +19,10 @@ from trivet_store.reports.backlog import FlowRequirements, requirements_of_batch
 from trivet_tasks.callbacks import Callback
 from trivet_tasks.config.celery_apps import no_section
 from trivet_tasks.config.settings import Settings
-from trivet_tasks.errors import BrokerUnavailable, InvalidRequest, StoreUnavailable, no_sdk
+from trivet_tasks.errors import BrokerUnavailable, InvalidRequest, StoreUnavailable, TrivetError, no_sdk
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Latency
-from trivet_tasks.requests.reading import parse_request, parse_requests
+from trivet_tasks.requests.reading import RequestReader, parse_request, parse_requests
 from trivet_tasks.requests.submit_params import OnDone, RequestParams, StreamParams, SubmitParams
 from trivet_tasks.signatures import read_callback
 
@@ -173,6 +175,38 @@ class Client(Connected):
             return Job(self._connections, accepted.id, existed=accepted.existed), spec.latency
         required = FlowRequirements(spec.model, spec.latency, spec.residency, spec.compliance, spec.features)
         return Job(self._connections, accepted.id, self._unattended([required])), spec.latency
+
+    def submit_together(self, requests: Sequence[tuple[Mapping[str, Any], bool]]) -> list[Job | TrivetError]:
+        """Submit single jobs that arrived within one moment, for less than one by one. Each is accepted or refused for itself.
+
+        Args:
+            requests: at most some dozens, each as `submit` takes it, and whether its answer is read while it comes.
+
+        Returns:
+            For each, in order, its job, or the error that `submit` would raise.
+
+        Raises:
+            StoreUnavailable: nothing was accepted.
+        """
+        now = self._connections.now()
+        reader = RequestReader(self.settings, routes=self._connections.known_routes)
+        found: dict[int, Job | TrivetError] = {}
+        specs: dict[int, JobSpec] = {}
+        for index, (request, streamed) in enumerate(requests):
+            try:
+                spec = self._warned(reader.read(request, now))
+            except InvalidRequest as error:
+                found[index] = error
+            else:
+                specs[index] = replace(spec, streamed=streamed) if streamed else spec
+        if specs:
+            submitted = submit_together(self._connections, list(specs.values()))
+            for index, accepted in zip(specs, submitted, strict=True):
+                if isinstance(accepted, TrivetError):
+                    found[index] = accepted
+                else:
+                    found[index] = Job(self._connections, accepted.id, existed=accepted.existed)
+        return [found[index] for index in range(len(requests))]
 
     def submit_many(
         self,

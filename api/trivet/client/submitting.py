@@ -70,7 +70,7 @@ def submit_one(connections: "Connections", spec: JobSpec, on_done: Callback | No
         _add(connections, connection, accepted, on_done)
     if direct is not None and accepted.claim:
         try:
-            connections.dispatcher.send_direct(spec, accepted.id, direct)
+            connections.dispatcher.send_direct((spec, accepted.id, direct))
         except BrokerUnavailable as error:  # it is accepted by now: a scheduler finds it, or it expires
             log.warning("job %s waits for a scheduler: %s", accepted.id, error)
     elif not accepted.existed:
@@ -82,7 +82,7 @@ def submit_one(connections: "Connections", spec: JobSpec, on_done: Callback | No
 def _route_now(connections: "Connections", spec: JobSpec) -> tuple[DirectDispatch | None, str | None]:
     """Return the route to which the job goes at once, else why it waits. Raises as `submit_one` does."""
     with connections.requires_redis():
-        choice = connections.dispatcher.choice_for(spec)
+        (choice,) = connections.dispatcher.choices_for([spec])
         direct = connections.dispatcher.direct(choice, spec.latency)
         if direct is None:
             connections.redis.ping()  # without a route nothing may have shown yet that there is no broker

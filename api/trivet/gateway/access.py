@@ -188,7 +188,7 @@ class Access:
         return None if kept is None else kept.principal
 
     def _look_up(self, token: str) -> _Kept | None:
-        key_id = id_of(token)
+        key_id, began = id_of(token), self._timer()
         found = None if key_id is None else self._keys.find(key_id)
         # always compared: a wrong secret takes as long as a wrong id
         right = matches(token, "" if found is None else found.key.digest)
@@ -196,7 +196,8 @@ class Access:
             return None
         expires_at = found.key.expires_at
         seconds = KEPT_S if expires_at is None else min(KEPT_S, expires_at - found.now)
-        return _Kept(Principal.of(found.key.id, found.key.terms), seconds)
+        # a look-up that took long has seen the key as it was before
+        return _Kept(Principal.of(found.key.id, found.key.terms), seconds - (self._timer() - began))
 
     async def _read_budgets(self) -> KeyBudgets:
         async with self._reading:

@@ -14,7 +14,8 @@ from uuid_utils import uuid7
 
 from trivet.gateway import messages, models
 from trivet.gateway.context import Gateway
-from trivet.gateway.errors import ApiError, of_trivet
+from trivet.gateway.errors import ApiError, of_access, of_trivet
+from trivet.gateway.principal import AccessError
 from trivet.gateway.resources import resource_routes
 from trivet_tasks.errors import TrivetError, place_of
 
@@ -37,6 +38,7 @@ def make_app(gateway: Gateway) -> ASGIApp:
         lifespan=lifespan,
         exception_handlers={
             ApiError: _answer_error,
+            AccessError: _answer_error,
             TrivetError: _answer_error,
             HTTPException: _answer_error,
             Exception: _answer_error,
@@ -86,6 +88,8 @@ def _as_api_error(request: Request, error: Exception) -> ApiError:
     match error:
         case ApiError():
             return error
+        case AccessError():
+            return of_access(error)
         case TrivetError():
             return of_trivet(error)
         case HTTPException(status_code=404):

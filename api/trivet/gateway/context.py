@@ -9,8 +9,10 @@ from typing import ParamSpec, TypeVar
 from trivet.admin import Admin
 from trivet.client.async_results import AsyncResults
 from trivet.client.client import Client
+from trivet.gateway.access import Access
 from trivet.gateway.errors import ApiError
 from trivet.gateway.job_errors import Answered, retry_headers
+from trivet.gateway.submitter import Submitter
 from trivet_tasks.config.settings import Settings
 
 P = ParamSpec("P")
@@ -32,11 +34,14 @@ class Gateway:
         self.bodies = BodyMemory(int(self.bounds.max_bodies_mb * MIB))
         self._threads = ThreadPoolExecutor(MAX_CALLS, thread_name_prefix="trivet-gateway")
         self.results = AsyncResults(self.client, self._threads)
+        self.submitter = Submitter(self.client, self.run)
+        self.access = Access(self.admin.keys, self.run)
         self.waiting = 0
         """Number of requests that wait for an answer."""
 
     async def start(self) -> None:
         """Open the connections, so that the first request does not wait for them."""
+        self.streams = self.client.answer_streams()
         await self.results.start()
         await self.run(self.client.prepare)
 
@@ -53,15 +58,27 @@ class Gateway:
         """
         if self.waiting >= self.bounds.max_waiting:
             raise overloaded(f"This gateway has {self.waiting:,} requests that wait for an answer, its maximum.")
+        with self.counted():
+            yield
+
+    @contextlib.contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count a request that was admitted before."""
         self.waiting += 1
         try:
             yield
         finally:
             self.waiting -= 1
 
+    async def end_waiting(self) -> None:
+        """Answer all requests that wait with 503, all streams with an `error` event. Jobs go on."""
+        await self.results.close()
+        await self.streams.close()
+
     async def stop(self) -> None:
         """End all waiting, then close the connections. Jobs go on."""
-        await self.results.close()
+        await self.end_waiting()
+        await self.access.close()
         self.client.close()
         self.admin.close()
         self._threads.shutdown(wait=False, cancel_futures=True)

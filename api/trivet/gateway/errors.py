@@ -3,11 +3,13 @@
 {"type": "error", "error": {"type": "rate_limit_error", "message": "…"}, "request_id": "req_…"}
 """
 
+import math
 from collections.abc import Mapping
 
 import orjson
 from starlette.responses import Response
 
+from trivet.gateway.principal import AccessError, RateLimited, Unauthenticated
 from trivet_tasks.errors import (
     BatchIncomplete,
     BrokerUnavailable,
@@ -75,6 +77,20 @@ _STATUS: tuple[tuple[type[TrivetError], int], ...] = (
     (StoreError, 503),
     (ClientClosed, 503),
 )
+
+
+def of_access(error: AccessError) -> ApiError:
+    """Return the answer for a request that its key does not allow."""
+    match error:
+        case Unauthenticated():
+            return ApiError(401, error.message, {"www-authenticate": "Bearer", "x-should-retry": "false"})
+        case RateLimited(retry_after_s=float() | int() as seconds):
+            again = {"x-should-retry": "true", "retry-after": str(max(1, math.ceil(seconds)))}
+            return ApiError(429, error.message, again)
+        case RateLimited():
+            return ApiError(429, error.message, {"x-should-retry": "false"})
+        case _:
+            return ApiError(403, error.message, {"x-should-retry": "false"})
 
 
 def of_trivet(error: TrivetError) -> ApiError:

@@ -84,6 +84,15 @@ def answer_for(result: Result, blocked: Sequence[BlockedReason] = ()) -> ApiErro
     return ApiError(rule.status, " ".join(words), retry_headers(rule, reason.wait_s if reason else 0.0))
 
 
+def rule_of(outcome: str) -> Answered:
+    """Return the answer for a stream that ended without a result, by an outcome, or by the state of its job."""
+    by_word = {
+        **{str(one): rule for one, rule in OF_STATE.items()},
+        **{str(one): rule for one, rule in OF_OUTCOME.items()},
+    }
+    return by_word.get(outcome, OF_STATE[JobState.FAILED])
+
+
 def needs_reasons(result: Result) -> bool:
     """Return whether `answer_for` should be told what blocks jobs like this one."""
     limited = result.error is not None and result.error.outcome == Outcome.RATE_LIMITED.value

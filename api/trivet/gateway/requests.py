@@ -42,17 +42,19 @@ class Asked:
     stream: bool
     at_once: bool
     """True if the answer is to be the job, not its result."""
+    keyed: bool
+    """True if it has an idempotency key."""
 
 
 async def read_json(request: Request, most: int | None = None) -> dict[str, Any]:
     """Return the body, a JSON object. Raises as `body_of` does, whose block it does not need."""
-    async with body_of(request, most) as body:
+    async with body_of(request, most) as (body, _):
         return body
 
 
 @contextlib.asynccontextmanager
-async def body_of(request: Request, most: int | None = None) -> AsyncIterator[dict[str, Any]]:
-    """Read the body, a JSON object. Its memory counts until the block ends.
+async def body_of(request: Request, most: int | None = None) -> AsyncIterator[tuple[dict[str, Any], int]]:
+    """Read the body, a JSON object, and return it with its size in bytes. Its memory counts until the block ends.
 
     Args:
         most: maximum size in bytes; None: `[gateway] max_body_mb`.
@@ -82,7 +84,7 @@ async def body_of(request: Request, most: int | None = None) -> AsyncIterator[di
             raise ApiError(408, f"The body did not come within {limit}.", {"connection": "close"}) from None
         raw = b"".join(pieces)
         pieces.clear()
-        yield await gateway.run(_parse, raw) if held > LARGE_BYTES else _parse(raw)
+        yield (await gateway.run(_parse, raw) if held > LARGE_BYTES else _parse(raw)), held
     finally:
         gateway.bodies.give_back(held)
 
@@ -131,7 +133,7 @@ def read_asked(headers: Headers, body: Mapping[str, Any]) -> Asked:
             "stream: the answer to this request is its job, which cannot be streamed. Leave out `stream`, or ask for the "
             "class interactive or realtime, without `Prefer: respond-async`.",
         )
-    return Asked(fields, bool(stream), at_once)
+    return Asked(fields, bool(stream), at_once, "key" in fields)
 
 
 def _own_fields(headers: Headers) -> dict[str, Any]:

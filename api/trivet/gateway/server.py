@@ -84,7 +84,7 @@ class GatewayServer(uvicorn.Server):
 
     async def _end_waiting(self) -> None:
         await asyncio.sleep(0 if self.force_exit else self._gateway.bounds.shutdown_grace_s)
-        await self._gateway.results.close()
+        await self._gateway.end_waiting()
 
 
 def run_gateway(

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import orjson
@@ -145,6 +145,12 @@ _SPENT = """
            CAST(NULL AS varchar), 0, 0, '', coalesce(sum(unpriced), 0), coalesce({settled}, {nothing}), coalesce({estimated}, {nothing})
       FROM spend WHERE day >= :day_{n} {scope}
 """
+# for all budgets of tags and tenants together: each gateway key may have one, and SQLite joins 500 SELECTs at most
+_SPENT_BY_LABELS = """
+    SELECT 'labels', CAST(:number_{n} AS integer), CAST(NULL AS varchar), CAST(NULL AS integer), labels,
+           CAST(NULL AS varchar), 0, 0, '', coalesce(sum(unpriced), 0), coalesce({settled}, {nothing}), coalesce({estimated}, {nothing})
+      FROM spend WHERE day >= :day_{n} AND batch_id IS NULL AND labels <> '{{}}' GROUP BY labels
+"""
 _CALLING = """
     SELECT 'calling', 0, a.route, f.batch_id, f.labels, '', 0, 0, '', count(*), 0, coalesce({cost}, {nothing})
       FROM attempts a JOIN jobs j ON j.id = a.job_id JOIN flows f ON f.id = j.flow_id
@@ -205,7 +211,9 @@ def remove_orphans(connection: Connection) -> None:
     for row in connection.execute(_ORPHANS, {"of_keys": f"{KEY_BUDGETS}%", "prefix": KEY_BUDGETS}).all():
         settings = _settings(row.definition)
         if settings.label is not None:
-            connection.execute(_REMOVE_UNUSED, {"name": settings.name, "pair": _pair(settings.label)})
+            # labels are JSON objects of texts, as `labels_of` writes them: this is in them where the label is, and nowhere else
+            pair = orjson.dumps(dict([settings.label])).decode()[1:-1]
+            connection.execute(_REMOVE_UNUSED, {"name": settings.name, "pair": pair})
 
 
 def exist(connection: Connection) -> bool:
@@ -289,14 +297,19 @@ def sums(connection: Connection, budgets: Sequence[tuple[BudgetRow, Window]]) ->
     parameters: dict[str, Any] = {}
     total = partial(usd_sum, connection.dialect)
     nothing = "0" if connection.dialect.name == "postgresql" else "'0 0'"
+    amounts = {"settled": total("settled_usd"), "estimated": total("estimated_usd"), "nothing": nothing}
+    labelled: dict[int, dict[tuple[str, str], list[int]]] = {}
     for n, (row, span) in enumerate(budgets):
+        if row.settings.label is not None:
+            labelled.setdefault(span.first_day, {}).setdefault(row.settings.label, []).append(n)
+            continue
         scope, given = _scope(row, n)
-        parts.append(
-            _SPENT.format(
-                n=n, scope=scope, settled=total("settled_usd"), estimated=total("estimated_usd"), nothing=nothing
-            )
-        )
+        parts.append(_SPENT.format(n=n, scope=scope, **amounts))
         parameters |= {f"number_{n}": n, f"day_{n}": max(span.first_day, row.batch_day or 0), **given}
+    for first_day, budgets_of in labelled.items():
+        n = min(ns[0] for ns in budgets_of.values())
+        parts.append(_SPENT_BY_LABELS.format(n=n, **amounts))
+        parameters |= {f"number_{n}": first_day, f"day_{n}": first_day}
     # the first of the parts names the columns
     every = " UNION ALL ".join([*parts, _CALLING.format(cost=total("a.cost_usd"), nothing=nothing), _QUEUED])
     statement = text(f"WITH counted ({_COLUMNS}) AS ({every}) SELECT * FROM counted").columns(
@@ -308,6 +321,12 @@ def sums(connection: Connection, budgets: Sequence[tuple[BudgetRow, Window]]) ->
     for found in connection.execute(statement, parameters):
         if found.kind == "spent":
             spent[found.number] = Spent(found.settled, found.estimated, 0, int(found.jobs))
+            continue
+        if found.kind == "labels":
+            more = Spent(found.settled, found.estimated, 0, int(found.jobs))
+            for label in orjson.loads(found.labels).items():
+                for n in labelled[found.number].get(label, ()):
+                    spent[n] = spent[n].plus(more)
             continue
         alike = InFlight(
             found.route, found.batch_id, found.labels, int(found.jobs), found.estimated, found.model,
@@ -323,21 +342,13 @@ def waiting(connection: Connection) -> list[Waiting]:
 
 
 def _scope(row: BudgetRow, n: int) -> tuple[str, dict[str, Any]]:
-    """Return the condition on rows of `spend`, and its parameters."""
+    """Return the condition on rows of `spend` of a budget without a label, and its parameters."""
     budget = row.settings
     if budget.batch:
         return f"AND batch_id = :batch_{n}", {f"batch_{n}": -1 if row.batch_id is None else row.batch_id}
     if budget.route:
         return f"AND batch_id IS NULL AND route = :route_{n}", {f"route_{n}": budget.route}
-    label = budget.label
-    if label is None:
-        return "AND batch_id IS NULL", {}
-    return f"AND batch_id IS NULL AND replace(labels, :pair_{n}, '') <> labels", {f"pair_{n}": _pair(label)}
-
-
-def _pair(label: tuple[str, str]) -> str:
-    """Return the text that is in the labels of a job where this label is, and nowhere else (`labels_of`)."""
-    return orjson.dumps(dict([label])).decode()[1:-1]
+    return "AND batch_id IS NULL", {}
 
 
 def _put(connection: Connection, budget: BudgetSettings, now: float) -> None:
@@ -348,6 +359,7 @@ def _definition(budget: BudgetSettings) -> str:
     return orjson.dumps(budget.definition(), option=orjson.OPT_SORT_KEYS).decode()
 
 
+@lru_cache(maxsize=4_096)
 def _settings(definition: str) -> BudgetSettings:
     """Return a registered budget. A newer Trivet may have registered it with keys that this one does not know."""
     return BudgetSettings.model_validate(orjson.loads(definition), extra="ignore")

@@ -10,10 +10,12 @@ import os
 import sqlite3
 import stat
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, cast
@@ -42,6 +44,37 @@ BOM = b"\xef\xbb\xbf"
 _GZIP = b"\x1f\x8b"
 """First bytes of a gzip file; no line of JSON begins with them."""
 _PIECE = 1024 * 1024
+
+
+class SourceName(str):
+    """Name of a source in messages. The copy of a folder names the files of the folder, and their own line numbers.
+
+    Example:
+        SourceName("mails/*.jsonl", [("mails/a.jsonl", 1), ("mails/b.jsonl", 720)]).where(731) == "mails/b.jsonl, line 12"
+    """
+
+    parts: Sequence[tuple[str, int]]
+
+    def __new__(cls, name: str, parts: Sequence[tuple[str, int]] = ()) -> "SourceName":
+        """Make a name.
+
+        Args:
+            parts: files of a folder in order, each with the number of its first line in the copy.
+        """
+        made = super().__new__(cls, name)
+        made.parts = parts
+        return made
+
+    def where(self, line: int) -> str:
+        """Return the place of a line, for a `Problem`."""
+        if not self.parts:
+            return f"line {line}"
+        file, first = self.parts[bisect_right(self.parts, line, key=itemgetter(1)) - 1]
+        return f"{file}, line {line - first + 1}"
+
+    def said(self, problem: Problem) -> str:
+        """Return a problem with the file that has it: `mails/b.jsonl, line 12: messages: must not be empty.`"""
+        return str(problem) if self.parts else f"{self}, {problem}"
 
 
 class Seen:
@@ -120,14 +153,14 @@ class FileCheck:
     """Result of the check of a whole file; `read_file` goes on from it."""
 
     path: Path
-    name: str
+    name: SourceName
     """Name of the file in messages."""
     rows: int
     """Number of requests that can be accepted."""
     bad: int
     """Number of lines that cannot."""
     problems: tuple[Problem, ...]
-    """The first of them, as many as were asked for; `where` is `line 731`."""
+    """The first of them, as many as were asked for; `where` is `line 731`, of a folder `mails/b.jsonl, line 12`."""
     repeated: int
     """Number of rows that repeat the key and the request of an earlier row: both become one job."""
     dedupe: bool
@@ -165,18 +198,18 @@ def check_file(
         tell: called every `TELL_EVERY` lines, with the requests found so far and the share of the file that was read.
         each: is given every job of the file once with the number of its line, as it is read: valid rows, without those
             that repeat an earlier one.
-        name: the file's name in messages; empty: its path.
+        name: the file's name in messages, also a `SourceName`; empty: its path.
 
     Raises:
         InvalidRequest: the file cannot be read, has no request, or has a bad line and `skip_bad` is False. The message
             reads `contracts.jsonl, line 731: messages: must not be empty.`, one line for each of `.problems`.
     """
     path = Path(path)
-    name = name or str(path)
+    name = name if isinstance(name, SourceName) else SourceName(name or str(path))
     rows = bad = repeated = 0
     problems: list[Problem] = []
     with opened(path, name) as (file, status), Seen() as keys:
-        lines = _Rows(unpacked(file), RequestReader(settings, defaults), now, keys, dedupe=dedupe)
+        lines = _Rows(unpacked(file), RequestReader(settings, defaults), now, keys, name, dedupe=dedupe)
         for number, found in enumerate(lines, start=1):
             if number % TELL_EVERY == 0:
                 tell(rows, file.tell() / max(1, status.st_size))
@@ -213,7 +246,7 @@ def read_file(check: FileCheck, settings: Settings, defaults: Mapping[str, objec
         if (status.st_size, status.st_mtime_ns) != (check.size, check.modified_ns):
             raise _changed(check.name)
         reader = RequestReader(settings, defaults)
-        for found in _Rows(unpacked(file), reader, check.checked_at, keys, dedupe=check.dedupe):
+        for found in _Rows(unpacked(file), reader, check.checked_at, keys, check.name, dedupe=check.dedupe):
             if isinstance(found, JobSpec):
                 yield found
         _same(check.name, status, os.fstat(file.fileno()))
@@ -222,7 +255,9 @@ def read_file(check: FileCheck, settings: Settings, defaults: Mapping[str, objec
 class _Rows:
     """The lines of a file, each as a job or as what is wrong with it. Runs once."""
 
-    def __init__(self, file: BinaryIO, reader: RequestReader, now: float, keys: Seen, *, dedupe: bool) -> None:
+    def __init__(
+        self, file: BinaryIO, reader: RequestReader, now: float, keys: Seen, name: SourceName, *, dedupe: bool
+    ) -> None:
         self.repeated = 0
         self.digest = blake2b(digest_size=16)
         self.line = 0
@@ -231,6 +266,7 @@ class _Rows:
         self._reader = reader
         self._now = now
         self._keys = keys
+        self._name = name
         self._dedupe = dedupe
 
     def __iter__(self) -> Iterator[JobSpec | Problem]:
@@ -239,11 +275,13 @@ class _Rows:
             self.digest.update(line)
             if self.line == 1:
                 line = line.removeprefix(BOM)
-            where = f"line {self.line}"
             if len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):
-                yield Problem(where, self._too_long(len(line)))
+                yield self._problem(self._too_long(len(line)))
             elif not line.isspace() and line:
-                yield self._row(line, where)
+                yield self._row(line)
+
+    def _problem(self, said: str) -> Problem:
+        return Problem(self._name.where(self.line), said)
 
     def _too_long(self, length: int) -> str:
         """Pass over the rest of a line that is not even read."""
@@ -255,17 +293,17 @@ class _Rows:
         most = MAX_BODY_BYTES // 1024**2
         return f"request: has {length / 1024**2:,.1f} MB; the Messages API takes at most {most} MB."
 
-    def _row(self, line: bytes, where: str) -> JobSpec | Problem:
+    def _row(self, line: bytes) -> JobSpec | Problem:
         try:
             request = read_json(line)
         except InvalidRequest as error:
-            return Problem(where, str(error))
+            return self._problem(str(error))
         except orjson.JSONDecodeError as error:
-            return Problem(where, _why_not_json(line, error))
+            return self._problem(_why_not_json(line, error))
         try:
             job = self._reader.read(request, self._now)
         except InvalidRequest as error:
-            return Problem(where, str(error))
+            return self._problem(str(error))
         if job.key is None:
             return job
         owned = f"{job.tenant or ''}\0{job.key}" if self._dedupe else job.key
@@ -273,7 +311,7 @@ class _Rows:
         earlier = self._keys.earlier(key, request_of_key)
         if earlier is not None:
             if earlier != request_of_key:
-                return Problem(where, "key: an earlier line has the same key with a different request.")
+                return self._problem("key: an earlier line has the same key with a different request.")
             self.repeated += 1
         return job
 
@@ -329,8 +367,8 @@ def _changed(name: str) -> InvalidRequest:
     return InvalidRequest(f"{name}: changed while it was being submitted.", hint="Submit it again when it is complete.")
 
 
-def _refused(name: str, problems: list[Problem], bad: int) -> InvalidRequest:
-    lines = [f"{name}, {problem}" for problem in problems]
+def _refused(name: SourceName, problems: list[Problem], bad: int) -> InvalidRequest:
+    lines = [name.said(problem) for problem in problems]
     if bad > len(problems):
         lines.append(f"{name}: {bad - len(problems):,} more bad lines.")
     return InvalidRequest(

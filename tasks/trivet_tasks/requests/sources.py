@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from trivet_tasks.errors import InvalidRequest
-from trivet_tasks.requests.jsonl import BOM, opened, unpacked
+from trivet_tasks.requests.jsonl import BOM, SourceName, opened, unpacked
 
 STANDARD_INPUT = Path("-")
 ENDINGS = (".jsonl", ".jsonl.gz")
@@ -26,8 +26,8 @@ def is_read_once(path: Path) -> bool:
 
 
 @contextmanager
-def readable_twice(path: Path) -> Iterator[tuple[Path, str]]:
-    """Yield a path that can be read twice, with the name that messages are to use for it.
+def readable_twice(path: Path) -> Iterator[tuple[Path, SourceName]]:
+    """Yield a path that can be read twice, with the name that messages are to use for it and its lines.
 
     A file is itself. Standard input (`-`), a pipe, and the files of a folder by name are copied to a temporary file
     (`TMPDIR`), which is removed afterwards.
@@ -40,10 +40,12 @@ def readable_twice(path: Path) -> Iterator[tuple[Path, str]]:
     """
     folder = _is_folder(path)
     if not folder and not is_read_once(path):
-        yield path, str(path)
+        yield path, SourceName(str(path))
         return
     name = "standard input" if path == STANDARD_INPUT else str(path / "*.jsonl") if folder else str(path)
     files = _files(path) if folder else []
+    parts: list[tuple[str, int]] = []
+    line = 1
     with tempfile.NamedTemporaryFile(prefix="trivet-", suffix=".jsonl") as copy:
         try:
             if path == STANDARD_INPUT:
@@ -52,14 +54,15 @@ def readable_twice(path: Path) -> Iterator[tuple[Path, str]]:
                 with path.open("rb") as pipe:
                     shutil.copyfileobj(pipe, copy, _PIECE)
             for file in files:
-                _append(file, copy)
+                parts.append((str(file), line))
+                line += _append(file, copy)
             copy.flush()
         except OSError as error:
             raise InvalidRequest(
                 f"{name}: cannot be copied to {copy.name}: {error.strerror}.",
                 hint="Let TMPDIR name a folder with more room, or name a file.",
             ) from None
-        yield Path(copy.name), name
+        yield Path(copy.name), SourceName(name, parts)
 
 
 def _is_folder(path: Path) -> bool:
@@ -79,14 +82,17 @@ def _files(folder: Path) -> list[Path]:
     return found
 
 
-def _append(file: Path, copy: IO[bytes]) -> None:
-    """Append the lines of a file, decompressed, each ended."""
-    last = b"\n"
+def _append(file: Path, copy: IO[bytes]) -> int:
+    """Append the lines of a file, decompressed, each ended. Returns their number."""
+    last, lines = b"\n", 0
     for piece in _pieces(file):
         copy.write(piece)
+        lines += piece.count(b"\n")
         last = piece[-1:]
     if last != b"\n":
         copy.write(b"\n")
+        lines += 1
+    return lines
 
 
 def _pieces(file: Path) -> Iterator[bytes]:
