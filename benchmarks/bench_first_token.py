@@ -28,6 +28,8 @@ from trivet.testing import RunningTrivet, running_trivet
 GOAL_MS = 15.0
 MODEL = "claude-haiku-4-5"
 WARM = 20
+PAUSE_S = 0.1
+"""Seconds between two pairs of calls: schedulers and workers finish with the one before, as on an idle machine."""
 
 
 def direct_ms(sdk: anthropic.Anthropic, number: int) -> float:
@@ -62,6 +64,7 @@ def measure(trivet: RunningTrivet, calls: int) -> tuple[list[float], list[float]
         for number in range(WARM + calls):
             if number == WARM:
                 direct, streamed, submits = [], [], []
+            time.sleep(PAUSE_S)
             for ours in (number % 2 == 0, number % 2 != 0):
                 if ours:
                     spent, submitted = streamed_ms(trivet.client, number)
