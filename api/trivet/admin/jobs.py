@@ -25,6 +25,7 @@ from trivet_store.reports.attempts import (
 from trivet_store.reports.batch_ends import BatchEnds, batch_ends
 from trivet_store.reports.callbacks import CallbackRow
 from trivet_store.reports.results import AttemptRow, JobRow, RetryRow
+from trivet_tasks.latency import Latency
 from trivet_tasks.requests.request_body import as_submitted
 from trivet_tasks.states import JobState
 
@@ -202,17 +203,21 @@ class Batches(Group):
         with self._connections.store.read() as connection:
             return tuple(callbacks.callbacks_of(connection, batches.id_of(connection, name)))
 
-    def ends(self, name: str) -> tuple[BatchEnds, ...]:
+    def ends(self, name: str, budgets_s: Mapping[Latency, float] = {}) -> tuple[BatchEnds, ...]:
         """Return the jobs of a batch counted by latency class, state and reason. Reads the whole batch.
 
             [(one.jobs, one.message) for one in admin.batches.ends("contracts") if one.state == "failed"]
+
+        Args:
+            name: of the batch.
+            budgets_s: latency budgets in seconds, by which jobs count as late; of a class that lacks one, only deadlines do.
 
         Raises:
             NotFound: there is no such batch.
         """
         store = self._connections.store
         with store.read() as connection:
-            return tuple(batch_ends(connection, batches.id_of(connection, name), store.now(connection)))
+            return tuple(batch_ends(connection, batches.id_of(connection, name), store.now(connection), budgets_s))
 
 
 class AttemptBook(NamedTuple):

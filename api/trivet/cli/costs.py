@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
-from typer.core import TyperGroup
 
 from trivet.cli import options, output, watching
+from trivet.cli.file_options import FileOptions
 from trivet.cli.options import DEFAULT_SINCE, JsonExact, Since, Until, period
 from trivet.cli.output import Column, print_error, print_line, print_table, print_whole, said_lines, table_lines
 from trivet.cli.progress import bar
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from trivet.admin import AnswerSaving, CacheSaving, CostReport, CostRow, Repricing, SpendRate, Tally, Unpriced
 
 _STANDARD_OUTPUT = "-"
-_FILES = ("--csv", "--html")
-"""Options that take a file, or `-`."""
 _FIGURES = (
     "calls",
     "jobs",
@@ -42,19 +40,7 @@ _FIGURES = (
 """Figures of a line, by the names they have in JSON and CSV."""
 _MODELS_NAMED = 5
 
-
-class _FileOptions(TyperGroup):
-    """Refuses --csv and --html without a file, and says what may stand there; else the next option would be the file."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Check the files before the options are read."""
-        for name, value in zip(args, [*args[1:], ""], strict=True):
-            if name in _FILES and (not value or value.startswith("--")):
-                raise typer.BadParameter(f"{name}: the file is missing. Name one, or - to print it.")
-        return super().parse_args(ctx, args)
-
-
-group = typer.Typer(cls=_FileOptions)
+group = typer.Typer(cls=FileOptions)
 
 
 @group.callback(invoke_without_command=True)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from trivet.client.answer_streams import AnswerStreams, StreamItem
     from trivet.client.streaming import JobStreamManager
 
-log = logging.getLogger("trivet")
+log = logging.getLogger("trivet.requests")
 
 MAX_WARNINGS = 100
 """Maximum number of different warnings that one client logs; each once, however many jobs it is about."""
@@ -172,9 +172,9 @@ class Client(Connected):
         spec.streamed = streamed
         accepted = submit_one(self._connections, spec, on_done)
         if accepted.existed or accepted.claim:  # looked after before, or dispatched to a worker by now
-            return Job(self._connections, accepted.id, existed=accepted.existed), spec.latency
+            return Job(self._connections, accepted.id, spec.warnings, existed=accepted.existed), spec.latency
         required = FlowRequirements(spec.model, spec.latency, spec.residency, spec.compliance, spec.features)
-        return Job(self._connections, accepted.id, self._unattended([required])), spec.latency
+        return Job(self._connections, accepted.id, (*spec.warnings, *self._unattended([required]))), spec.latency
 
     def submit_together(self, requests: Sequence[tuple[Mapping[str, Any], bool]]) -> list[Job | TrivetError]:
         """Submit single jobs that arrived within one moment, for less than one by one. Each is accepted or refused for itself.
@@ -205,7 +205,7 @@ class Client(Connected):
                 if isinstance(accepted, TrivetError):
                     found[index] = accepted
                 else:
-                    found[index] = Job(self._connections, accepted.id, existed=accepted.existed)
+                    found[index] = Job(self._connections, accepted.id, specs[index].warnings, existed=accepted.existed)
         return [found[index] for index in range(len(requests))]
 
     def submit_many(

@@ -33,7 +33,8 @@ class Job:
         self.existed = existed
         """True if `submit` found it under its key: it was submitted before."""
         self.warnings = warnings
-        """Reasons, when it was submitted, for which nothing takes it: no scheduler, no worker, no route that ever could."""
+        """Warnings of its submit: a `max_tokens` that its time is too short for, and reasons for which nothing takes it: no
+        scheduler, no worker, no route that ever could."""
 
     def __repr__(self) -> str:
         return f"Job({self.id!r})"
