@@ -142,6 +142,7 @@ def test_a_waiting_job_can_be_cancelled(trivet: Callable[..., Said]) -> None:
         (["submit", "x", "--deadline", "soon"], 'deadline: must be a span from now such as "90s"'),
         (["submit", "--file", "/nowhere/x.json"], "/nowhere/x.json: cannot be read: No such file"),
         (["bulk", "/nowhere/x.jsonl"], "/nowhere/x.jsonl: no such file."),
+        (["bulk", "x.jsonl", "--once"], "--once: goes with --name NAME, and not with --again."),
         (["batch", "status", "nowhere"], "No batch is called 'nowhere'."),
         (["job", "show", "nowhere"], "No job has the id 'nowhere'."),
         (["job", "show"], "Name one job"),
