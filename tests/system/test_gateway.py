@@ -147,6 +147,7 @@ def test_a_job_is_answered_at_once_where_it_is_asked_for(
         ({}, {"x-trivet-tags": "[1]"}, "x-trivet-tags"),
         ({}, {"x-trivet-cache": "perhaps"}, "x-trivet-cache"),
         ({}, {"x-trivet-deadline": "never"}, "deadline"),
+        ({}, {"x-trivet-deadline": "nan"}, "deadline"),
         ({}, {"anthropic-version": "newest"}, "anthropic-version"),
         ({"stream": True}, {"prefer": "respond-async"}, "stream"),
     ],

@@ -20,6 +20,7 @@ from trivet_tasks.requests.request_body import BODY_FIELDS, REFUSED_FIELDS
 LARGE_BYTES = 256 * 1024
 """Size of a body from which on it is parsed in a thread: the event loop would stand still meanwhile."""
 _VERSION = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
 _TEXTS = {"latency": "x-trivet-latency", "deadline": "x-trivet-deadline", "tenant": "x-trivet-tenant"}
 _LISTS = {"residency": "x-trivet-residency", "compliance": "x-trivet-compliance"}
 _BY_HEADER = {
@@ -153,7 +154,7 @@ def _own_fields(headers: Headers) -> dict[str, Any]:
         fields["cache"] = _FLAGS[text.strip().lower()]
     if (text := headers.get("idempotency-key")) is not None:
         fields["key"] = text
-    with contextlib.suppress(KeyError, ValueError):  # else it is a span or a moment, which the reader checks
+    if _SECONDS.fullmatch(fields.get("deadline", "")):  # else it is a span or a moment, which the reader checks
         fields["deadline"] = float(fields["deadline"])
     return fields
 
