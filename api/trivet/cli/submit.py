@@ -13,17 +13,7 @@ import typer
 
 from trivet.cli import options, output
 from trivet.cli.batch import as_object, print_joined, print_progress
-from trivet.cli.options import (
-    Cache,
-    Dedupe,
-    Json,
-    WithRequest,
-    read_prompt,
-    read_request,
-    read_tags,
-    span_or_moment,
-    stem_of,
-)
+from trivet.cli.options import Cache, Json, WithRequest, read_prompt, read_request, read_tags, span_or_moment, stem_of
 from trivet.cli.output import FAILED, HELD_UP, print_error, print_line, print_warning
 from trivet.cli.progress import Advance, bar, telling
 from trivet.cli.submit_warnings import print_warnings, printed_instead_of_logged
@@ -169,7 +159,7 @@ def bulk(
         bool, typer.Option("--once", help="With --name: if that batch is complete, go on with it, the file unread.")
     ] = False,
     dedupe: Annotated[
-        Dedupe | None,
+        options.Dedupe | None,
         typer.Option(
             help="tenant: a line whose key its tenant used before, for a single job or in another such batch, joins that "
             "job. Default: a key is the name of a line of this batch."
