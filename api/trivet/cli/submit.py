@@ -15,7 +15,6 @@ from trivet.cli import options, output
 from trivet.cli.batch import print_joined, print_progress
 from trivet.cli.options import (
     Cache,
-    Dedupe,
     Json,
     WithRequest,
     read_prompt,
@@ -170,7 +169,7 @@ def bulk(
         bool, typer.Option("--once", help="With --name: if that batch is complete, go on with it, the file unread.")
     ] = False,
     dedupe: Annotated[
-        Dedupe | None,
+        options.Dedupe | None,
         typer.Option(
             help="tenant: a line whose key its tenant used before, for a single job or in another such batch, joins that "
             "job. Default: a key is the name of a line of this batch."
