@@ -52,7 +52,7 @@ chaos: $(READY) ## 2,000 jobs a round, a process killed every 5 s, audited; MINU
 bill: $(READY) ## 5,000 jobs with faults, hedges, cache and kills: the ledger against the providers' bill, on each database
 	@$(BIN)/python -m tests.chaos.rounds --rounds 1 --jobs 5000 --faults $(BILL)
 
-celery-long: $(READY) ## generate in a Celery application: 500 chains under kills every 5 s, a chord of 1,000, audited
+celery-long: $(READY) ## generate in a Celery application: 500 chains under kills every 5 s, five chords of 1,000, audited
 	@$(BIN)/python -m tests.celery_shop.rounds $(CELERY)
 
 chaos-short: $(READY) ## kill -9, SIGSTOP, flushes, restarts, clock jumps, doubled messages, on SQLite and PostgreSQL, in 15 minutes

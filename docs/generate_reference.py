@@ -1,4 +1,4 @@
-"""Write the reference pages that are made from the code: `docs/reference/settings.md` and `docs/reference/commands.md`.
+"""Write the reference pages that are made from the code: `settings.md`, `commands.md` and `http.md` in `docs/reference/`.
 
 python docs/generate_reference.py
 """
@@ -20,6 +20,7 @@ from pydantic_core import PydanticUndefined
 from typer.main import get_command
 
 from trivet.cli.app import app
+from trivet.gateway.openapi import ALWAYS, DESCRIBED, document
 from trivet_tasks.config.budgets import BudgetSettings
 from trivet_tasks.config.celery_apps import CeleryAppSettings
 from trivet_tasks.config.route_prices import RoutePrice, TokenUsd
@@ -67,13 +68,30 @@ TABLES: Sequence[tuple[str, type[BaseModel]]] = (
     ("[celery_apps.NAME]", CeleryAppSettings),
     ("[[schedules]]", ScheduleSettings),
 )
+HTTP_INTRO = """
+# HTTP
+
+`trivet serve` answers these addresses. An OpenAPI 3.1 document describes them in full, with the shape of answers:
+`GET /openapi.json`, which needs no key.
+
+- A key goes into `x-api-key`, or into `Authorization: Bearer`. A key of a tenant sees and changes the work of that
+  tenant alone, and a batch only if all its requests are of that tenant. A key without a tenant does so with work
+  without one; an admin key with all. What a key may not see is answered with 404, as if there were nothing.
+- Answers are the JSON of the commands' `--json`. Amounts are strings, exact.
+- An unknown query parameter or field is a 400 that names it.
+- Errors have the shape of the Anthropic API:
+  `{"type": "error", "error": {"type": …, "message": …}, "request_id": …}`. Every address that needs a key may
+  answer with 400, 401, 403, 429, 500 or 503; further ones are named below.
+- While the budget of its key is used up, a single job is answered with 429, and a batch is taken in and waits.
+"""
 BOUNDS = {"ge": "from {}", "gt": "above {}", "le": "to {}", "max_length": "at most {}", "min_length": "at least {}"}
+HTTP_BOUNDS = {"minimum": "from {}", "maximum": "to {}", "maxLength": "at most {}"}
 NAMES = {str: "text", int: "integer", float: "number", bool: "true or false"}
 
 
 def pages() -> dict[str, str]:
     """Return the text of each page by its file name."""
-    return {"settings.md": settings_page(), "commands.md": commands_page()}
+    return {"settings.md": settings_page(), "commands.md": commands_page(), "http.md": http_page()}
 
 
 def settings_page() -> str:
@@ -197,6 +215,54 @@ def _shown(option: Any) -> object:
     """Return the default that a reader needs: not that of a flag, nor one that depends on the machine."""
     plain = isinstance(option.default, str | int | float) and not isinstance(option.default, bool)
     return option.default if plain else None
+
+
+def http_page() -> str:
+    """Return a page with each operation of the HTTP interface, from its OpenAPI document."""
+    described = document(DESCRIBED)
+    parts = [MADE + HTTP_INTRO]
+    for tag in described["tags"]:
+        parts.append(f"## {tag['name'].capitalize()}\n\n{tag['description']}\n")
+        for path, methods in described["paths"].items():
+            for method, operation in methods.items():
+                if operation["tags"] == [tag["name"]]:
+                    parts += _http_operation(f"{method.upper()} {path}", operation)
+    return "\n".join(parts)
+
+
+def _http_operation(title: str, operation: Mapping[str, Any]) -> Iterator[str]:
+    yield f"### `{title}`\n\n{operation['summary']}.\n"
+    if description := operation.get("description"):
+        yield description + "\n"
+    given = [
+        (f"`{one['name']}`", one["in"], _http_type(one["schema"]), one.get("description", ""))
+        for one in operation.get("parameters", ())
+    ]
+    for media_type, content in operation.get("requestBody", {}).get("content", {}).items():
+        given.append(("body", media_type, _http_type(content["schema"]), ""))
+    if given:
+        yield _markdown(("parameter", "in", "type", "meaning"), given)
+    answers: list[tuple[str, str, str]] = []
+    for status, answer in operation["responses"].items():
+        if int(status) not in ALWAYS:
+            kinds = [_http_type(content["schema"]) for content in answer.get("content", {}).values()]
+            answers.append((status, " or ".join(kinds), answer["description"]))
+    yield _markdown(("status", "body", "meaning"), answers)
+
+
+def _http_type(schema: Mapping[str, Any]) -> str:
+    """Return the name of a type of the document, as a reader knows it."""
+    if "$ref" in schema:
+        return f"`{schema['$ref'].rpartition('/')[2]}`"
+    if schema.get("type") == "array":
+        return f"list of {_http_type(schema['items'])}"
+    if "enum" in schema:
+        return ", ".join(f"`{value}`" for value in schema["enum"])
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    kind = {"string": "text", "boolean": "true or false", "object": "object"}.get(schema.get("type", ""), "")
+    bounds = [words.format(schema[key]) for key, words in HTTP_BOUNDS.items() if key in schema]
+    return " ".join([kind or schema.get("type", ""), *bounds]).strip()
 
 
 def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -32,6 +32,8 @@ UNHEARD_S = 5.0
 """Seconds without a reader after which nothing more of an attempt is published."""
 PAUSE_S = 0.01
 """Seconds between two writes, so that the events of fast answers go together."""
+CLOSE_WITHIN_S = 1.0
+"""Maximum seconds for which closing waits until all is written."""
 _URGENT_WRITES = 8
 """Writes at the beginning of an attempt for which nothing waits."""
 _WORDS_CHARS = 500
@@ -129,7 +131,8 @@ class AnswerPublisher:
     async def close(self) -> None:
         """Write the rest, and close the connection."""
         if self._writer is not None:
-            await asyncio.wait([self._writer], timeout=1.0)
+            await asyncio.wait([self._writer], timeout=CLOSE_WITHIN_S)
+            self._writer.cancel()
         if self._redis is not None:
             await self._redis.aclose()
 

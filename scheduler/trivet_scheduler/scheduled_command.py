@@ -8,7 +8,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -22,10 +21,9 @@ import orjson
 from trivet_store.schedule_runs import ClaimedRun
 from trivet_tasks.config.schedules import ScheduleSettings, WorkKind
 from trivet_tasks.config.settings import Settings
-from trivet_tasks.processes.startup import PARENT_FD_VARIABLE, READY_FILE_VARIABLE
+from trivet_tasks.processes.startup import PARENT_FD_VARIABLE, READY_FILE_VARIABLE, python_command
 
-PROGRAM = (sys.executable, "-P", "-m", "trivet")
-"""`-P`: a file like `queue.py` in the folder of the configuration is no module of Trivet."""
+PROGRAM = python_command("trivet")
 LINES_KEPT = 40
 LONGEST_LINE = 2_000
 LONGEST_ANSWER = 1_000_000

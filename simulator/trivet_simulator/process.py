@@ -29,7 +29,15 @@ class SimulatorProcess:
     """
 
     def __init__(self, *arguments: str, python: str = sys.executable) -> None:
-        self._command: Sequence[str] = (python, "-m", "trivet_simulator", "--parent", str(os.getpid()), *arguments)
+        self._command: Sequence[str] = (
+            python,
+            "-P",
+            "-m",
+            "trivet_simulator",
+            "--parent",
+            str(os.getpid()),
+            *arguments,
+        )
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: IO[bytes] | None = None
         self._endpoints: Endpoints | None = None

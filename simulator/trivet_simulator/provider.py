@@ -12,12 +12,12 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-import orjson
-
 from trivet_simulator.answers import Answer, Model, Usage, input_tokens
 from trivet_simulator.calls import Call, CallLog
 from trivet_simulator.catalogue import BEHAVIOURS, REPLIES, STOP_REASONS, UNFINISHED, Reply
 from trivet_simulator.checks import ControlError
+from trivet_simulator.counts import Counter as TokenCounter
+from trivet_simulator.counts import document_of
 from trivet_simulator.faults import FaultBook, Hit, hit_of, retry_headers
 from trivet_simulator.http import Ending, Exchange, Outcome, Request, Script, response
 from trivet_simulator.latency import Latency
@@ -51,6 +51,7 @@ class Provider:
         self.replies = replies
         self._asking: set[asyncio.Task[None]] = set()
         self.faults = FaultBook(self.wire.forms, random.Random(f"{simulator.seed}/{options.name}/faults"))
+        self._counter = TokenCounter(self.wire, simulator.models, self.faults)
         self.in_flight = 0
         self.aborting = "down"
         """Reason for which the server breaks calls off, when it does."""
@@ -87,9 +88,10 @@ class Provider:
         request = exchange.request
         route = self.wire.route(request)
         if route is None:
-            exchange.send(self.wire.page(request).raw())
+            if not self._counter.takes(exchange, self._loop.time()):
+                exchange.send(self.wire.page(request).raw())
             return
-        document, problem = _document(request)
+        document, problem = document_of(request)
         model = route.model or document.get("model")
         model = model if isinstance(model, str) else ""
         stream = bool(document.get("stream")) if route.stream is None else route.stream
@@ -358,17 +360,6 @@ def plain_model(wire: Wire, model: str) -> str:
     answer = Answer("", model, [], None, Usage(0))
     wire.dress(answer)
     return answer.model
-
-
-def _document(request: Request) -> tuple[dict[str, Any], str | None]:
-    """The body as a JSON object, or an empty one and what is wrong with it."""
-    if request.too_large:
-        return {}, None
-    try:
-        document = orjson.loads(request.body)
-    except orjson.JSONDecodeError:
-        return {}, "The request body is not valid JSON"
-    return (document, None) if isinstance(document, dict) else ({}, "The request body must be a JSON object")
 
 
 def _shape(answer: Answer, hit: Hit, latency_s: float) -> float:

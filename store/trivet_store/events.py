@@ -60,6 +60,8 @@ _ADD = text("INSERT INTO events (at, kind, route, model, text) VALUES (:at, :kin
 _LATEST = """
     SELECT at, kind, route, model, text FROM events WHERE at >= :since {of_route} ORDER BY at DESC, id DESC LIMIT :limit
 """
+_AFTER = text("SELECT id, at, kind, route, model, text FROM events WHERE id > :after ORDER BY id LIMIT :limit")
+_LAST_ID = text("SELECT coalesce(max(id), 0) FROM events")
 _LAST_DRAINS = text(
     """
     SELECT at, kind, route, model, text FROM events
@@ -100,6 +102,17 @@ def latest(connection: Connection, *, since: float, route: str | None = None, li
     if route is not None:
         parameters["route"] = route
     return [Event(*row) for row in connection.execute(statement, parameters)][::-1]
+
+
+def last_id(connection: Connection) -> int:
+    """Return the id of the newest event; 0 where there is none."""
+    return int(connection.execute(_LAST_ID).scalar_one())
+
+
+def after(connection: Connection, event_id: int, limit: int) -> list[tuple[int, Event]]:
+    """Return the events that were recorded after the one of this id, oldest first, with their ids."""
+    rows = connection.execute(_AFTER, {"after": event_id, "limit": limit})
+    return [(row.id, Event(*row[1:])) for row in rows]
 
 
 def last_drains(connection: Connection) -> dict[str, Event]:

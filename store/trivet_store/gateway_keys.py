@@ -18,9 +18,6 @@ from trivet_tasks.errors import InvalidRequest, NotFound
 from trivet_tasks.gateway_keys import KeyTerms, Token, digest_of
 from trivet_tasks.states import KeyState
 
-USED_S = 60.0
-"""Seconds to which the time of a key's last use is exact."""
-
 
 @dataclass(frozen=True, slots=True)
 class GatewayKey:

@@ -107,8 +107,11 @@ batches = Table(
     Column("cancelled", Integer, nullable=False, server_default=text("0")),
     Column("cost_usd", Usd, nullable=False, server_default=text("0")),
     Column("seq", Integer, nullable=False, server_default=text("0")),  # the last number given to a job that ended
+    Column("tenant", String(200)),  # of all its requests; null: they have none, or it is mixed
+    Column("mixed", Boolean, nullable=False, server_default=text("false")),  # it has requests of several tenants
     sqlite_autoincrement=True,  # no id is used again: whoever fills a batch that was discarded must not meet another
 )
+_partial_index("ix_batches_tenant", batches.c.tenant, batches.c.created_at, where="tenant IS NOT NULL")
 
 shares = Table(  # fairness: one row per (tenant or batch, latency class); `finish` is its virtual finish time
     "shares",
@@ -219,6 +222,7 @@ _partial_index("ix_jobs_key", jobs.c.key, jobs.c.key_owner, unique=True, where="
 _partial_index(
     "ix_jobs_tenant", jobs.c.tenant, jobs.c.flow_id, jobs.c.rank, where="ended_at IS NULL AND tenant IS NOT NULL"
 )
+_partial_index("ix_jobs_of_tenant", jobs.c.tenant, jobs.c.id, where="tenant IS NOT NULL")
 _partial_index("ix_jobs_deadline", jobs.c.deadline_at, where="ended_at IS NULL AND deadline_at IS NOT NULL")
 _partial_index("ix_jobs_delayed", jobs.c.not_before, where="state = 'delayed'")
 _partial_index("ix_jobs_outstanding", jobs.c.route, jobs.c.state, where="state IN ('dispatched', 'running')")

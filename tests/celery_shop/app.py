@@ -24,7 +24,10 @@ app.conf.update(
     worker_send_task_events=True,
     worker_prefetch_multiplier=1,
     broker_connection_retry_on_startup=True,
-    broker_transport_options={"visibility_timeout": float(os.environ["SHOP_VISIBILITY_S"])},
+    broker_transport_options={
+        "visibility_timeout": float(os.environ["SHOP_VISIBILITY_S"]),
+        "unacked_restore_throttle": 1,  # look every 10 s for what is to be delivered again, and not every 100 s
+    },
     task_default_queue_type=os.environ["SHOP_QUEUE_TYPE"],
 )
 if os.environ["SHOP_BROKER_URL"].startswith("amqp"):
@@ -56,20 +59,24 @@ def save(text: Any, name: str) -> str:
     return name
 
 
-def send_again(saved: AsyncResult, name: str) -> None:
+def steps_of(number: int, name: str, tenant: str) -> list[Any]:
+    """Return the steps of a document's chain, the last of which saves under this name."""
+    return [load.s(number), generate.s(prompt="{0}", tenant=tenant, **TERMS), save.s(name)]
+
+
+def send_again(saved: AsyncResult, number: int, name: str, tenant: str) -> None:
     """Send the rest of a document's chain again, under the ids that its tasks have: no call is made a second time.
 
     Args:
         saved: result of the last task of its chain.
     """
     generated = saved.parent
-    save_it = save.s(name).set(task_id=saved.id)
+    ids = [generated.parent.id, generated.id, saved.id]
+    steps = [step.set(task_id=task_id) for step, task_id in zip(steps_of(number, name, tenant), ids, strict=True)]
     if generated.successful():
-        save_it.delay(generated.get())
+        steps[-1].delay(generated.get())
     else:
-        steps = [load.s(int(name.rpartition("-")[2])), generate.s(prompt="{0}", tenant="long", **TERMS)]
-        ids = [generated.parent.id, generated.id]
-        chain(*(step.set(task_id=task_id) for step, task_id in zip(steps, ids, strict=True)), save_it).delay()
+        chain(*steps).delay()
 
 
 @app.task(name="shop.collect", shared=False)  # type: ignore[untyped-decorator] # as above

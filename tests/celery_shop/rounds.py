@@ -44,28 +44,22 @@ def chains(
     Args:
         durable: the shop's broker loses nothing; else what it loses is told apart, and sent again.
     """
-    terms = {"prompt": "{0}", "tenant": "long", **tasks.TERMS}
     begun = time.monotonic()
-    saved = {
-        (name := f"document-{number}"): chain(
-            tasks.load.s(number), tasks.generate.s(**terms), tasks.save.s(name)
-        ).delay()
-        for number in range(documents)
-    }
+    saved = [chain(*tasks.steps_of(number, f"long-{number}", "long")).delay() for number in range(documents)]
     losses, lost = Losses(shop, trivet, "long", saved), Counter[str]()
     with kills(shop, trivet, every_s=every_s) as killed, contextlib.suppress(AssertionError):
         if durable:
             until(lambda: not losses.unsaved(), "every document to be saved", END_S, pause_s=0.5)
         else:
             lost = losses.send_again(tasks, END_S)
-    lines = [len(shop.lines(name)) for name in saved]
+    lines = [len(shop.lines(losses.name(number))) for number in range(documents)]
     say(
         f"chains: {sum(map(bool, lines))} of {documents} documents saved in {time.monotonic() - begun:.0f} s, "
         f"{sum(count > 1 for count in lines)} of them more than once; kills: {dict(killed)}; messages that the shop's "
         f"broker lost, sent again: {dict(lost)}; calls without a known end: {unknown_calls(trivet, 'long')}"
     )
     found = faults_of(trivet, "long", documents)
-    return [*found, *(f"{name} was not saved" for name in losses.unsaved())]
+    return [*found, *(f"{losses.name(number)} was not saved" for number in losses.unsaved())]
 
 
 def large_chord(shop: Shop, trivet: RunningTrivet, tasks: ModuleType, name: str, size: int) -> list[str]:

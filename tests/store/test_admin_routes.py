@@ -39,6 +39,11 @@ def test_a_drain_counts_the_jobs_there_and_is_an_event(admin: Admin, routes: Wor
     assert [drained.state_of(model) for model in drained.models] == ["drained"]
 
 
+def test_known_routes_need_no_shared_state_and_say_which_is_drained(admin: Admin) -> None:
+    admin.routes.drain(ROUTE)
+    assert {route.name: route.drained for route in admin.routes.known()} == {ROUTE: True, OTHER_ROUTE: False}
+
+
 def test_nothing_is_restored_while_the_shared_state_is_away(admin: Admin) -> None:
     admin.routes.drain(ROUTE)
     with pytest.raises(BrokerUnavailable):

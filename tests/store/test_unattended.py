@@ -50,6 +50,22 @@ def test_without_scheduler_and_worker_a_job_is_accepted_with_a_warning_once(
     assert client.job(jobs[0].id).warnings == ()
 
 
+def test_a_deadline_that_is_too_short_is_a_warning_of_the_job_and_is_said_once(
+    world: World, client: Client, trivet: Callable[..., Said], caplog: pytest.LogCaptureFixture
+) -> None:
+    world.lease()
+    scheduler(world)
+    terms = {**TERMS, "max_tokens": 60_000}
+    first, _ = (client.submit(f"Hello {n}", deadline="10s", **terms).warnings for n in range(2))
+    assert first[0].startswith("deadline: 60,000 tokens take about")
+    assert [message for message in caplog.messages if message.startswith("deadline")] == [first[0]]
+    caplog.clear()
+    said = trivet("submit", "Hi", "--deadline", "10s", "--max-tokens", "60000", "--json")
+    assert said.err.count("deadline: 60,000 tokens") == 1
+    assert said.json["warnings"][0].startswith("deadline: 60,000 tokens")
+    assert not caplog.messages
+
+
 def test_only_the_lane_of_the_jobs_counts(world: World, client: Client) -> None:
     world.lease(lane="realtime")
     scheduler(world)

@@ -59,12 +59,14 @@ class Up:
 
 
 @contextlib.contextmanager
-def running(folder: Path, *arguments: str, ignored: Sequence[int] = (), closed: Sequence[int] = ()) -> Iterator[Up]:
+def running(
+    folder: Path, *arguments: str, python: Sequence[str] = (), ignored: Sequence[int] = (), closed: Sequence[int] = ()
+) -> Iterator[Up]:
     folder.mkdir(exist_ok=True)
     with (folder / "stderr").open("wb") as errors:
         process = subprocess.Popen(
             under(
-                [sys.executable, "-m", "trivet", "up", "--simulate", "--json", *arguments],
+                [sys.executable, *python, "-m", "trivet", "up", "--simulate", "--json", *arguments],
                 ignored=ignored,
                 closed=closed,
             ),
@@ -100,6 +102,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
     return [process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_files_of_the_folder_are_no_modules_of_trivet(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.mkdir()
+    for name in ("queue", "secrets", "celery", "simulator", "trivet"):
+        (folder / f"{name}.py").write_text("raise SystemExit('a file of the user was imported')\n")
+    with running(folder, python=("-P",)):
+        monkeypatch.chdir(folder)
+        with Client() as client:
+            terms: dict[str, Any] = {"model": MODEL, "max_tokens": 20, "latency": "batch"}
+            assert client.submit("Hello.", **terms).result(timeout=30).succeeded
 
 
 def test_jobs_run_and_ctrl_c_leaves_nothing_behind(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

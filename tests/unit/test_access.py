@@ -267,6 +267,31 @@ def test_requests_that_arrive_together_look_a_key_up_few_times(access: Access, k
     assert most <= 2
 
 
+def test_guesses_do_not_delay_keys_that_worked_before(access: Access, keys: Keys) -> None:
+    token, guesses = keys.add(), [new_token() for _ in range(5)]
+    admitted(access, token.text)
+    keys.clock = KEPT_S
+    found, answered = keys.find, threading.Event()
+
+    def find(key_id: str) -> FoundKey | None:
+        if key_id != token.key_id:
+            assert answered.wait(30)
+        return found(key_id)
+
+    keys.find = find  # type: ignore[method-assign]
+
+    async def work() -> None:
+        guessing = [asyncio.create_task(access.admit({"x-api-key": guess.text})) for guess in guesses]
+        await asyncio.sleep(0)
+        assert (await access.admit({"x-api-key": token.text})).name == "search"
+        answered.set()
+        said = await asyncio.gather(*guessing, return_exceptions=True)
+        assert all(isinstance(one, Unauthenticated) for one in said)
+        await access.close()
+
+    asyncio.run(work())
+
+
 def test_a_key_without_a_rate_asks_nobody_and_one_with_a_rate_once(access: Access, keys: Keys) -> None:
     free, limited = keys.add("free"), keys.add("limited", requests_per_minute=1_200)
     admitted(access, free.text, limited.text, limited.text)

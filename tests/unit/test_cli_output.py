@@ -27,8 +27,9 @@ from trivet.cli.options import since, span_or_moment
 from trivet.cli.output import Column, print_facts, print_line, print_table
 from trivet.cli.progress import ProgressLines
 from trivet.cli.result_forms import check_lines
-from trivet.cli.results import ResultsFile, result_line
+from trivet.cli.results import ResultsFile
 from trivet.client.result import Attempt, JobError, Result
+from trivet.json_objects import result_line
 from trivet_store.database.engine import Store
 from trivet_store.jobs import batches
 from trivet_store.jobs.enqueue import BatchRef, insert

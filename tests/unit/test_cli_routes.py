@@ -9,9 +9,10 @@ from tests.unit.cluster_statuses import BUSY, HAIKU, LIMITED, NOW, model, pictur
 
 from trivet.admin.route_probe import what_next
 from trivet.cli.routes_remarks import remarks, summary
-from trivet.cli.routes_view import as_object, routes_table, short
+from trivet.cli.routes_view import routes_table, short
 from trivet.client.blocked import BlockedKind, BlockedReason, blocked_reason_of, merged
 from trivet.client.impairments import Impairment, ImpairmentKind
+from trivet.json_objects import cluster_object
 from trivet.times import ago
 from trivet_routing.limits import FORGOTTEN
 from trivet_routing.permits import BreakerView
@@ -69,7 +70,7 @@ def test_the_window_in_force_is_shown() -> None:
     assert lines[0].endswith("WINDOW")
     assert "22-06 UTC: cost x0.5" in lines[1]
     assert "22-06" not in lines[2]
-    assert [one["window"] and one["window"]["hours"] for one in as_object(shown)["routes"]] == ["22-06", None]
+    assert [one["window"] and one["window"]["hours"] for one in cluster_object(shown)["routes"]] == ["22-06", None]
 
 
 def test_columns_without_a_figure_are_left_out() -> None:
@@ -249,7 +250,7 @@ def test_a_drained_route_gets_nothing_by_itself() -> None:
 
 
 def test_json_has_every_figure() -> None:
-    found = as_object(BUSY)
+    found = cluster_object(BUSY)
     haiku, sonnet = found["routes"][1]["models"]
     assert haiku["window"] == {"calls": 41, "failed": 3}
     assert haiku["latency"]["realtime"] == {"p50_s": 0.2, "p95_s": 0.4, "calls": 100}
@@ -281,7 +282,7 @@ def test_what_was_dropped_is_said_for_an_hour_and_counted_for_ever() -> None:
     (line,) = [line.plain for line in remarks(shown, None) if "dropped" in line.plain]
     assert line.startswith("vertex: dropped messages that contradict the database")
     assert line.endswith("(3 times, last 2 min ago)")
-    assert [(one["kind"], one["route"], one["times"]) for one in as_object(shown)["dropped"]] == [
+    assert [(one["kind"], one["route"], one["times"]) for one in cluster_object(shown)["dropped"]] == [
         ("forged", "vertex", 3),
         ("unreadable", "", 1),
     ]
@@ -301,4 +302,4 @@ def test_callbacks_that_are_not_sent_are_named(one: AppDeliveries, said: str | N
     seen = replace(picture(), callbacks=(one,))
     lines = plain(summary(seen, None))
     assert lines[1:] == ([] if said is None else [f"Callbacks to shop: {said}"])
-    assert as_object(seen)["callbacks"][0]["app"] == "shop"
+    assert cluster_object(seen)["callbacks"][0]["app"] == "shop"

@@ -3,7 +3,7 @@
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
@@ -53,6 +53,13 @@ def settings(tmp_path: Path) -> Settings:
     path = tmp_path / "trivet.toml"
     path.write_text(CONFIG, encoding="utf-8")
     return load_settings(path)
+
+
+class Planned(NamedTuple):
+    """Times as a plan has them."""
+
+    times: dict[Latency, CallTime]
+    silence_s: dict[Latency, float]
 
 
 def write_requests(folder: Path, count: int, **fields: Any) -> Path:
@@ -125,9 +132,13 @@ def test_what_is_scaled_is_scaled_back_by_the_same_factor(speed: float, share: f
 
 
 def test_the_written_configuration_reads_as_the_scaled_settings(settings: Settings, tmp_path: Path) -> None:
-    path, times = tmp_path / "scaled.toml", {Latency.BATCH: CallTime(40, 80)}
-    path.write_text(scaled_config(settings, times, (Lane.BULK,), 10), encoding="utf-8")
+    path, plan = tmp_path / "scaled.toml", Planned({Latency.BATCH: CallTime(40, 80)}, {Latency.BATCH: 60.0})
+    path.write_text(scaled_config(settings, plan, (Lane.BULK,), 10), encoding="utf-8")
     found = load_settings(path)
+    batch, deferred = found.of_class(Latency.BATCH), found.of_class(Latency.DEFERRED)
+    assert (batch.first_token_timeout_s, batch.stall_timeout_s) == (6, 6)
+    assert (deferred.first_token_timeout_s, deferred.stall_timeout_s) == (None, None)
+    assert found.of_class(Latency.INTERACTIVE).stall_timeout_s == 1, "of its own"
     assert found.of_class(Latency.ASYNC).deadline_s == 360
     job = JobSpec("claude-sonnet-5-5", Latency.BATCH, b"{}", "", 100, 1_000)
     assert call_time(found.classes, job.latency, job.model, job) == CallTime(4, 8, pace=10)
@@ -259,6 +270,19 @@ def test_requests_that_no_route_takes_are_counted_with_the_reasons(settings: Set
     assert stranded.requests == 20
     assert "direct" in stranded.reasons
     assert "aws-us" in stranded.reasons
+
+
+def test_classes_with_long_answers_are_left_after_a_silence_that_is_scaled(settings: Settings, tmp_path: Path) -> None:
+    path = write_requests(tmp_path, 10, max_tokens=4_096)
+
+    def plan(output_tokens: int) -> Workplan:
+        reader = WorkplanReader(Planner(settings), output_tokens)
+        return reader.read(lambda each: check_file(path, settings, {}, now=time.time(), each=each))[1]
+
+    assert plan(300).silence_s == {}
+    long = plan(2_000)
+    assert long.silence_s == {Latency.BATCH: 60}, "a route of Bedrock sends no pings"
+    assert most_speed(long, 0.001)[0] == pytest.approx(min(120, long.times[Latency.BATCH].budget_s / 1.5))
 
 
 def test_the_speed_makes_a_long_run_short_within_what_is_true(settings: Settings, tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from trivet_tasks.latency import DEFAULTS, ClassSettings, Latency
 from trivet_tasks.outcomes import HealthSignal, Outcome
 from trivet_worker.adapters.assembly import Assembly
 from trivet_worker.adapters.protocol import Answer, CallLimits, Failure, StreamLimits
-from trivet_worker.adapters.streaming import ServerSentEvents, StreamedAnswer, reader_for, silence_limits
+from trivet_worker.adapters.stream_events import ServerSentEvents, reader_for
+from trivet_worker.adapters.streaming import StreamedAnswer, silence_limits
 from trivet_worker.run.calls import CallResult
 from trivet_worker.run.permit_release import release_of
 from trivet_worker.run.stream_choice import IDLE_S, LONG_S, stream_limits

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from trivet.admin.cluster_status import ClusterStatus, ModelStatus, RouteStatus
     from trivet.admin.controls import ControlChange, Controls
     from trivet.admin.costs import AnswerLength, CostOverview, CostReport, Costs, Repricing
+    from trivet.admin.happenings import Happening
     from trivet.admin.health import Backlog, Events, FoldedEvent, Health, folded
     from trivet.admin.installation import Configuration, Database, DatabaseState, Pruning, SchemaUpgrade, SchemaVersion
     from trivet.admin.jobs import AttemptBook, Attempts, Batches, BatchStatus, JobLife, Jobs
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from trivet.admin.keys import FoundKey, KeyList, Keys, NewKey
     from trivet.admin.route_measure import MeasurementInterrupted, RouteMeasurement, Spread
     from trivet.admin.route_probe import ProbeResult
-    from trivet.admin.routes import DrainedRoute, RemovedRoute, RestoredRoute, RouteLimits, Routes
+    from trivet.admin.routes import DrainedRoute, KnownRoute, RemovedRoute, RestoredRoute, RouteLimits, Routes
     from trivet.admin.schedules import ScheduleList, Schedules
     from trivet.client.blocked import Blocked, BlockedKind, BlockedReason, pause_notes
     from trivet.client.impairments import Impairment, ImpairmentKind, idle_words
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from trivet_store.reports.callbacks import CallbackRow
     from trivet_store.reports.cost_savings import AnswerSaving, CacheSaving
     from trivet_store.reports.costs import CostRow, Span, Unpriced
-    from trivet_store.reports.results import AttemptRow, JobRow, RetryRow
+    from trivet_store.reports.results import AttemptRow, JobEnd, JobRow, RetryRow
     from trivet_store.reports.spend_rate import SpendRate
     from trivet_store.repricing import Tally
     from trivet_store.schedule_runs import Run
@@ -59,6 +60,7 @@ _MODULES = {
     "trivet.admin.cluster_status": ("ClusterStatus", "ModelStatus", "RouteStatus"),
     "trivet.admin.controls": ("ControlChange", "Controls"),
     "trivet.admin.costs": ("AnswerLength", "CostOverview", "CostReport", "Costs", "Repricing"),
+    "trivet.admin.happenings": ("Happening",),
     "trivet.admin.health": ("Backlog", "Events", "FoldedEvent", "Health", "folded"),
     "trivet.client.impairments": ("Impairment", "ImpairmentKind", "idle_words"),
     "trivet.admin.installation": (
@@ -74,7 +76,7 @@ _MODULES = {
     "trivet.admin.keys": ("FoundKey", "KeyList", "Keys", "NewKey"),
     "trivet.admin.route_measure": ("MeasurementInterrupted", "RouteMeasurement", "Spread"),
     "trivet.admin.route_probe": ("ProbeResult",),
-    "trivet.admin.routes": ("DrainedRoute", "RemovedRoute", "RestoredRoute", "RouteLimits", "Routes"),
+    "trivet.admin.routes": ("DrainedRoute", "KnownRoute", "RemovedRoute", "RestoredRoute", "RouteLimits", "Routes"),
     "trivet.admin.schedules": ("ScheduleList", "Schedules"),
     "trivet_routing.liveness.process_impairments": ("Announced",),
     "trivet_routing.permits": ("BreakerView", "Pace", "RouteUse"),
@@ -92,7 +94,7 @@ _MODULES = {
     "trivet_store.reports.callbacks": ("CallbackRow",),
     "trivet_store.reports.cost_savings": ("AnswerSaving", "CacheSaving"),
     "trivet_store.reports.costs": ("CostRow", "Span", "Unpriced"),
-    "trivet_store.reports.results": ("AttemptRow", "JobRow", "RetryRow"),
+    "trivet_store.reports.results": ("AttemptRow", "JobEnd", "JobRow", "RetryRow"),
     "trivet_store.reports.spend_rate": ("SpendRate",),
     "trivet_store.repricing": ("Tally",),
     "trivet_store.schedule_runs": ("Run",),
@@ -151,16 +153,19 @@ __all__ = [
     "FoldedEvent",
     "FoundKey",
     "GatewayKey",
+    "Happening",
     "Health",
     "Impairment",
     "ImpairmentKind",
     "JobCount",
+    "JobEnd",
     "JobLife",
     "JobRow",
     "Jobs",
     "KeyBudgets",
     "KeyList",
     "Keys",
+    "KnownRoute",
     "Lease",
     "MeasurementInterrupted",
     "ModelStatus",

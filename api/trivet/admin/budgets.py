@@ -1,6 +1,6 @@
 """Budgets: their status, which of them holds a job, and raising the limit of the current window."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import NamedTuple
@@ -16,6 +16,7 @@ from trivet_store.ledger.budgets import raise_limit
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.prices.cost_model import CostModel
 from trivet_tasks.states import BudgetState
+from trivet_tasks.tenant_scope import TenantScope
 
 _MAX_USD = 10**12
 _DIGITS = 12
@@ -79,14 +80,21 @@ class RaisedBudget(NamedTuple):
 class Budgets(Group):
     """The budgets that schedulers made known. Windows are days and months of UTC."""
 
-    def list(self) -> BudgetList:
-        """Return the spent, reserved and remaining amount of every budget, and the number of jobs it holds."""
+    def list(self, *, scope: TenantScope | None = None, also: Collection[str] = ()) -> BudgetList:
+        """Return the spent, reserved and remaining amount of every budget, and the number of jobs it holds.
+
+        Args:
+            scope: only budgets that count the jobs of this tenant.
+            also: names of budgets that are in it in any case.
+        """
         store = self._connections.store
         with store.read() as connection:
             now = store.now(connection)
-            return BudgetList(
-                statuses(connection, registered(store, connection), now, self._connections.directory.costs), now
-            )
+            found = statuses(connection, registered(store, connection), now, self._connections.directory.costs)
+        if scope is not None:
+            own = f"tenant {scope.tenant}" if scope.tenant is not None else None
+            found = tuple(one for one in found if one.scope == own or one.name in also)
+        return BudgetList(found, now)
 
     def raise_limit(self, name: str, usd: Decimal, *, by: str | None = None) -> RaisedBudget:
         """Raise a budget's limit in the current window; the next window has the configured amount again.

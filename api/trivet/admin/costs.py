@@ -15,6 +15,7 @@ from trivet_store.reports.cost_savings import ANSWERED_BY, AnswerSaving, CacheSa
 from trivet_store.reports.costs import CostRow, Span, Unpriced, summed, unpriced
 from trivet_store.reports.spend_rate import SpendRate, spend_rate
 from trivet_tasks.errors import InvalidRequest
+from trivet_tasks.tenant_scope import TenantScope
 
 if TYPE_CHECKING:
     from trivet_store.repricing import Tally
@@ -116,7 +117,14 @@ class Repricing(NamedTuple):
 class Costs(Group):
     """Reports the costs of calls. Times are seconds since the epoch, days are UTC."""
 
-    def report(self, by: Sequence[str] = (), *, since: float = 0.0, until: float | None = None) -> CostReport:
+    def report(
+        self,
+        by: Sequence[str] = (),
+        *,
+        since: float = 0.0,
+        until: float | None = None,
+        scope: TenantScope | None = None,
+    ) -> CostReport:
         """Return the costs of the calls that began in a span, by group and in all.
 
             for row in admin.costs.report(["tag:team"], since=time.time() - 7 * 86_400).rows:
@@ -126,6 +134,7 @@ class Costs(Group):
             by: `route`, `model`, `provider`, `class`, `batch`, `tenant`, `tag:NAME`, `hour`, `day`, `month`, `outcome`,
                 `purpose`, `role`.
             until: the end, which is not in the span; None: now.
+            scope: only calls of this tenant's jobs; what the response cache saved is then of jobs that are still kept.
 
         Raises:
             InvalidRequest: a name of `by` is not known.
@@ -134,7 +143,7 @@ class Costs(Group):
         with store.read() as connection:
             plan_freely(connection)
             span = Span(since, store.now(connection) if until is None else until)
-            return _report(connection, by, span, [name for name in by if name in ANSWERED_BY])
+            return _report(connection, by, span, [name for name in by if name in ANSWERED_BY], scope)
 
     def answer_lengths(self) -> dict[str, AnswerLength]:
         """Return the lengths of the latest answers by model: of the newest 2,000 calls of the last 30 days.
@@ -235,15 +244,21 @@ class Costs(Group):
         return run()
 
 
-def _report(connection: Connection, by: Sequence[str], span: Span, answered_by: Sequence[str]) -> CostReport:
-    (total,) = summed(connection, [], span)
+def _report(
+    connection: Connection,
+    by: Sequence[str],
+    span: Span,
+    answered_by: Sequence[str],
+    scope: TenantScope | None = None,
+) -> CostReport:
+    (total,) = summed(connection, [], span, scope=scope)
     return CostReport(
         span=span,
         by=tuple(by),
-        rows=summed(connection, by, span) if by else [],
+        rows=summed(connection, by, span, scope=scope) if by else [],
         total=total,
-        unpriced=unpriced(connection, span),
-        prompt_cache=cache_savings(connection, span),
+        unpriced=unpriced(connection, span, scope=scope),
+        prompt_cache=cache_savings(connection, span, scope=scope),
         response_cache_by=tuple(answered_by),
-        response_cache=answer_savings(connection, answered_by, span),
+        response_cache=answer_savings(connection, answered_by, span, scope=scope),
     )

@@ -1,10 +1,12 @@
 """Health of a Trivet: impairments of its processes and servers, its backlog, and the events of its routes."""
 
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from trivet.admin.budgets import BudgetStatus, statuses
 from trivet.admin.group import Group, known_route
+from trivet.admin.happenings import Happenings, follow, past
 from trivet.client.connections import Connections
 from trivet.client.impairments import Impairment, read_impairments
 from trivet_routing.liveness.process_impairments import Announced, announced
@@ -150,7 +152,7 @@ class Health(Group):
 
 
 class Events(Group):
-    """Events of routes."""
+    """Events of routes, and the live feed of what happens."""
 
     def list(self, *, since: float, route: str | None = None, limit: int = 200) -> tuple[Event, ...]:
         """Return the latest events, the newest last.
@@ -170,6 +172,23 @@ class Events(Group):
             known_route(self._connections, route)
         with self._connections.store.read() as connection:
             return tuple(events.latest(connection, since=since, route=route, limit=limit))
+
+    def past(self, after: int) -> Happenings:
+        """Return the events that were recorded after the one of this id, the newest 1,000 at most.
+
+        [one.what.text for one in admin.events.past(last_id)]
+        """
+        return past(self._connections, after)
+
+    def follow(self, stop: threading.Event) -> Iterator[Happenings]:
+        """Yield what happens from now on, in groups: ends of jobs and batches, and events. Blocks until `stop` is set.
+
+            for group in admin.events.follow(stop):
+                print([one.what for one in group])
+
+        Ends of jobs are not told while the shared state or the database is away. Events are told later.
+        """
+        return follow(self._connections, stop)
 
 
 def _read_backlog(connections: Connections, batches: int) -> Backlog:

@@ -10,7 +10,7 @@ import orjson
 from trivet.admin.group import Group
 from trivet.client.blocked import Blocked, blocked_batch, blocked_job
 from trivet.client.connections import Connections
-from trivet.client.jobs import find_by_id, find_by_key, find_line, find_newest, find_newest_batches
+from trivet.client.lookup import find_by_id, find_by_key, find_line, find_newest, find_newest_batches
 from trivet_store.jobs import batches, coalescing
 from trivet_store.jobs.batches import Progress
 from trivet_store.reports import backlog, callbacks, results
@@ -25,8 +25,10 @@ from trivet_store.reports.attempts import (
 from trivet_store.reports.batch_ends import BatchEnds, batch_ends
 from trivet_store.reports.callbacks import CallbackRow
 from trivet_store.reports.results import AttemptRow, JobRow, RetryRow
+from trivet_tasks.latency import Latency
 from trivet_tasks.requests.request_body import as_submitted
 from trivet_tasks.states import JobState
+from trivet_tasks.tenant_scope import TenantScope
 
 
 class JobLife(NamedTuple):
@@ -56,7 +58,15 @@ class JobLife(NamedTuple):
 class Jobs(Group):
     """Reports on jobs. A job is cancelled, retried and awaited through `trivet.Client.job`."""
 
-    def list(self, *, state: str | None = None, batch: str | None = None, limit: int = 100) -> tuple[JobRow, ...]:
+    def list(
+        self,
+        *,
+        state: str | None = None,
+        batch: str | None = None,
+        limit: int = 100,
+        scope: TenantScope | None = None,
+        before: str | None = None,
+    ) -> tuple[JobRow, ...]:
         """Return the newest jobs with their present state, newest first.
 
             failed = admin.jobs.list(state="failed", batch="contracts")
@@ -66,14 +76,18 @@ class Jobs(Group):
                 `failed`, `expired` or `cancelled`.
             batch: only jobs of the batch of this name.
             limit: jobs at most.
+            scope: only jobs of this tenant.
+            before: only jobs that were submitted before the one of this id.
 
         Raises:
             InvalidRequest: there is no such state.
             NotFound: there is no such batch.
         """
-        return tuple(find_newest(self._connections, state=state, batch=batch, limit=limit))
+        return tuple(find_newest(self._connections, state=state, batch=batch, limit=limit, scope=scope, before=before))
 
-    def by_key(self, key: str, *, tenant: str | None = None, batch: str | None = None) -> JobRow:
+    def by_key(
+        self, key: str, *, tenant: str | None = None, batch: str | None = None, scope: TenantScope | None = None
+    ) -> JobRow:
         """Return the job of a tenant's idempotency key, or of a request's in a batch.
 
             admin.jobs.by_key("invoice-4711", tenant="acme").id
@@ -82,15 +96,18 @@ class Jobs(Group):
         Args:
             tenant: as in the request; None: the job was submitted without one, or, with `batch`, of any tenant.
             batch: the name of the request's batch; None: a single job, or one of a batch with `dedupe`.
+            scope: only a job of this tenant, whose `tenant` need not be given then.
 
         Raises:
             NotFound: there is no such job.
         """
+        if scope is not None:
+            tenant = scope.tenant
         if batch is not None:
-            return find_line(self._connections, batch, key, tenant)
+            return find_line(self._connections, batch, key, tenant, scope=scope)
         return find_by_key(self._connections, key, tenant)
 
-    def life(self, job_id: str, *, request: bool = False) -> JobLife:
+    def life(self, job_id: str, *, request: bool = False, scope: TenantScope | None = None) -> JobLife:
         """Return a job with its attempts, its earlier ends, and why it does not move if it waits.
 
             for attempt in admin.jobs.life(job_id).attempts:
@@ -98,11 +115,12 @@ class Jobs(Group):
 
         Args:
             request: whether to read the request as well, prompt and all.
+            scope: only a job of this tenant.
 
         Raises:
             NotFound: there is no such job.
         """
-        job = find_by_id(self._connections, job_id)
+        job = find_by_id(self._connections, job_id, scope)
         store = self._connections.store
         with store.read() as connection:
             attempts = results.attempts_of(connection, [job.id])[job.id]
@@ -141,15 +159,22 @@ class BatchStatus(NamedTuple):
 class Batches(Group):
     """Reports on batches. A batch is cancelled, retried and read through `trivet.Client.batch`."""
 
-    def list(self, limit: int = 100) -> tuple[Progress, ...]:
+    def list(
+        self, limit: int = 100, *, scope: TenantScope | None = None, before: str | None = None
+    ) -> tuple[Progress, ...]:
         """Return the newest batches with their progress, newest first.
 
             running = [batch.name for batch in admin.batches.list() if not batch.done]
 
         Args:
             limit: batches at most.
+            scope: only batches all of whose requests are of this tenant.
+            before: only batches older than the one of this name.
+
+        Raises:
+            NotFound: there is no batch of the name `before`.
         """
-        return tuple(find_newest_batches(self._connections, limit))
+        return tuple(find_newest_batches(self._connections, limit, scope=scope, before=before))
 
     def progress(self, name: str) -> Progress:
         """Return the counts and the cost of a batch.
@@ -162,18 +187,21 @@ class Batches(Group):
         with self._connections.store.read() as connection:
             return batches.progress(connection, name)
 
-    def status(self, name: str) -> BatchStatus:
+    def status(self, name: str, *, scope: TenantScope | None = None) -> BatchStatus:
         """Return the progress of a batch, its speed, and why it does not move if it does not.
 
             status = admin.batches.status("contracts")
             print(status.progress.ended, status.left_s, *status.blocked.notes)
+
+        Args:
+            scope: only a batch all of whose requests are of this tenant.
 
         Raises:
             NotFound: there is no such batch.
         """
         store = self._connections.store
         with store.read() as connection:
-            progress = batches.progress(connection, name)
+            progress = batches.progress(connection, name, scope)
             speed = backlog.recent_speed(connection, name, store.now(connection))
         blocked = blocked_batch(self._connections, progress)
         known = speed and not progress.done and not blocked.budget and not blocked.paused
@@ -202,17 +230,21 @@ class Batches(Group):
         with self._connections.store.read() as connection:
             return tuple(callbacks.callbacks_of(connection, batches.id_of(connection, name)))
 
-    def ends(self, name: str) -> tuple[BatchEnds, ...]:
+    def ends(self, name: str, budgets_s: Mapping[Latency, float] = {}) -> tuple[BatchEnds, ...]:
         """Return the jobs of a batch counted by latency class, state and reason. Reads the whole batch.
 
             [(one.jobs, one.message) for one in admin.batches.ends("contracts") if one.state == "failed"]
+
+        Args:
+            name: of the batch.
+            budgets_s: latency budgets in seconds, by which jobs count as late; of a class that lacks one, only deadlines do.
 
         Raises:
             NotFound: there is no such batch.
         """
         store = self._connections.store
         with store.read() as connection:
-            return tuple(batch_ends(connection, batches.id_of(connection, name), store.now(connection)))
+            return tuple(batch_ends(connection, batches.id_of(connection, name), store.now(connection), budgets_s))
 
 
 class AttemptBook(NamedTuple):

@@ -70,8 +70,27 @@ class RemovedRoute(NamedTuple):
     """False: the shared state did not answer, so a route of this name begins with the health that this one had."""
 
 
+class KnownRoute(NamedTuple):
+    """A route that a scheduler or worker registered."""
+
+    name: str
+    settings: RouteSettings
+    """Without credentials; limits as they are in force."""
+    drained: bool
+
+
 class Routes(Group):
     """The routes that schedulers and workers made known."""
+
+    def known(self) -> tuple[KnownRoute, ...]:
+        """Return the registered routes, by name. Cheaper than `status`.
+
+        [route.name for route in admin.routes.known() if not route.drained]
+        """
+        store = self._connections.store
+        with store.read() as connection:
+            known = registry.registered(store, connection)
+        return tuple(KnownRoute(name, route.settings, route.drained) for name, route in sorted(known.items()))
 
     def status(self) -> ClusterStatus:
         """Return health, limits and headroom of every route, waiting jobs with what blocks them, and living processes.
@@ -97,13 +116,14 @@ class Routes(Group):
         with self._connections.requires_redis():
             return {route.name: route.breaker for route in self._connections.directory.candidates(model)}
 
-    def drain(self, name: str, *, why: str = "") -> DrainedRoute:
+    def drain(self, name: str, *, why: str = "", by: str | None = None) -> DrainedRoute:
         """Send a route no more jobs: within two seconds its queue is empty. It stays out until it is restored.
 
             admin.routes.drain("bedrock-us-east-1", why="maintenance")
 
         Args:
             why: the reason, for later readers.
+            by: the person; None: an operator, without a name.
 
         Raises:
             NotFound: there is no such route.
@@ -115,15 +135,19 @@ class Routes(Group):
             rows = [row for row in backlog.by_route(connection) if row.route == name]
             registry.set_drained(connection, name, True)
             if not before or why:
-                said = f"by an operator: {why}" if why else "by an operator"
+                who = by or "an operator"
+                said = f"by {who}: {why}" if why else f"by {who}"
                 events.note(connection, "route drained", said, store.now(connection), route=name)
         self._connections.tell_work()
         return DrainedRoute(name, before, sum(row.dispatched for row in rows), sum(row.running for row in rows))
 
-    def restore(self, name: str) -> RestoredRoute:
+    def restore(self, name: str, *, by: str | None = None) -> RestoredRoute:
         """Put a route back into service and reset its failures, pauses and learned limits.
 
             admin.routes.restore("bedrock-us-east-1")
+
+        Args:
+            by: as of `drain`.
 
         Raises:
             NotFound: there is no such route.
@@ -137,7 +161,7 @@ class Routes(Group):
             before = name in registry.drained(connection)
             now = connections.store.now(connection)
             registry.set_drained(connection, name, False)
-            events.note(connection, "route restored", "by an operator", now, route=name)
+            events.note(connection, "route restored", f"by {by or 'an operator'}", now, route=name)
             health.forget(connection, name, now)
         connections.tell_work()
         return RestoredRoute(name, before)

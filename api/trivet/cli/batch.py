@@ -4,16 +4,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
 from difflib import get_close_matches
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from trivet.cli import control, options, output
-from trivet.cli.callbacks_view import as_objects, print_callbacks
+from trivet.cli.callbacks_view import print_callbacks
 from trivet.cli.options import Json, WithRequest
 from trivet.cli.output import (
     FAILED,
@@ -29,6 +28,7 @@ from trivet.cli.output import (
 from trivet.cli.progress import bar, spinner, telling
 from trivet.cli.result_forms import Form, form_of
 from trivet.cli.waiting import wait_for
+from trivet.json_objects import batch_object, progress_object
 from trivet.times import moment, seconds
 from trivet_tasks.errors import BatchIncomplete, InvalidRequest, ResultTimeout
 from trivet_tasks.states import END_STATES, BatchState, JobState
@@ -55,7 +55,7 @@ def list_(
     with options.admin() as admin:
         found = admin.batches.list(limit)
     if as_json:
-        output.print_json([as_object(progress) for progress in found])
+        output.print_json([progress_object(progress) for progress in found])
     elif not found:
         print_line("There is no batch yet.")
     else:
@@ -82,19 +82,11 @@ def status(name: Name, as_json: Json = False) -> None:
     Exit code 3: its jobs are held up by something that is wrong.
     """
     with reporting_status(), options.admin() as admin:
-        progress, speed, left, held = admin.batches.status(name)
+        found = admin.batches.status(name)
         called_back = admin.batches.callbacks(name)
+    progress, speed, left, held = found
     if as_json:
-        more = {
-            "jobs_per_s": speed,
-            "left_s": left,
-            "note": " ".join(held.notes) or None,
-            "reasons": held.reasons,
-            "held_up": held.wrong,
-            "impairments": [asdict(one) for one in held.impairments],
-            "callbacks": as_objects(called_back),
-        }
-        output.print_json({**as_object(progress), **more})
+        output.print_json(batch_object(found, called_back))
         if held.wrong:
             raise typer.Exit(HELD_UP)
         return
@@ -121,7 +113,7 @@ def results(
     with_request: WithRequest = False,
 ) -> None:
     """Print the results as JSON Lines. They come in the order the jobs end; failures are lines too."""
-    from trivet.cli.results import result_line
+    from trivet.json_objects import result_line
 
     pruned = 0
     with options.client() as client:
@@ -162,7 +154,7 @@ def wait(
             print_error(f"trivet: {error}\nIts state: trivet batch status {quote(name)}")
             raise typer.Exit(HELD_UP if error.held_up else FAILED) from None
     if as_json:
-        output.print_json(as_object(progress))
+        output.print_json(progress_object(progress))
     else:
         print_progress(progress)
         for said in _how_to_retry(progress):
@@ -179,7 +171,7 @@ def cancel(name: Name, as_json: Json = False) -> None:
         ended = batch.cancel()
         progress = batch.progress()
     if as_json:
-        output.print_json({**as_object(progress), "ended_now": ended})
+        output.print_json({**progress_object(progress), "ended_now": ended})
         return
     running = f", {progress.running:,} running are being dropped" if progress.running else ""
     print_line(f"{name}: {ended:,} jobs cancelled{running}.")
@@ -200,7 +192,7 @@ def retry(
         again = batch.retry(failed=failed or not expired, expired=expired)
         progress = batch.progress()
     if as_json:
-        output.print_json({**as_object(progress), "retried": again})
+        output.print_json({**progress_object(progress), "retried": again})
         return
     if not again:
         which = "failed or expired" if failed and expired else "expired" if expired else "failed"
@@ -222,7 +214,7 @@ def accept(name: Name, as_json: Json = False) -> None:
             batch.accept()
         progress = batch.progress()
     if as_json:
-        output.print_json(as_object(progress))
+        output.print_json(progress_object(progress))
     elif before.state == BatchState.OPEN:
         print_line(f"{name} is complete already; its {progress.total:,} jobs may run.")
     else:
@@ -301,11 +293,6 @@ def export(
     if not progress.done:
         print_warning(_lacking(progress))
         raise typer.Exit(FAILED)
-
-
-def as_object(progress: "Progress") -> dict[str, Any]:
-    """Return a batch's progress as JSON has it."""
-    return {**asdict(progress), "ended": progress.ended, "joined": progress.joined, "done": progress.done}
 
 
 def print_progress(

@@ -1,14 +1,14 @@
 """`trivet budgets`: the state of every budget. `trivet budget raise`: raise one for its current window."""
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from trivet.cli import options, output
 from trivet.cli.options import JsonExact, amount_usd
 from trivet.cli.output import Column, print_line, print_table
-from trivet.times import iso, moment
+from trivet.json_objects import budgets_object
+from trivet.times import moment
 from trivet_tasks.config.budgets import exact_usd
 from trivet_tasks.states import BudgetState
 
@@ -26,7 +26,7 @@ def budgets(as_json: JsonExact = False) -> None:
     with options.admin() as admin:
         found = admin.budgets.list()
     if as_json:
-        output.print_json({"budgets": [_as_object(one) for one in found.budgets], "now": iso(found.now)})
+        output.print_json(budgets_object(found))
     elif not found.budgets:
         print_line("There is no budget: [[budgets]] in the configuration of the schedulers makes one.")
     else:
@@ -53,12 +53,6 @@ def raise_(
         print_line(
             f"{name}: {exact_usd(raised.limit_usd)} may be spent in {raised.window}; it was {exact_usd(raised.was_usd)}."
         )
-
-
-def _as_object(budget: "BudgetStatus") -> dict[str, Any]:
-    """Return a budget as JSON has it; times are in ISO 8601, UTC."""
-    ends_at = budget.window_ends_at
-    return {**asdict(budget), "window_ends_at": None if ends_at is None else iso(ends_at)}
 
 
 def _print(found: "tuple[BudgetStatus, ...]") -> None:

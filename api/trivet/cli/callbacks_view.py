@@ -1,7 +1,7 @@
 """The callbacks of a job or a batch, as `trivet job show` and `trivet batch status` print them."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trivet.cli.output import Cell, Column, print_line, print_table
 from trivet.times import moment
@@ -24,11 +24,6 @@ def print_callbacks(callbacks: Sequence["CallbackRow"]) -> None:
         ],
         [_cells(one) for one in callbacks],
     )  # fmt: skip
-
-
-def as_objects(callbacks: Sequence["CallbackRow"]) -> list[dict[str, Any]]:
-    """Return callbacks as JSON has them; times are seconds since the epoch, as in the rest of a job."""
-    return [one._asdict() for one in callbacks]
 
 
 def _cells(one: "CallbackRow") -> list[Cell]:

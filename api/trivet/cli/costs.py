@@ -2,19 +2,19 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
-from typer.core import TyperGroup
 
 from trivet.cli import options, output, watching
+from trivet.cli.file_options import FileOptions
 from trivet.cli.options import DEFAULT_SINCE, JsonExact, Since, Until, period
 from trivet.cli.output import Column, print_error, print_line, print_table, print_whole, said_lines, table_lines
 from trivet.cli.progress import bar
+from trivet.json_objects import COST_FIGURES, as_json, cost_figures, costs_object
 from trivet.times import ago, iso, moment
 from trivet_tasks.errors import BrokerUnavailable, InvalidRequest, StoreUnavailable
 
@@ -22,39 +22,9 @@ if TYPE_CHECKING:
     from trivet.admin import AnswerSaving, CacheSaving, CostReport, CostRow, Repricing, SpendRate, Tally, Unpriced
 
 _STANDARD_OUTPUT = "-"
-_FILES = ("--csv", "--html")
-"""Options that take a file, or `-`."""
-_FIGURES = (
-    "calls",
-    "jobs",
-    "input_tokens",
-    "plain_input_tokens",
-    "cache_read_tokens",
-    "cache_write_5m_tokens",
-    "cache_write_1h_tokens",
-    "output_tokens",
-    "cost_usd",
-    "list_usd",
-    "estimated_usd",
-    "approximate_usd",
-    "unpriced",
-)
-"""Figures of a line, by the names they have in JSON and CSV."""
 _MODELS_NAMED = 5
 
-
-class _FileOptions(TyperGroup):
-    """Refuses --csv and --html without a file, and says what may stand there; else the next option would be the file."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Check the files before the options are read."""
-        for name, value in zip(args, [*args[1:], ""], strict=True):
-            if name in _FILES and (not value or value.startswith("--")):
-                raise typer.BadParameter(f"{name}: the file is missing. Name one, or - to print it.")
-        return super().parse_args(ctx, args)
-
-
-group = typer.Typer(cls=_FileOptions)
+group = typer.Typer(cls=FileOptions)
 
 
 @group.callback(invoke_without_command=True)
@@ -110,10 +80,10 @@ def costs(
 
         _write(html, page(overview))
     elif csv is not None:
-        lines = [[*row.group, *_figures(row).values()] for row in (report.rows if report.by else [report.total])]
-        _write(csv, output.as_csv([*report.by, *_FIGURES], lines))
+        lines = [[*row.group, *cost_figures(row).values()] for row in (report.rows if report.by else [report.total])]
+        _write(csv, output.as_csv([*report.by, *COST_FIGURES], lines))
     elif as_json:
-        output.print_json(_as_object(report))
+        output.print_json(costs_object(report))
     else:
         for line in report_lines(report, output.room()):
             print_whole(line)
@@ -154,8 +124,8 @@ class CostWatch:
         if self._last:
             report, rate = self._last
             now = {"usd_per_hour": rate.usd_per_hour, "by_route": rate.by_route, "over_s": round(rate.over_s, 1)}
-            found = {**_as_object(report), "now": now, **found}
-        return output.as_json(found)
+            found = {**costs_object(report), "now": now, **found}
+        return as_json(found)
 
 
 def rate_words(rate: "SpendRate") -> str:
@@ -205,33 +175,6 @@ def _write(target: str, content: str) -> None:
         hint = "Name another file, or - to print it."
         raise InvalidRequest(f"{target} cannot be written: {error.strerror}.", field="file", hint=hint) from None
     print_error(f"Written to {target}.")
-
-
-def _figures(row: "CostRow") -> dict[str, int | Decimal]:
-    """Return all figures of a line; amounts are USD, exact."""
-    return {name: getattr(row, name) for name in _FIGURES}
-
-
-def _as_object(report: "CostReport") -> dict[str, Any]:
-    """Return a report as JSON has it; amounts are USD, exact."""
-    return {
-        "since": iso(report.span.since),
-        "until": iso(report.span.until),
-        "by": report.by,
-        "rows": [{**dict(zip(report.by, row.group, strict=True)), **_figures(row)} for row in report.rows],
-        "total": _figures(report.total),
-        "unpriced": [one._asdict() for one in report.unpriced],
-        "prompt_cache": [asdict(one) for one in report.prompt_cache],
-        "response_cache": [
-            {
-                **dict(zip(report.response_cache_by, one.group, strict=True)),
-                "hits": one.hits,
-                "saved_usd": one.saved_usd,
-                "unpriced": one.unpriced,
-            }
-            for one in report.response_cache
-        ],
-    }
 
 
 def report_lines(report: "CostReport", room: int | None) -> list[Text]:

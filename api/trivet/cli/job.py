@@ -1,17 +1,17 @@
 """`trivet job`: lists of jobs; one job's life and result; cancelling it and running it again."""
 
-from dataclasses import asdict
 from textwrap import shorten
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import orjson
 import typer
 
 from trivet.cli import options, output
-from trivet.cli.callbacks_view import as_objects, print_callbacks
+from trivet.cli.callbacks_view import print_callbacks
 from trivet.cli.options import Json, WithRequest
 from trivet.cli.output import FAILED, HELD_UP, Column, print_error, print_facts, print_line, print_table
 from trivet.cli.progress import telling
+from trivet.json_objects import job_object, life_object
 from trivet.times import moment, seconds
 from trivet_tasks.errors import InvalidRequest, ResultTimeout
 from trivet_tasks.outcomes import Outcome
@@ -50,7 +50,7 @@ def list_(
     with options.admin() as admin:
         jobs = admin.jobs.list(state=state, batch=batch, limit=limit)
     if as_json:
-        output.print_json([_as_object(job) for job in jobs])
+        output.print_json([job_object(job) for job in jobs])
     elif not jobs:
         print_line("There is no such job." if state or batch else "There is no job yet.")
     else:
@@ -84,12 +84,7 @@ def show(
     with options.admin() as admin:
         life = admin.jobs.life(_id(admin, job_id, key, tenant, batch), request=with_request)
     if as_json:
-        more: dict[str, Any] = {"request": life.request} if with_request else {}
-        if life.leader:
-            more["leader"] = life.leader
-        told = {"attempts": [asdict(one) for one in life.attempts], "retries": [asdict(one) for one in life.retries]}
-        told["callbacks"] = as_objects(life.callbacks)
-        output.print_json({**_as_object(life.job), **told, **more})
+        output.print_json(life_object(life, with_request=with_request))
         return
     _print_life(life)
     for note in life.blocked.notes:
@@ -184,11 +179,6 @@ def _check_named_once(job_id: str | None, key: str | None, tenant: str | None, b
     for name, given in (("tenant", tenant), ("batch", batch)):
         if given is not None and key is None:
             raise InvalidRequest(f"--{name} goes with --key; an id needs none.", field=name)
-
-
-def _as_object(job: "JobRow") -> dict[str, Any]:
-    """Return a job without its answer, which `trivet job result` prints."""
-    return {name: value for name, value in asdict(job).items() if name != "message"}
 
 
 def _cost(job: "JobRow") -> str | None:

@@ -4,7 +4,6 @@ import logging
 import re
 import sys
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from difflib import get_close_matches
 from enum import StrEnum
@@ -14,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import orjson
 import typer
 
-from trivet.times import moment
+from trivet.periods import period as period
+from trivet.periods import since as since
 from trivet_tasks.config.settings import Settings, load_settings
 from trivet_tasks.errors import ConfigError, InvalidRequest
 from trivet_tasks.requests.request_json import read_json
@@ -29,7 +29,6 @@ _COUNT = re.compile(r"(\d+(?:\.\d+)?)([kmbg]?)")
 _TIMES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
 _SHARE = re.compile(r"(\d*\.?\d+)\s*(%?)")
 _MAX_DIGITS = 30
-_SINCE_FORMS = "Use 7d, 24h, 30m, 90s or a moment such as 2026-11-01."
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 JsonExact = Annotated[bool, typer.Option("--json", help="Print JSON; amounts are strings, exact.")]
@@ -140,44 +139,6 @@ def timeout_s(given: str | None) -> float | None:
     if given is not None and seconds is None:
         raise wrong("--timeout", f"{given!r} is not a span of time.", "Use seconds, or 90s, 10m, 24h.")
     return seconds
-
-
-def since(given: str, now: float, *, option: str = "--since") -> float:
-    """Return the moment that `--since` means, in seconds since the epoch. A moment without a time zone is UTC.
-
-    Args:
-        now: the database's time: a span counts back from it.
-
-    Raises:
-        InvalidRequest: it is neither a span nor a moment, or a number without a unit.
-    """
-    seconds = span_s(given)
-    if seconds is not None:
-        if seconds and given.strip()[-1].isdigit():
-            raise wrong(option, f"{given!r} needs a unit: days, hours, minutes?", _SINCE_FORMS)
-        return max(0.0, now - seconds)
-    try:
-        at = datetime.fromisoformat(given)
-    except ValueError:
-        raise wrong(option, f"{given!r} is not a time.", _SINCE_FORMS) from None
-    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
-
-
-def period(given_since: str, given_until: str | None, now: float) -> tuple[float, float]:
-    """Return the beginning and the end that `--since` and `--until` name; the end is now where none is given.
-
-    Raises:
-        InvalidRequest: one of them is not a time, or it ends before it begins.
-    """
-    start = since(given_since, now)
-    end = now if given_until is None else since(given_until, now, option="--until")
-    if end < start:
-        raise wrong(
-            "--until",
-            f"{moment(end)} is before --since, {moment(start)}.",
-            "A span counts back from now: --since 14d --until 7d is the week before last.",
-        )
-    return start, end
 
 
 def count(option: str, given: str, *, above: int = 0) -> Decimal:

@@ -6,12 +6,11 @@ written, however wide.
 
 import csv
 import io
-import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, TypeAlias
 
@@ -21,6 +20,7 @@ from rich.console import Console
 from rich.text import Text
 
 from trivet.cli.log_lines import warning_line
+from trivet.json_objects import as_json
 from trivet_tasks.foreign_text import escaped, for_terminal
 
 FAILED = 1
@@ -56,11 +56,6 @@ class Column:
     """True if its cells may be cut short."""
     optional: bool = False
     """True if it is left out where all its cells are empty."""
-
-
-def as_json(value: Any) -> str:
-    """Return a JSON document on one line; dataclasses as objects, amounts as strings."""
-    return json.dumps(value, default=_plain, ensure_ascii=False)
 
 
 def as_csv(headings: Sequence[str], rows: Iterable[Sequence[str | int | Decimal]]) -> str:
@@ -190,16 +185,6 @@ def csv_cell(value: str | int | float | Decimal) -> str:
     if isinstance(value, str):
         return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
     return f"{value:f}" if isinstance(value, Decimal) else str(value)
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
-    if isinstance(value, Decimal):
-        return format(value, "f")
-    if isinstance(value, bytes):
-        return value.decode()
-    raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
 def _row(

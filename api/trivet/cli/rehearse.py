@@ -73,7 +73,7 @@ def rehearse(
     Trivet is real, and runs in a temporary folder on this machine; no call leaves it, and nothing is paid. Times are
     scaled, so that an hour takes minutes.
 
-    Exit codes: 0 every job succeeded, 1 some failed, were late or still waited, 2 usage or configuration, 130 on Ctrl-C.
+    Exit codes: 0 every job succeeded, 1 some failed, expired or still waited, 2 usage or configuration, 130 on Ctrl-C.
     """
     from trivet_tasks.requests.sources import readable_twice
 

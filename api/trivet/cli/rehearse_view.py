@@ -61,13 +61,13 @@ def _cost(report: "RehearsalReport") -> str:
 
 
 def _print_classes(classes: Sequence["ClassReport"]) -> None:
-    numbers = ("JOBS", "SUCCEEDED", "LATE", "FAILED", "WAITING", "LONGEST")
+    numbers = ("JOBS", "SUCCEEDED", "FAILED", "EXPIRED", "WAITING", "LATE", "LONGEST")
     print_table(
         [Column("CLASS"), *(Column(name, right=True) for name in numbers)],
         [
             (
-                one.latency.value, f"{one.jobs:,}", f"{one.succeeded:,}", _bad(one.late), _bad(one.failed), _bad(one.waiting),
-                seconds(one.longest_s),
+                one.latency.value, f"{one.jobs:,}", f"{one.succeeded:,}", _bad(one.failed), _bad(one.expired), _bad(one.waiting),
+                _bad(one.late), seconds(one.longest_s),
             )
             for one in classes
         ],
@@ -120,6 +120,7 @@ def as_object(report: "RehearsalReport", before: "RehearsalReport | None") -> di
                 "succeeded": one.succeeded,
                 "late": one.late,
                 "failed": one.failed,
+                "expired": one.expired,
                 "waiting": one.waiting,
                 "longest_s": round(one.longest_s, 1),
                 "reasons": list(one.reasons),

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import orjson
 import typer
@@ -17,6 +17,7 @@ from trivet.cli import output
 from trivet.cli.output import FAILED, print_error, print_line
 from trivet.cli.result_forms import Form
 from trivet.client.result import Result
+from trivet.json_objects import result_line
 from trivet.times import seconds
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.requests.jsonl import Seen
@@ -50,55 +51,6 @@ def print_result(result: Result, *, as_json: bool) -> None:
             print_error(f"{came_from(result)} · trivet job show {result.id}", style="dim")
     if not result.succeeded:
         raise typer.Exit(FAILED)
-
-
-def result_line(result: Result, *, with_request: bool = False) -> bytes:
-    """Return a result as one line of JSON, with its line end; with its request where that was asked for.
-
-    Amounts are strings, so that no digit is lost; `message` is as the provider sent it.
-    """
-    value: dict[str, Any] = {
-        "id": result.id,
-        "batch": result.batch,
-        "index": result.index,
-        "key": result.key,
-        "status": result.status,
-        "pruned": result.pruned,
-        "error": None if result.error is None else {"outcome": result.error.outcome, "message": result.error.message},
-        "text": result.text if result.succeeded else None,
-        "stop_reason": result.stop_reason,
-        "usage": result.usage if result.succeeded else None,
-        "cost_usd": None if result.cost_usd is None else format(result.cost_usd, "f"),
-        "estimated_usd": format(result.estimated_usd, "f"),
-        "route": result.route,
-        "provider": result.provider,
-        "model": result.model,
-        "model_used": result.model_used,
-        "attempts": [
-            {
-                "id": attempt.id,
-                "route": attempt.route,
-                "outcome": attempt.outcome,
-                "started_at": attempt.started_at,
-                "latency_s": attempt.latency_s,
-                "cost_usd": None if attempt.cost_usd is None else format(attempt.cost_usd, "f"),
-                "estimated": attempt.estimated,
-                "request_id": attempt.request_id,
-                "model_used": attempt.model_used,
-            }
-            for attempt in result.attempts
-        ],
-        "cached": result.cached,
-        "latency_s": result.latency_s,
-        "created_at": result.created_at,
-        "ended_at": result.ended_at,
-        "tags": result.tags,
-        "metadata": result.metadata,
-        "message": None if result.raw is None else _one_line(result.raw),
-    }
-    if with_request:
-        value["request"] = result.request
-    return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
 
 
 @contextmanager
@@ -313,11 +265,6 @@ def came_from(result: Result) -> str:
     if result.stop_reason not in (None, "end_turn", "stop_sequence"):
         parts.append(f"stopped by {result.stop_reason}")
     return " · ".join(part for part in parts if part)
-
-
-def _one_line(message: bytes) -> Any:
-    """Return the provider's answer as it came, unless a gateway has broken it into lines."""
-    return orjson.loads(message) if b"\n" in message or b"\r" in message else orjson.Fragment(message)
 
 
 def _end_of(job_id: str, status: str, latency_s: float) -> tuple[bytes, bytes]:

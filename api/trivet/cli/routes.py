@@ -9,6 +9,7 @@ import typer
 from trivet.cli import options, output, routes_check, routes_measure
 from trivet.cli.options import Json, Since, age_s, wrong
 from trivet.cli.output import FAILED, HELD_UP, print_error, print_line, print_whole, reporting_status, room
+from trivet.json_objects import cluster_object
 from trivet.times import moment
 from trivet_tasks.config.environment import ignored
 from trivet_tasks.config.route_overrides import FIGURES
@@ -57,7 +58,7 @@ def routes(
             _print_announced(admin, error, as_json=as_json)
             raise
     if as_json:
-        output.print_json(routes_view.as_object(status))
+        output.print_json(cluster_object(status))
     else:
         for line in routes_view.status_lines(status, room()):
             print_whole(line)

@@ -1,8 +1,7 @@
 """Views of routes: the table, one JSON object, the limits of one and the result of a probe. Plain functions."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from rich.text import Text
 
@@ -12,7 +11,6 @@ from trivet.cli.output import Cell, Column, print_facts, print_line, print_table
 from trivet.cli.routes_remarks import STYLES, override_words, remarks, summary
 from trivet.times import ago, seconds
 from trivet_tasks.config.addresses import effective_host
-from trivet_tasks.config.environment import ignored
 from trivet_tasks.config.route_settings import WHOLE_ROUTE
 from trivet_tasks.latency import Latency
 from trivet_tasks.states import RouteState
@@ -168,87 +166,6 @@ def short(figure: float | None) -> str:
         if figure >= size:
             return f"{figure / size:.3g}{letter}"
     return f"{int(figure)}"
-
-
-def as_object(status: ClusterStatus) -> dict[str, Any]:
-    """Return all that the table shows, and more. Durations are in seconds, moments in seconds since the epoch."""
-    return {
-        "routes": [_route_object(status, route) for route in status.routes],
-        "waiting": [{**row._asdict(), "total": row.total} for row in status.waiting],
-        "held_up": [asdict(reason) for reason in status.blocked],
-        "impairments": [asdict(one) for one in status.impairments],
-        "workers": [worker._asdict() for worker in status.workers],
-        "schedulers": [scheduler._asdict() for scheduler in status.schedulers],
-        "silent": [one._asdict() for one in status.silent],
-        "ignored": list(ignored()),
-        "idle": [one._asdict() for one in status.idle],
-        "now": status.now,
-        "impairment": status.impairment,
-        "budgets": list(status.budgets),
-        "dropped": [one._asdict() for one in status.dropped],
-        "controls": [asdict(one) for one in status.controls],
-        "callbacks": [one._asdict() for one in status.callbacks],
-    }
-
-
-def _route_object(status: ClusterStatus, route: RouteStatus) -> dict[str, Any]:
-    return {
-        "route": route.name,
-        "provider": route.settings.provider,
-        "region": route.settings.region,
-        "host": effective_host(route.settings),
-        "drained": route.drained,
-        "drained_at": route.drained_at,
-        "drained_why": route.drained_why,
-        "known": route.known,
-        "proven_at": route.proven_at,
-        "queued": route.queued,
-        "running": route.running,
-        "by_class": [row._asdict() for row in status.outstanding if row.route == route.name],
-        "priority": route.settings.priority,
-        "weight": route.settings.weight,
-        "window": route.window.model_dump(mode="json") if route.window else None,
-        "overrides": [override._asdict() for override in route.overrides],
-        "figures_since": route.version_at,
-        "figures_by": route.version_by,
-        "spent_today": route.spent._asdict(),
-        "usd_per_hour": route.usd_per_hour,
-        "slots": dict(route.slots),
-        "workers": dict(route.workers),
-        "lacking_lanes": list(route.lacking),
-        "models": [_model_object(route, model) for model in route.models],
-    }
-
-
-def _model_object(route: RouteStatus, model: ModelStatus) -> dict[str, Any]:
-    quota = model.quota
-    per_minute = dict(zip(("requests", "input_tokens", "output_tokens"), model.per_minute, strict=True))
-    return {
-        "model": model.model,
-        "state": model.state,
-        "shown_as": route.state_of(model),
-        "cause": model.cause,
-        "since": model.since,
-        "wait_s": round(model.wait_s, 3),
-        "share": model.share,
-        "calls_in_flight": model.in_flight,
-        "places": model.places,
-        "headroom": {
-            "requests": model.requests,
-            "input_tokens": model.input_tokens,
-            "output_tokens": model.output_tokens,
-        },
-        "frees_per_minute": per_minute,
-        "limits": {
-            "group": quota.group,
-            "requests_per_minute": quota.requests or None,
-            "input_tokens_per_minute": quota.input_tokens or None,
-            "output_tokens_per_minute": quota.output_tokens or None,
-            "max_concurrency": quota.max_concurrency,
-        },
-        "window": {"calls": model.calls, "failed": model.failed},
-        "latency": {str(latency): {"p50_s": p.p50_s, "p95_s": p.p95_s, "calls": p.calls} for latency, p in model.paces.items()},
-    }  # fmt: skip
 
 
 def print_limits(limits: RouteLimits) -> None:

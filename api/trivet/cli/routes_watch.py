@@ -7,10 +7,10 @@ from dataclasses import replace
 from rich.text import Text
 
 from trivet.admin import ClusterStatus
-from trivet.cli import output
 from trivet.cli.output import said_lines
 from trivet.cli.routes_remarks import remarks, summary
-from trivet.cli.routes_view import as_object, routes_table
+from trivet.cli.routes_view import routes_table
+from trivet.json_objects import as_json, cluster_object
 from trivet.times import ago
 from trivet_tasks.errors import BrokerUnavailable, StoreUnavailable
 
@@ -61,5 +61,5 @@ class StatusWatch:
 
     def as_json(self) -> str:
         """Return one line; `impairment` gives the reason if the status is not current."""
-        found = as_object(self._last) if self._last else {}
-        return output.as_json({**found, "impairment": self._impairment or None})
+        found = cluster_object(self._last) if self._last else {}
+        return as_json({**found, "impairment": self._impairment or None})

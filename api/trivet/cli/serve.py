@@ -15,7 +15,7 @@ from trivet_tasks.config.local_requests import is_loopback
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import ConfigError
 from trivet_tasks.processes.signals import Reloader
-from trivet_tasks.processes.startup import announce_ready, set_title, without_collecting
+from trivet_tasks.processes.startup import announce_ready, python_command, set_title, without_collecting
 
 if TYPE_CHECKING:
     from trivet.gateway.local_key import LocalKey
@@ -54,7 +54,7 @@ def serve(
         return
     from trivet.local.processes import run_parts
 
-    command = [sys.executable, "-m", "trivet", *_config(), "serve", "--listener", str(opened.fileno())]
+    command = python_command("trivet", *_config(), "serve", "--listener", str(opened.fileno()))
     commands = {f"gateway process {number}": command for number in range(1, processes + 1)}
     limit_s = settings.gateway.shutdown_grace_s + STOP_S
     raise SystemExit(run_parts(commands, limit_s, print_error, [opened.fileno()]))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trivet.cli import options, output
-from trivet.cli.batch import as_object, print_joined, print_progress
+from trivet.cli.batch import print_joined, print_progress
 from trivet.cli.options import (
     Cache,
     Dedupe,
@@ -28,6 +28,7 @@ from trivet.cli.output import FAILED, HELD_UP, print_error, print_line, print_wa
 from trivet.cli.progress import Advance, bar, telling
 from trivet.cli.submit_warnings import print_warnings, printed_instead_of_logged
 from trivet.cli.waiting import wait_for
+from trivet.json_objects import progress_object
 from trivet.times import moment
 from trivet_tasks.errors import InvalidRequest, NotFound, ResultTimeout
 from trivet_tasks.states import BatchState
@@ -384,7 +385,7 @@ def _report(
             "results": str(out) if out else None,
             "warnings": warnings,
         }
-        output.print_json({**as_object(progress), **more})
+        output.print_json({**progress_object(progress), **more})
         return
     if _submitted_before(check, progress):
         since = moment(progress.created_at)

@@ -9,13 +9,15 @@ from trivet.cli.output import print_warning
 
 @contextmanager
 def printed_instead_of_logged() -> Iterator[None]:
-    """Keep warnings that nothing takes the jobs out of the log."""
-    logger = logging.getLogger("trivet.unattended")
-    logger.disabled = True
+    """Keep the warnings of jobs, which the command prints, out of the log."""
+    loggers = [logging.getLogger(name) for name in ("trivet.unattended", "trivet.requests")]
+    for logger in loggers:
+        logger.disabled = True
     try:
         yield
     finally:
-        logger.disabled = False
+        for logger in loggers:
+            logger.disabled = False
 
 
 def print_warnings(warnings: tuple[str, ...]) -> None:

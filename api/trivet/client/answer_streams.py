@@ -43,12 +43,14 @@ BUSY_READERS = 16
 """Answers that are read at a time from which on their news is given time to gather."""
 GATHER_S = 0.02
 """That time, in seconds."""
+CLOSE_WITHIN_S = 2.0
+"""Maximum seconds for which closing waits for a look at SQL."""
 _LISTEN_S = 1.0
 _MAX_UNREAD_BYTES = 2**20
 """Bytes of events that wait for a slow reader before no more are read for it: they stay in Redis meanwhile."""
 _ENTRIES_AT_ONCE = 100
 _JOBS_AT_ONCE = 200
-_MAX_LOOKS = 2
+_LOOKS_AT_ONCE = 1
 _CALLED = frozenset({JobState.RUNNING})
 """States of a job whose shown call may still be under way."""
 
@@ -171,8 +173,9 @@ class AnswerStreams:
         self._unread: dict[_Watch, None] = {}
         self._unread_due = asyncio.Event()
         self._finished: set[str] = set()
+        self._looking: asyncio.Future[dict[str, Result | JobState]] | None = None
         self._look_due = asyncio.Event()
-        self._threads = ThreadPoolExecutor(_MAX_LOOKS, thread_name_prefix="trivet-streams")
+        self._threads = ThreadPoolExecutor(_LOOKS_AT_ONCE, thread_name_prefix="trivet-streams")
         self._closed = False
 
     async def events(self, job: AnyJob) -> AsyncIterator[StreamItem]:
@@ -241,6 +244,10 @@ class AnswerStreams:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for watch in self._all():
             watch.news.set()
+        if self._looking is not None:  # its connection must be back before the store is closed
+            await asyncio.wait([self._looking], timeout=CLOSE_WITHIN_S)
+            if self._looking.done():
+                self._looking.exception()
         if self._redis is not None:
             await self._redis.aclose()
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -359,7 +366,8 @@ class AnswerStreams:
     async def _look_at(self, ids: Sequence[str]) -> None:
         shown = {watch: watch.reading.shown for job_id in ids for watch in self._watches.get(job_id, ())}
         try:
-            states = await asyncio.get_running_loop().run_in_executor(self._threads, self._states, ids)
+            self._looking = asyncio.get_running_loop().run_in_executor(self._threads, self._states, ids)
+            states = await asyncio.shield(self._looking)
         except TrivetError as error:  # the next look is soon
             log.debug("the jobs of streamed answers cannot be looked at: %s", error)
             return

@@ -11,7 +11,8 @@ from uuid_utils import uuid7
 
 from trivet.client.connections import Connected
 from trivet.client.group_submit import submit_together
-from trivet.client.jobs import Batch, Job, find_by_key, find_newest, find_newest_batches
+from trivet.client.jobs import Batch, Job
+from trivet.client.lookup import find_by_id, find_by_key, find_newest, find_newest_batches
 from trivet.client.submitting import fill_batch, submit_one
 from trivet_store.jobs import batches
 from trivet_store.reports import results
@@ -25,12 +26,13 @@ from trivet_tasks.latency import Latency
 from trivet_tasks.requests.reading import RequestReader, parse_request, parse_requests
 from trivet_tasks.requests.submit_params import OnDone, RequestParams, StreamParams, SubmitParams
 from trivet_tasks.signatures import read_callback
+from trivet_tasks.tenant_scope import TenantScope
 
 if TYPE_CHECKING:
     from trivet.client.answer_streams import AnswerStreams, StreamItem
     from trivet.client.streaming import JobStreamManager
 
-log = logging.getLogger("trivet")
+log = logging.getLogger("trivet.requests")
 
 MAX_WARNINGS = 100
 """Maximum number of different warnings that one client logs; each once, however many jobs it is about."""
@@ -172,9 +174,9 @@ class Client(Connected):
         spec.streamed = streamed
         accepted = submit_one(self._connections, spec, on_done)
         if accepted.existed or accepted.claim:  # looked after before, or dispatched to a worker by now
-            return Job(self._connections, accepted.id, existed=accepted.existed), spec.latency
+            return Job(self._connections, accepted.id, spec.warnings, existed=accepted.existed), spec.latency
         required = FlowRequirements(spec.model, spec.latency, spec.residency, spec.compliance, spec.features)
-        return Job(self._connections, accepted.id, self._unattended([required])), spec.latency
+        return Job(self._connections, accepted.id, (*spec.warnings, *self._unattended([required]))), spec.latency
 
     def submit_together(self, requests: Sequence[tuple[Mapping[str, Any], bool]]) -> list[Job | TrivetError]:
         """Submit single jobs that arrived within one moment, for less than one by one. Each is accepted or refused for itself.
@@ -205,7 +207,7 @@ class Client(Connected):
                 if isinstance(accepted, TrivetError):
                     found[index] = accepted
                 else:
-                    found[index] = Job(self._connections, accepted.id, existed=accepted.existed)
+                    found[index] = Job(self._connections, accepted.id, specs[index].warnings, existed=accepted.existed)
         return [found[index] for index in range(len(requests))]
 
     def submit_many(
@@ -242,9 +244,19 @@ class Client(Connected):
         return self.submit_specs(specs, name=name, dedupe=dedupe, on_done=on_done)
 
     def submit_specs(
-        self, specs: Iterable[JobSpec], *, name: str | None = None, dedupe: Dedupe = None, on_done: OnDone = None
+        self,
+        specs: Iterable[JobSpec],
+        *,
+        name: str | None = None,
+        dedupe: Dedupe = None,
+        on_done: OnDone = None,
+        scope: TenantScope | None = None,
     ) -> Batch:
-        """Submit requests that were validated before, e.g. by `trivet_tasks.requests.jsonl`."""
+        """Submit requests that were validated before, e.g. by `trivet_tasks.requests.jsonl`.
+
+        Args:
+            scope: the tenant of all of them; a batch of this name that is not of that tenant is refused.
+        """
         chosen = f"batch-{uuid7().hex[-12:]}" if name is None else _checked(name)
         if dedupe not in (None, "tenant"):
             hint = "Leave it out where keys are names of the batch's own requests."
@@ -252,7 +264,9 @@ class Client(Connected):
         callback = self._callback(on_done)
         warned = (self._warned(spec) for spec in specs)
         try:
-            batch_id = fill_batch(self._connections, chosen, warned, dedupe=dedupe is not None, on_done=callback)
+            batch_id = fill_batch(
+                self._connections, chosen, warned, dedupe=dedupe is not None, on_done=callback, scope=scope
+            )
         except StoreUnavailable as error:  # the name may be one that we made up
             error.hint = f"{error.hint} To go on, submit the same under the name {chosen!r}: what was taken in is not taken twice."
             raise
@@ -260,11 +274,13 @@ class Client(Connected):
             required = requirements_of_batch(connection, chosen)
         return Batch(self._connections, chosen, batch_id, self._unattended(required))
 
-    def job(self, job_id: str) -> Job:
-        """Return the job of this id. NotFound when there is none."""
-        job = Job(self._connections, job_id)
-        job.look()
-        return job
+    def job(self, job_id: str, *, scope: TenantScope | None = None) -> Job:
+        """Return the job of this id. NotFound when there is none.
+
+        Args:
+            scope: only a job of this tenant.
+        """
+        return Job(self._connections, find_by_id(self._connections, job_id, scope).id)
 
     def job_by_key(self, key: str, *, tenant: str | None = None) -> Job:
         """Return the single job of this idempotency key of this tenant. NotFound when there is none.
@@ -288,10 +304,14 @@ class Client(Connected):
         """
         return find_newest(self._connections, state=state, batch=batch, limit=limit)
 
-    def batch(self, name: str) -> Batch:
-        """Return the batch of this name. NotFound when there is none."""
+    def batch(self, name: str, *, scope: TenantScope | None = None) -> Batch:
+        """Return the batch of this name. NotFound when there is none.
+
+        Args:
+            scope: only a batch all of whose requests are of this tenant.
+        """
         with self._connections.store.read() as connection:
-            return Batch(self._connections, name, batches.id_of(connection, name))
+            return Batch(self._connections, name, batches.id_of(connection, name, scope))
 
     def free_name(self, name: str) -> str:
         """Return a name under which a batch can be submitted once more: the first of NAME, NAME-2, NAME-3, … without a batch.

@@ -5,6 +5,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from trivet.client.connections import Connections, current_operator
+from trivet.client.lookup import find_by_id, find_line, not_found
 from trivet.client.result import Result, add_request, to_result
 from trivet_store import controls
 from trivet_store.controls import ControlKind, Work
@@ -13,8 +14,8 @@ from trivet_store.jobs import batches, cancelling, discarding, retrying
 from trivet_store.jobs.batches import Progress
 from trivet_store.reports import results
 from trivet_store.reports.results import JobRow
-from trivet_tasks.errors import InvalidRequest, NotFound, ResultTimeout
-from trivet_tasks.states import END_STATES, JobState, JobStateName, read_job_state
+from trivet_tasks.errors import ResultTimeout
+from trivet_tasks.states import END_STATES, JobState, JobStateName
 
 if TYPE_CHECKING:
     from trivet.client.blocked import BlockedReason
@@ -33,7 +34,8 @@ class Job:
         self.existed = existed
         """True if `submit` found it under its key: it was submitted before."""
         self.warnings = warnings
-        """Reasons, when it was submitted, for which nothing takes it: no scheduler, no worker, no route that ever could."""
+        """Warnings of its submit: a `max_tokens` that its time is too short for, and reasons for which nothing takes it: no
+        scheduler, no worker, no route that ever could."""
 
     def __repr__(self) -> str:
         return f"Job({self.id!r})"
@@ -67,7 +69,7 @@ class Job:
         with self._connections.store.write() as connection:
             cancelled = cancelling.cancel_job(self._connections.store, connection, self.id)
         if cancelled is None:
-            raise _not_found(self.id)
+            raise not_found(self.id)
         if cancelled:
             self._connections.tell_finished([self.id])
         return cancelled
@@ -82,7 +84,7 @@ class Job:
         with store.write() as connection:
             again = retrying.retry_job(store, connection, self.id, classes=classes)
         if again is None:
-            raise _not_found(self.id)
+            raise not_found(self.id)
         if again:
             self._connections.tell_work()
         return again
@@ -106,7 +108,7 @@ class Job:
         with self._connections.store.read() as connection:
             row = results.jobs_by_id(connection, [self.id]).get(self.id)
             if row is None:
-                raise _not_found(self.id)
+                raise not_found(self.id)
             if row.state not in END_STATES:
                 return None
             return to_result(row, results.attempts_of(connection, [self.id])[self.id])
@@ -217,13 +219,14 @@ class Batch:
             ended += len(ids)
             self._connections.tell_finished(ids, [self._id])
 
-    def pause(self, reason: str = "") -> bool:
+    def pause(self, reason: str = "", *, by: str | None = None) -> bool:
         """Let no further job begin until `resume`, over restarts too. What runs ends; what is in a queue waits again.
 
             client.batch("contracts").pause("the prompt is wrong")
 
         Args:
             reason: shown wherever the batch is.
+            by: the person; None: the user of this process.
 
         Returns:
             False when it was paused already.
@@ -233,17 +236,17 @@ class Batch:
         """
         store = self._connections.store
         with store.write() as connection:
-            return controls.pause(store, connection, self._work, by=current_operator(), reason=reason)
+            return controls.pause(store, connection, self._work, by=by or current_operator(), reason=reason)
 
-    def resume(self) -> bool:
+    def resume(self, *, by: str | None = None) -> bool:
         """Let a paused batch go on. False when it was not paused; a tenant or class of it may still be."""
         store = self._connections.store
         with store.write() as connection:
-            resumed = controls.resume(store, connection, self._work, by=current_operator())
+            resumed = controls.resume(store, connection, self._work, by=by or current_operator())
         self._connections.tell_work()
         return resumed
 
-    def prioritize(self, priority: int) -> None:
+    def prioritize(self, priority: int, *, by: str | None = None) -> None:
         """Dispatch its jobs before all of lower priority, from -10 to 10; 0 is the default.
 
             client.batch("contracts").prioritize(5)
@@ -253,7 +256,7 @@ class Batch:
         """
         store = self._connections.store
         with store.write() as connection:
-            controls.prioritize(store, connection, self._work, priority, by=current_operator())
+            controls.prioritize(store, connection, self._work, priority, by=by or current_operator())
         self._connections.tell_work()
 
     @property
@@ -335,79 +338,6 @@ class Batch:
         return rows[-1].batch_seq or after, [to_result(row, attempts[row.id]) for row in rows]
 
 
-def find_by_id(connections: Connections, job_id: str) -> JobRow:
-    """Return a job's present row. NotFound when there is no such job."""
-    with connections.store.read() as connection:
-        row = results.jobs_by_id(connection, [job_id]).get(job_id)
-    if row is None:
-        raise _not_found(job_id)
-    return row
-
-
-def find_by_key(connections: Connections, key: str, tenant: str | None = None) -> JobRow:
-    """Return the job of this idempotency key of this tenant; without a tenant, of those that have none.
-
-    Raises:
-        NotFound: there is none.
-    """
-    with connections.store.read() as connection:
-        row = results.job_by_key(connection, key, tenant)
-    if row is None:
-        of = f"of the tenant {tenant!r}" if tenant else "without a tenant"
-        hint = "A key belongs to the tenant of its request, or to its batch: name that as well."
-        raise NotFound(f"No job {of} has the key {key!r}.", hint=hint)
-    return row
-
-
-def find_line(connections: Connections, batch: str, key: str, tenant: str | None = None) -> JobRow:
-    """Return the job of the batch of this name with this key.
-
-    Args:
-        tenant: only a job of this tenant; None: of any.
-
-    Raises:
-        NotFound: there is no such batch, or none of its jobs has the key.
-        InvalidRequest: jobs of several tenants have the key (a batch with `dedupe`).
-    """
-    with connections.store.read() as connection:
-        rows = results.jobs_of_line(connection, batches.id_of(connection, batch), key, tenant)
-    if not rows:
-        of = f" of the tenant {tenant!r}" if tenant else ""
-        hint = "A request that joined an earlier job has none in this batch."
-        raise NotFound(f"No job{of} in the batch {batch!r} has the key {key!r}.", hint=hint)
-    if len(rows) > 1:
-        tenants = ", ".join(repr(row.tenant or "") for row in rows)
-        message = f"key: {key!r} is that of several tenants' jobs in the batch {batch!r}: {tenants}."
-        raise InvalidRequest(message, field="key", hint="Name the tenant as well.")
-    return rows[0]
-
-
-def find_newest(
-    connections: Connections, *, state: str | None = None, batch: str | None = None, limit: int = 100
-) -> list[JobRow]:
-    """Return the newest jobs with their present state, newest first.
-
-    Args:
-        state: only those in this state, a `JobState` or its text.
-        batch: only those of the batch of this name.
-
-    Raises:
-        InvalidRequest: there is no such state.
-        NotFound: there is no such batch.
-    """
-    wanted = None if state is None else read_job_state(state)
-    with connections.store.read() as connection:
-        batch_id = batches.id_of(connection, batch) if batch else None
-        found = results.recent_jobs(connection, state=wanted, batch_id=batch_id, limit=limit)
-        return results.with_estimates(connection, found)
-
-
-def find_newest_batches(connections: Connections, limit: int) -> list[Progress]:
-    """Return the newest batches with their progress, newest first."""
-    with connections.store.read() as connection:
-        return batches.latest(connection, limit)
-
-
 def _with_requests(connections: Connections, page: Sequence[Result]) -> Iterator[Result]:
     """Yield the results with their requests, which are read in groups of a megabyte: one may have 32 MB."""
     by_id = {result.id: result for result in page}
@@ -418,7 +348,3 @@ def _with_requests(connections: Connections, page: Sequence[Result]) -> Iterator
             bodies = results.request_bodies(connection, ids)
         for job_id in ids:
             yield add_request(by_id[job_id], bodies.get(job_id))
-
-
-def _not_found(job_id: str) -> NotFound:
-    return NotFound(f"No job has the id {job_id!r}.", hint="`trivet job list` shows the newest.")

@@ -18,6 +18,7 @@ from trivet_tasks.errors import BrokerUnavailable, InvalidRequest, KeyConflict
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Lane, Latency
 from trivet_tasks.requests.prompt_cache import Sharing, marked
+from trivet_tasks.tenant_scope import TenantScope
 
 if TYPE_CHECKING:
     from trivet.client.connections import Connections
@@ -119,6 +120,7 @@ def fill_batch(
     *,
     dedupe: bool = False,
     on_done: Callback | None = None,
+    scope: TenantScope | None = None,
 ) -> int:
     """Stream jobs into a batch, in groups of one transaction each, and open it at the end. Returns its row id.
 
@@ -128,6 +130,7 @@ def fill_batch(
     Args:
         dedupe: see `batches.Loading`.
         on_done: sent when all jobs of the batch have ended.
+        scope: see `batches.begin_loading`.
 
     Raises:
         InvalidRequest: a request is wrong, or not the one that was there before. The requests taken so far
@@ -135,7 +138,7 @@ def fill_batch(
     """
     store = connections.store
     with store.write() as connection:
-        loading = batches.begin_loading(store, connection, name, dedupe=dedupe)
+        loading = batches.begin_loading(store, connection, name, dedupe=dedupe, scope=scope)
         if on_done is not None:
             deliveries.add(store, connection, on_done, batch_id=loading.id)
     stream, sharing = iter(specs), Sharing()
@@ -235,6 +238,7 @@ def _take_in(
             labels=labels,
             prepared=prepared,
         )
+        loading = batches.note_tenants(connection, loading, {spec.tenant for spec in group})
         after = batches.advance(connection, loading, [spec.fingerprint for spec in group])
         deliveries.goes_on(connection, [], loading.id)
         return after

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
-from cachetools import TLRUCache, TTLCache
+from cachetools import LRUCache, TLRUCache, TTLCache
 
 from trivet.admin.key_budgets import KeyBudgets
 from trivet.admin.keys import FoundKey
@@ -37,7 +37,8 @@ USED_S = 60.0
 MAX_KEPT = 10_000
 """Valid keys kept in memory, and the same number of wrong ones."""
 LOOKING = 2
-"""Keys looked up at a time, so that guesses do not take all threads and connections."""
+"""New keys looked up at a time, so that guesses do not take all threads and connections; the same of keys that worked
+before, so that guesses do not delay those either."""
 
 NO_KEY = "A key is needed: send it as x-api-key, or as Authorization: Bearer."
 WRONG_KEY = "The key is not valid. Whoever runs this Trivet can give you another."
@@ -93,7 +94,9 @@ class Access:
         self._valid: TLRUCache[str, _Kept] = TLRUCache(MAX_KEPT, lambda _, kept, now: now + kept.seconds, timer)
         self._wrong: TTLCache[str, bool] = TTLCache(MAX_KEPT, KEPT_S, timer)
         self._lock = threading.Lock()
+        self._worked: LRUCache[str, bool] = LRUCache(MAX_KEPT)
         self._looking = asyncio.Semaphore(LOOKING)
+        self._looking_again = asyncio.Semaphore(LOOKING)
         self._reading = asyncio.Lock()
         self._budgets: tuple[float, KeyBudgets] | None = None
         self._used: set[str] = set()
@@ -140,6 +143,7 @@ class Access:
                 self._wrong[digest_of(token)] = True
                 raise Unauthenticated(WRONG_KEY)
             self._valid[digest_of(token)] = kept
+            self._worked[digest_of(token)] = True
         return kept.principal
 
     async def check_budget(self, principal: Principal, request: Mapping[str, Any], size: int) -> None:
@@ -174,7 +178,9 @@ class Access:
         await self._record()
 
     async def _looked_up(self, token: str, headers: Mapping[str, str]) -> Principal:
-        async with self._looking:  # meanwhile another request may have brought it
+        with self._lock:
+            worked = digest_of(token) in self._worked
+        async with self._looking_again if worked else self._looking:  # meanwhile another request may have brought it
             known = self._known(token)
             return known if known is not None else await self._run(self.authenticate, headers)
 

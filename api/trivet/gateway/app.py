@@ -8,18 +8,31 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils import uuid7
 
-from trivet.gateway import messages, models
+from trivet.gateway import count_tokens, messages, models
 from trivet.gateway.context import Gateway
 from trivet.gateway.errors import ApiError, of_access, of_trivet
+from trivet.gateway.openapi import document_route
 from trivet.gateway.principal import AccessError
 from trivet.gateway.resources import resource_routes
 from trivet_tasks.errors import TrivetError, place_of
 
 log = logging.getLogger("trivet.gateway")
+
+
+def served_routes() -> list[BaseRoute]:
+    """Return all routes of the application."""
+    return [
+        Route("/healthz", alive),
+        *messages.routes(),
+        *count_tokens.routes(),
+        *models.routes(),
+        *resource_routes(),
+        document_route(),
+    ]
 
 
 def make_app(gateway: Gateway) -> ASGIApp:
@@ -34,7 +47,7 @@ def make_app(gateway: Gateway) -> ASGIApp:
             await gateway.stop()
 
     app = Starlette(
-        routes=[Route("/healthz", alive), *messages.routes(), *models.routes(), *resource_routes()],
+        routes=served_routes(),
         lifespan=lifespan,
         exception_handlers={
             ApiError: _answer_error,

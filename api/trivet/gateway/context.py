@@ -11,7 +11,9 @@ from trivet.client.async_results import AsyncResults
 from trivet.client.client import Client
 from trivet.gateway.access import Access
 from trivet.gateway.errors import ApiError
+from trivet.gateway.event_hub import EventHub
 from trivet.gateway.job_errors import Answered, retry_headers
+from trivet.gateway.route_counts import TokenCounting
 from trivet.gateway.submitter import Submitter
 from trivet_tasks.config.settings import Settings
 
@@ -36,6 +38,8 @@ class Gateway:
         self.results = AsyncResults(self.client, self._threads)
         self.submitter = Submitter(self.client, self.run, lambda: self.waiting)
         self.access = Access(self.admin.keys, self.run)
+        self.events = EventHub(lambda: self.admin.events)
+        self.counting = TokenCounting()
         self.waiting = 0
         """Number of requests that wait for an answer."""
 
@@ -77,8 +81,10 @@ class Gateway:
 
     async def stop(self) -> None:
         """End all waiting, then close the connections. Jobs go on."""
+        self.events.close()
         await self.end_waiting()
         await self.access.close()
+        await self.counting.close()
         self.client.close()
         self.admin.close()
         self._threads.shutdown(wait=False, cancel_futures=True)

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from trivet.gateway.principal import AccessError, RateLimited, Unauthenticated
 from trivet_tasks.errors import (
     BatchIncomplete,
+    BatchTaken,
     BrokerUnavailable,
     ClientClosed,
     InvalidRequest,
@@ -59,7 +60,9 @@ class ApiError(Exception):
 
     def body(self, request_id: str) -> bytes:
         """Return the error as JSON."""
-        error = {"type": KINDS.get(self.status, "api_error"), "message": self.message}
+        # it may quote half of a surrogate pair, which has no UTF-8
+        message = self.message.encode(errors="replace").decode()
+        error = {"type": KINDS.get(self.status, "api_error"), "message": message}
         return orjson.dumps({"type": "error", "error": error, "request_id": request_id})
 
     def response(self, request_id: str) -> Response:
@@ -69,6 +72,7 @@ class ApiError(Exception):
 
 _STATUS: tuple[tuple[type[TrivetError], int], ...] = (
     (KeyConflict, 409),
+    (BatchTaken, 409),
     (BatchIncomplete, 409),
     (InvalidRequest, 400),
     (NotFound, 404),

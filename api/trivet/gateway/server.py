@@ -80,6 +80,7 @@ class GatewayServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no more connections; answer waiting requests with 503 after the grace."""
+        self._gateway.events.close()
         ending = asyncio.create_task(self._end_waiting())
         try:
             await super().shutdown(sockets)

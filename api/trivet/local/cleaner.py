@@ -19,6 +19,7 @@ from pathlib import Path
 from trivet.local.embedded import EmbeddedValkey
 from trivet_tasks.config.finding import DATA_DIR
 from trivet_tasks.errors import TrivetError
+from trivet_tasks.processes.startup import python_command
 
 _KEEP = b"k"
 """Message on standard input: the folder is to stay."""
@@ -39,7 +40,7 @@ def cleaned_up(folder: Path) -> Iterator[Cleanup]:
     """Remove the folder at the end of the block, unless it is to be kept, and also when this process is killed within it."""
     cleanup = Cleanup()
     cleaner = subprocess.Popen(
-        [sys.executable, "-P", "-m", "trivet.local.cleaner", str(folder)],
+        python_command("trivet.local.cleaner", str(folder)),
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

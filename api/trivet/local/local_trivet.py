@@ -12,7 +12,6 @@ workers, whose calls get `[worker] shutdown_grace_s`, over scheduler, Flower and
 import contextlib
 import logging
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -35,12 +34,13 @@ from trivet_tasks.config.running import only_one
 from trivet_tasks.config.server_urls import read_server_url
 from trivet_tasks.config.settings import Settings, load_settings
 from trivet_tasks.errors import BrokerUnavailable, ConfigError
+from trivet_tasks.processes.startup import python_command
 from trivet_tasks.server_errors import says_what_to_do
 from trivet_tasks.shared_state import check_writable, connect, refuse_cluster, unavailable_text
 
 log = logging.getLogger("trivet")
 
-PROGRAM = (sys.executable, "-m", "trivet")
+PROGRAM = python_command("trivet")
 _STAGES = {
     "worker": 0,
     "gateway": 0,

@@ -3,7 +3,7 @@
 Used by `trivet up`, `trivet demo`, `trivet worker` (one process per lane) and the tests:
 
     with Supervisor(on_exit=print) as parts:
-        parts.start("scheduler", [sys.executable, "-m", "trivet", "scheduler"], log_path=logs / "scheduler.log")
+        parts.start("scheduler", python_command("trivet", "scheduler"), log_path=logs / "scheduler.log")
         parts.wait_ready("scheduler", 20)
         ended = parts.run()            # until Ctrl-C, SIGTERM, or a part that cannot work as configured
 
@@ -23,7 +23,6 @@ import queue
 import secrets
 import shutil
 import signal
-import sys
 import tempfile
 import threading
 import time
@@ -37,7 +36,7 @@ from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import ProcessFailed
 from trivet_tasks.latency import Lane
 from trivet_tasks.processes.signals import StopSignals
-from trivet_tasks.processes.startup import announce_ready
+from trivet_tasks.processes.startup import announce_ready, python_command
 
 _READY_POLL_S = 0.02
 _LEAST_GRACE_S = 0.5  # what a later stage is left with when an earlier one takes its time
@@ -380,7 +379,7 @@ def run_parts(
 
 def _command(routes: Sequence[str], lane: Lane, config: Path | None) -> list[str]:
     named = [] if config is None else ["--config", str(config)]
-    return [sys.executable, "-m", "trivet", *named, "worker", "--lane", lane, "--routes", ",".join(routes)]
+    return [*python_command("trivet"), *named, "worker", "--lane", lane, "--routes", ",".join(routes)]
 
 
 def _ready(parts: Supervisor, name: str) -> bool:

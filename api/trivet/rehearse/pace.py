@@ -23,6 +23,9 @@ from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Latency
 from trivet_tasks.requests.eligibility import name_on_wire
 from trivet_tasks.requests.jsonl import FileCheck
+from trivet_worker.adapters.protocol import StreamLimits
+from trivet_worker.adapters.streaming import silence_limits
+from trivet_worker.run.stream_choice import LONG_S
 
 TARGET_S = 120.0
 """Seconds that a rehearsal is to take."""
@@ -40,6 +43,7 @@ USUAL_TOKENS_PER_S = 55
 """Pace of a model that the table of models does not know."""
 LENGTH_SIGMA = 0.6
 """Spread of the lengths of simulated answers, which are lognormal."""
+_LENGTH_P95 = math.exp(NormalDist().inv_cdf(0.95) * LENGTH_SIGMA)
 _UNKNOWN_S = 60.0
 
 
@@ -61,7 +65,9 @@ class Workplan:
     times: Mapping[Latency, CallTime]
     """The longest times that a request of each class gets."""
     first_token_s: float
-    """The shortest explicit limit to a first token; infinite: none of its classes has one."""
+    """The shortest limit to a first token; infinite: none of its classes has one."""
+    silence_s: Mapping[Latency, float]
+    """Silence after which a call is left, of the classes whose calls are streamed because they are long."""
     planned_s: float
     """Time at the limits of all routes, without an outage."""
     planned_usd: Decimal | None
@@ -126,13 +132,14 @@ class WorkplanReader:
                 stranded[load.requirements] = before._replace(requests=before.requests + int(load.calls or 0))
         possible = tuple(load for load in loads if load.requirements not in stranded)
         outlook = planned(self._planner, Work(Workload(possible), work.source), routes) if possible else None
+        silence_s = self._silence_s(_tokens_per_s(loads))
+        explicit_s = (self._planner.settings.of_class(latency).first_token_timeout_s for latency in self._classes)
         return Workplan(
             requests=self._classes.total(),
             classes=self._classes,
             times=self._times,
-            first_token_s=min(
-                self._planner.settings.of_class(latency).first_token_timeout_s or math.inf for latency in self._classes
-            ),
+            first_token_s=min([*silence_s.values(), *(one or math.inf for one in explicit_s)]),
+            silence_s=silence_s,
             planned_s=_UNKNOWN_S if outlook is None or outlook.bound is None else float(outlook.bound.seconds),
             planned_usd=None if outlook is None else outlook.input_usd + outlook.output_usd,
             bound="" if outlook is None else binding(outlook),
@@ -142,6 +149,15 @@ class WorkplanReader:
             stranded=stranded,
             work=Work(Workload(possible), work.source),
         )
+
+    def _silence_s(self, tokens_per_s: float) -> dict[Latency, float]:
+        """Return the silence after which long calls are left, by class: of those that a worker would come to stream."""
+        if FIRST_TOKEN_P95_S + self._output_tokens * _LENGTH_P95 / tokens_per_s < LONG_S:
+            return {}
+        routes = self._planner.settings.routes.values()
+        pings = all(one.provider != "bedrock" or one.endpoint == "platform" for one in routes)
+        silence_s = max(silence_limits(StreamLimits(), b"", pings=pings))
+        return {latency: silence_s for latency, allowed in self._times.items() if allowed.attempt_s >= LONG_S}
 
 
 def planned(planner: Planner, work: Work, routes: Mapping[str, RouteSettings]) -> Outlook | None:

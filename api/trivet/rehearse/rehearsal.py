@@ -113,7 +113,7 @@ def _run(
     folder: Path, rehearsal: Rehearsal, show: Callable[[Moment], None], say: Callable[[str], None]
 ) -> RehearsalReport:
     config = folder / "trivet.toml"
-    written = scaled_config(rehearsal.settings, rehearsal.workplan.times, rehearsal.lanes, rehearsal.speed)
+    written = scaled_config(rehearsal.settings, rehearsal.workplan, rehearsal.lanes, rehearsal.speed)
     config.write_text(written, encoding="utf-8")
     local = LocalTrivet(
         load_settings(config), workers=rehearsal.workers, lanes=rehearsal.lanes, simulation=_simulation(rehearsal)
@@ -215,7 +215,8 @@ class _Run:
 
     def _report(self, broken_off: str, *, interrupted: bool) -> RehearsalReport:
         rehearsal, workplan = self._rehearsal, self._rehearsal.workplan
-        classes = class_reports(self._admin.batches.ends(BATCH), rehearsal.speed)
+        budgets_s = {latency: one.budget_s / rehearsal.speed for latency, one in workplan.times.items()}
+        classes = class_reports(self._admin.batches.ends(BATCH, budgets_s), rehearsal.speed)
         routes = route_reports(
             self._admin.attempts.by_route(),
             rehearsal.outages,

@@ -28,8 +28,11 @@ class ClassReport:
     jobs: int
     succeeded: int
     late: int
-    """Ended as `expired`: past their deadline, or for realtime past its latency budget."""
+    """Ended after their deadline, or longer after their first call than the latency budget of their class allows, however
+    they ended."""
     failed: int
+    expired: int
+    """Ended without an answer, because their deadline had passed; among the late ones."""
     waiting: int
     """Not ended when the rehearsal did."""
     longest_s: float
@@ -107,8 +110,9 @@ def _class_report(latency: Latency, ends: Sequence[BatchEnds], speed: float) -> 
         latency,
         jobs=jobs(*JobState),
         succeeded=jobs(JobState.SUCCEEDED),
-        late=jobs(JobState.EXPIRED),
+        late=sum(one.late for one in ends),
         failed=jobs(JobState.FAILED, JobState.CANCELLED),
+        expired=jobs(JobState.EXPIRED),
         waiting=jobs(*(state for state in JobState if state not in END_STATES)),
         longest_s=max(one.longest_s for one in ends) * speed,
         reasons=tuple(
@@ -128,10 +132,7 @@ def inaccuracies(
         f"its processes ({leases.ttl_s:g} s are {seconds(leases.ttl_s * speed)})."
     )
     if any(outage.kind == HANG for one in routes for outage in one.outages):
-        yield (
-            "Not rehearsed: answers that are streamed because they are long. Where calls of a class take over 30 s, a provider "
-            f"that hangs is really left after about 30 s without a byte; here after the class's time for a call: {_call_times(workplan)}."
-        )
+        yield f"A provider that hangs is left after {_patience(settings, workplan)}."
     if (slower := slowness(workplan, routes, speed)) > BUSY:
         yield (
             f"This machine was too slow for speed {speed:g}: calls took {slower:.1f} times as long as they were to. "
@@ -149,8 +150,16 @@ def inaccuracies(
     )
 
 
-def _call_times(workplan: Workplan) -> str:
-    return ", ".join(f"{latency} {seconds(time.attempt_s)}" for latency, time in workplan.times.items())
+def _patience(settings: Settings, workplan: Workplan) -> str:
+    """Return for how long calls of each class wait for a provider that hangs, and why, in words."""
+    words = []
+    for latency, allowed in workplan.times.items():
+        silence_s = settings.of_class(latency).first_token_timeout_s or workplan.silence_s.get(latency)
+        if silence_s is not None and silence_s < allowed.attempt_s:
+            words.append(f"{seconds(silence_s)} without a byte (class {latency}, streamed)")
+        else:
+            words.append(f"{seconds(allowed.attempt_s)}, the time of a call (class {latency})")
+    return ", ".join(words)
 
 
 def slowness(workplan: Workplan, routes: Sequence[RouteReport], speed: float) -> float:
@@ -186,10 +195,10 @@ def advice(
                 f"{binding(outlook)} bind. A higher limit there shortens the wait."
             )
     for one in classes:
-        if one.late:
+        if one.expired:
             limit = "budget_s" if one.latency is Latency.REALTIME else "deadline_s"
             yield (
-                f"{one.late:,} jobs of class {one.latency} were late: a later deadline ([classes.{one.latency}] {limit}, or "
+                f"{one.expired:,} jobs of class {one.latency} expired: a later deadline ([classes.{one.latency}] {limit}, or "
                 "`deadline` of the request) or a class that waits longer keeps them."
             )
         if one.failed:

@@ -6,10 +6,11 @@ Every field of the settings is classified here, so that a new one is not forgott
 from collections.abc import Mapping
 from enum import StrEnum
 from math import ceil
-from typing import Any
+from typing import Any, Protocol
 
 from trivet.config.effective import table_lines
 from trivet_tasks.call_times import CallTime
+from trivet_tasks.config.gateway import GatewaySettings
 from trivet_tasks.config.route_settings import OPERATIONAL, PLACE, RouteSettings
 from trivet_tasks.config.schedules import ScheduleSettings
 from trivet_tasks.config.settings import Settings
@@ -51,6 +52,7 @@ SCALES: Mapping[str, Mapping[str, Scale]] = {
     "redis": {"url": Scale.REPLACED},
     "celery_apps": dict.fromkeys(("broker_url", "broker_transport_options"), Scale.REPLACED),
     "flower": {"hosts": Scale.REPLACED},
+    "gateway": dict.fromkeys(GatewaySettings.model_fields, Scale.REPLACED),
     "security": {"key": Scale.REPLACED},
     "classes": _kept(
         "max_rounds", "order", "share", "chunk_jobs", "hedge_share",
@@ -125,18 +127,35 @@ def scaled_route(route: RouteSettings, speed: float, share: float = 1.0) -> dict
     return {**scaled("routes", {**given, "max_concurrency": route.max_concurrency}, speed, share), **made_up}
 
 
-def scaled_config(settings: Settings, times: Mapping[Latency, CallTime], lanes: tuple[Lane, ...], speed: float) -> str:
+class Times(Protocol):
+    """The times that a rehearsal plans for its requests, in seconds without any scaling."""
+
+    @property
+    def times(self) -> Mapping[Latency, CallTime]:
+        """The longest times that its requests get, by class; calls of shorter ones get them, too."""
+        ...
+
+    @property
+    def silence_s(self) -> Mapping[Latency, float]:
+        """Silence after which calls are left, of classes whose calls are streamed because they are long."""
+        ...
+
+
+def scaled_config(settings: Settings, plan: Times, lanes: tuple[Lane, ...], speed: float) -> str:
     """Return the configuration of a rehearsal as TOML, without its routes and with no address or secret in it.
 
     Args:
-        times: the longest times that the rehearsed requests get, by class; calls of shorter ones get them, too.
+        plan: the times of the rehearsed requests.
         lanes: the lanes that the rehearsed requests need.
     """
     lines = ["# Written by `trivet rehearse`: the settings of this rehearsal, on a scaled clock."]
     for latency, of_class in settings.classes.items():
         terms = of_class.model_dump(mode="json")
-        if latency in times and latency is not Latency.REALTIME:
-            terms |= {"attempt_timeout_s": times[latency].attempt_s, "budget_s": times[latency].budget_s}
+        if latency in plan.times and latency is not Latency.REALTIME:
+            terms |= {"attempt_timeout_s": plan.times[latency].attempt_s, "budget_s": plan.times[latency].budget_s}
+        for limit in ("first_token_timeout_s", "stall_timeout_s"):
+            if terms[limit] is None:  # the limits of long calls are fixed seconds, which would not be scaled
+                terms[limit] = plan.silence_s.get(latency)
         lines += table_lines(f"classes.{latency}", scaled("classes", terms, speed))
     for table in ("health", "leases", "dispatch", "cache"):
         lines += table_lines(table, scaled(table, getattr(settings, table).model_dump(mode="json"), speed))

@@ -11,7 +11,8 @@ from trivet_simulator.answers import Answer, Usage
 from trivet_simulator.catalogue import REPLIES, Reply
 from trivet_simulator.http import Request
 from trivet_simulator.limits import CONCURRENCY, INPUT, OUTPUT, REQUESTS, Refusal
-from trivet_simulator.wires.wire import BROKEN_SSE, Failure, Route, anthropic_error, bearer, letters, sse
+from trivet_simulator.wires.counting import FIRST_PARTY
+from trivet_simulator.wires.wire import BROKEN_SSE, Counting, Failure, Route, anthropic_error, bearer, letters, sse
 
 NO_CALL = bytes(16)
 VERSIONS = ("2023-01-01", "2023-06-01", "2026-10-21")
@@ -30,6 +31,7 @@ class AnthropicWire:
     request_id_header = "request-id"
     json_type = "application/json"
     stream_type = "text/event-stream; charset=utf-8"
+    counting: Counting = FIRST_PARTY
 
     def route(self, request: Request) -> Route | None:
         """POST /v1/messages is the only call."""

@@ -17,7 +17,8 @@ from trivet_simulator.catalogue import Reply
 from trivet_simulator.http import Request
 from trivet_simulator.limits import Refusal
 from trivet_simulator.wires.anthropic import AnthropicWire
-from trivet_simulator.wires.wire import Failure, bearer
+from trivet_simulator.wires.counting import AWS, MANTLE
+from trivet_simulator.wires.wire import Counting, Failure, bearer
 
 _SIGNED_FOR = re.compile(r"^AWS4-HMAC-SHA256 Credential=[^/]+/\d{8}/[^/]+/(?P<service>[^/]+)/aws4_request")
 _VERSION = re.compile(r"-v\d+(:\d+)?$")
@@ -29,6 +30,7 @@ class RuntimeMessagesWire(AnthropicWire):
     name = "messages"
     path = "/anthropic/v1/messages"
     service = "bedrock"
+    counting: Counting = AWS
     model = re.compile(r".+\.anthropic\.claude-.+|arn:.+|.*claude-test.*")
     max_body = 25_000_000
     id_prefix = "msg_bdrk_"
@@ -86,6 +88,7 @@ class MantleWire(RuntimeMessagesWire):
 
     name = "mantle"
     service = "bedrock-mantle"
+    counting: Counting = MANTLE
     model = re.compile(r"anthropic\.claude-.+|.*claude-test.*")
 
     def unknown_model(self, model: str) -> Reply | None:

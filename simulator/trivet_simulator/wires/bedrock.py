@@ -14,7 +14,8 @@ from trivet_simulator.catalogue import Reply
 from trivet_simulator.eventstream import chunk_event, exception_event
 from trivet_simulator.http import Request
 from trivet_simulator.limits import Refusal
-from trivet_simulator.wires.wire import Failure, Route
+from trivet_simulator.wires.counting import AWS
+from trivet_simulator.wires.wire import Counting, Failure, Route
 
 # a model id may be an inference profile's ARN, which holds slashes
 _PATH = re.compile(r"^/model/(?P<model>.+)/invoke(?P<stream>-with-response-stream)?$")
@@ -37,6 +38,7 @@ class BedrockWire:
     request_id_header = "x-amzn-requestid"
     json_type = "application/json"
     stream_type = "application/vnd.amazon.eventstream"
+    counting: Counting = AWS
 
     def route(self, request: Request) -> Route | None:
         """The model and the kind of answer stand in the path."""

@@ -12,11 +12,12 @@ from trivet_simulator.answers import Answer, Usage
 from trivet_simulator.catalogue import REPLIES, Reply
 from trivet_simulator.http import Request
 from trivet_simulator.limits import REQUESTS, Refusal
-from trivet_simulator.wires.wire import BROKEN_SSE, Failure, Route, anthropic_error, bearer, letters, sse
+from trivet_simulator.wires.counting import VERTEX
+from trivet_simulator.wires.wire import BROKEN_SSE, Counting, Failure, Route, anthropic_error, bearer, letters, sse
 
 # an API version may stand before it, as in Google's own URLs
 _PATH = re.compile(
-    r"^(?:/v1(?:beta1)?)?/projects/[^/]+/locations/[^/]+/publishers/anthropic/models/(?P<model>[^/:]+):"
+    r"^(?:/v1(?:beta1)?)?/projects/[^/]+/locations/[^/]+/publishers/anthropic/models/(?!count-tokens:)(?P<model>[^/:]+):"
     r"(?P<verb>rawPredict|streamRawPredict)$"
 )
 
@@ -35,6 +36,7 @@ class VertexWire:
     request_id_header = "request-id"
     json_type = "application/json; charset=UTF-8"
     stream_type = "text/event-stream; charset=utf-8"
+    counting: Counting = VERTEX
 
     def route(self, request: Request) -> Route | None:
         """Model and kind of answer stand in the path."""

@@ -39,6 +39,19 @@ class Failure:
         return response(self.status, self.headers, self.body)
 
 
+class Counting(Protocol):
+    """The way in which a wire counts the tokens of a request."""
+
+    def route(self, request: Request) -> Route | None:
+        """Return the model in the path of a request for a count, if it is one."""
+
+    def asked(self, document: dict[str, Any], model: str) -> dict[str, Any] | str:
+        """Return the request whose tokens are counted, with `max_tokens`; or the objection to it."""
+
+    def answer(self, tokens: int) -> bytes:
+        """Return the body of the answer."""
+
+
 class Wire(Protocol):
     """One provider's side of the conversation. Stateless; built without arguments."""
 
@@ -50,6 +63,7 @@ class Wire(Protocol):
     request_id_header: str
     json_type: str
     stream_type: str
+    counting: Counting
 
     def route(self, request: Request) -> Route | None:
         """Return the call that this request makes, if it is one."""

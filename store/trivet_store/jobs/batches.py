@@ -1,14 +1,14 @@
 """Batches: filling them (an interrupted fill can be resumed), their names, and their progress."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from hashlib import blake2b
 from shlex import quote
 from typing import Any
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, Row, bindparam, text
 
 from trivet_store import controls
 from trivet_store.controls import Control, ControlKind
@@ -18,6 +18,7 @@ from trivet_store.jobs import deliveries
 from trivet_store.schema import Usd, usd_sum
 from trivet_tasks.errors import BatchTaken, InvalidRequest, NotFound
 from trivet_tasks.states import BatchState
+from trivet_tasks.tenant_scope import TenantScope, in_scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,10 @@ class Progress:
     """Pauses of the batch, and of tenants and classes that it has jobs of; none once it is done."""
     priority: int = 0
     """Priority of the batch, beside those of tenants and classes."""
+    tenant: str | None = None
+    """Tenant of all its requests; None: they have none, or it is mixed."""
+    mixed: bool = False
+    """True if it has requests of several tenants."""
 
     @property
     def ended(self) -> int:
@@ -75,16 +80,27 @@ class Loading:
     taken: int
     digest: str
     dedupe: bool = False
+    tenant: str | None = None
+    """Tenant of the requests read before, unless it is mixed."""
+    mixed: bool = False
+    """True if they are of several tenants, or some have none."""
 
 
 _CREATE = text(
     """
-    INSERT INTO batches (name, state, created_at, dedupe) VALUES (:name, 'loading', :now, :dedupe)
+    INSERT INTO batches (name, state, created_at, dedupe, tenant) VALUES (:name, 'loading', :now, :dedupe, :tenant)
     ON CONFLICT (name) DO NOTHING
     """
 )
+_BY_IDS = (
+    text("SELECT * FROM batches WHERE id IN :ids ORDER BY id")
+    .bindparams(bindparam("ids", expanding=True))
+    .columns(cost_usd=Usd())
+)
 _BY_NAME = text("SELECT * FROM batches WHERE name = :name").columns(cost_usd=Usd())
-_LIST = text("SELECT * FROM batches ORDER BY created_at DESC LIMIT :limit").columns(cost_usd=Usd())
+_LIST = "SELECT * FROM batches WHERE true{} ORDER BY created_at DESC, id DESC LIMIT :limit"
+_OLDER = " AND (created_at < :created_at OR created_at = :created_at AND id < :id)"
+_OWN = text("UPDATE batches SET tenant = :tenant, mixed = :mixed WHERE id = :id")
 _ADVANCE = text(
     """
     UPDATE batches SET taken = :taken, digest = :digest, state = 'loading', error = NULL
@@ -115,17 +131,23 @@ _RUNNING = text(
 _ESTIMATED = "SELECT {} AS estimated FROM spend WHERE batch_id = :id"
 
 
-def begin_loading(store: Store, connection: Connection, name: str, *, dedupe: bool = False) -> Loading:
+def begin_loading(
+    store: Store, connection: Connection, name: str, *, dedupe: bool = False, scope: TenantScope | None = None
+) -> Loading:
     """Create the batch, or go on with the one of this name; nothing of it runs until it is opened.
 
     Args:
         dedupe: see `Loading`.
+        scope: its requests are of this tenant; the batch of this name must be of it, too.
 
     Raises:
-        InvalidRequest: the batch was cancelled, is being discarded, or was begun with another `dedupe`.
+        InvalidRequest: the batch was cancelled, is being discarded, was begun with another `dedupe`, or is out of scope.
     """
-    connection.execute(_CREATE, {"name": name, "now": store.now(connection), "dedupe": dedupe})
+    tenant = None if scope is None else scope.tenant
+    connection.execute(_CREATE, {"name": name, "now": store.now(connection), "dedupe": dedupe, "tenant": tenant})
     row = connection.execute(_BY_NAME, {"name": name}).one()
+    if not _sees(scope, row):
+        raise InvalidRequest(f"name: the name {name!r} is taken.", field="name", hint="Choose another name.")
     if row.state == BatchState.CANCELLED:
         hint = "Choose another name; `trivet bulk --again` does."
         raise InvalidRequest(f"name: the batch {name!r} was cancelled.", field="name", hint=hint)
@@ -139,7 +161,7 @@ def begin_loading(store: Store, connection: Connection, name: str, *, dedupe: bo
             field="dedupe",
             hint="Submit it as before, or choose another name.",
         )
-    return Loading(row.id, name, row.taken, row.digest, dedupe)
+    return Loading(row.id, name, row.taken, row.digest, dedupe, row.tenant, bool(row.mixed))
 
 
 def advance(connection: Connection, before: Loading, fingerprints: Sequence[str]) -> Loading:
@@ -155,6 +177,17 @@ def advance(connection: Connection, before: Loading, fingerprints: Sequence[str]
     known = {"before": before.taken, "digest_before": before.digest}
     if connection.execute(_ADVANCE, {**parameters, **known}).rowcount == 0:
         raise changed_elsewhere(before.name)
+    return after
+
+
+def note_tenants(connection: Connection, before: Loading, tenants: Collection[str | None]) -> Loading:
+    """Note the tenants of the requests that are read next, in the transaction that inserts them, before `advance`."""
+    if before.mixed:
+        return before
+    owners = set(tenants) | ({before.tenant} if before.taken else set())
+    after = replace(before, tenant=next(iter(owners)) if len(owners) == 1 else None, mixed=len(owners) > 1)
+    if after != before:
+        connection.execute(_OWN, {"id": before.id, "tenant": after.tenant, "mixed": after.mixed})
     return after
 
 
@@ -212,23 +245,51 @@ def free_name(connection: Connection, name: str) -> str:
     return next(one for one in names if _is_free(connection, one))
 
 
-def progress(connection: Connection, name: str) -> Progress:
+def progress(connection: Connection, name: str, scope: TenantScope | None = None) -> Progress:
     """Return the progress of a batch, from its counters.
+
+    Args:
+        scope: only a batch all of whose requests are of this tenant.
 
     Raises:
         NotFound: there is no batch of this name.
     """
-    return _progress(connection, _named(connection, name))
+    return _progress(connection, _named(connection, name, scope))
 
 
-def latest(connection: Connection, limit: int) -> list[Progress]:
-    """Return batches, the newest first."""
-    return [_progress(connection, row) for row in connection.execute(_LIST, {"limit": limit}).all()]
+def latest(
+    connection: Connection, limit: int, *, scope: TenantScope | None = None, before: str | None = None
+) -> list[Progress]:
+    """Return batches, the newest first.
+
+    Args:
+        scope: as of `progress`.
+        before: name of a batch: only older ones.
+
+    Raises:
+        NotFound: there is no batch of that name.
+    """
+    condition, parameters = in_scope(scope, "tenant")
+    given: dict[str, object] = {"limit": limit, **parameters}
+    if scope is not None:
+        condition += " AND NOT mixed"
+    if before is not None:
+        row = _named(connection, before, scope)
+        condition += _OLDER
+        given |= {"created_at": row.created_at, "id": row.id}
+    rows = connection.execute(text(_LIST.format(condition)).columns(cost_usd=Usd()), given).all()
+    return [_progress(connection, row) for row in rows]
 
 
-def id_of(connection: Connection, name: str) -> int:
-    """Return the batch's row id. NotFound when there is none."""
-    return int(_named(connection, name).id)
+def id_of(connection: Connection, name: str, scope: TenantScope | None = None) -> int:
+    """Return the batch's row id. NotFound when there is none (in the scope)."""
+    return int(_named(connection, name, scope).id)
+
+
+def done_among(connection: Connection, ids: Sequence[int]) -> list[Progress]:
+    """Return the progress of those of these batches (row ids) of which every job has ended."""
+    rows = connection.execute(_BY_IDS, {"ids": list(ids)}).all()
+    return [found for row in rows if (found := _progress(connection, row)).done]
 
 
 def _is_free(connection: Connection, name: str) -> bool:
@@ -236,9 +297,14 @@ def _is_free(connection: Connection, name: str) -> bool:
     return row is None or (not row.opened and row.state in (BatchState.LOADING, BatchState.INCOMPLETE))
 
 
-def _named(connection: Connection, name: str) -> Row[Any]:
+def _sees(scope: TenantScope | None, row: Row[Any]) -> bool:
+    """Return whether a batch is in a scope: one with requests of several tenants is in none."""
+    return scope is None or (not row.mixed and scope.sees(row.tenant))
+
+
+def _named(connection: Connection, name: str, scope: TenantScope | None = None) -> Row[Any]:
     row = connection.execute(_BY_NAME, {"name": name}).one_or_none()
-    if row is None:
+    if row is None or not _sees(scope, row):
         raise NotFound(f"No batch is called {name!r}.", hint="`trivet batch list` shows the latest.")
     return row
 
@@ -265,4 +331,6 @@ def _progress(connection: Connection, row: Row[Any]) -> Progress:
         dedupe=bool(row.dedupe),
         paused=tuple(one for one in of_batch if one.paused_at is not None and row.ended < row.total),
         priority=sum(one.priority for one in of_batch if one.kind is ControlKind.BATCH),
+        tenant=row.tenant,
+        mixed=bool(row.mixed),
     )

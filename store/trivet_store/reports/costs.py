@@ -11,6 +11,7 @@ from sqlalchemy import Connection, text
 from trivet_store.schema import Usd, usd_sum
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.prices.price_records import NOTED
+from trivet_tasks.tenant_scope import TenantScope, in_scope
 
 TAG = "tag:"
 """Prefix of a tag's name: `tag:team` groups by the jobs' values of `team`."""
@@ -106,17 +107,21 @@ class Grouping(NamedTuple):
     parameters: dict[str, str]
 
 
-def summed(connection: Connection, by: Sequence[str], span: Span, *, probes: bool = True) -> list[CostRow]:
+def summed(
+    connection: Connection, by: Sequence[str], span: Span, *, probes: bool = True, scope: TenantScope | None = None
+) -> list[CostRow]:
     """Return the costs of all calls of a span, grouped: by time where that is asked for, then dearest first.
 
     Args:
         by: names of `GROUPINGS`, or `tag:NAME`; a call without such a thing is in the group with an empty text.
         probes: whether Trivet's own probes are in it.
+        scope: only calls of this tenant's jobs, without probes.
 
     Raises:
         InvalidRequest: a name is not known.
     """
     groups = grouping(connection, by)
+    of_tenant, of_scope = _of_scope(scope)
     # by number: to PostgreSQL an expression with a parameter in it is another one each time
     numbers = ", ".join(str(number + 1) for number in range(len(by)))
     total = partial(usd_sum, connection.dialect)
@@ -141,12 +146,12 @@ def summed(connection: Connection, by: Sequence[str], span: Span, *, probes: boo
           FROM attempts a
           JOIN jobs j ON j.id = a.job_id
           LEFT JOIN batches b ON b.id = j.batch_id
-         WHERE a.started_at >= :since AND a.started_at < :until {"" if probes else "AND a.purpose <> 'probe'"}
+         WHERE a.started_at >= :since AND a.started_at < :until {"" if probes else "AND a.purpose <> 'probe'"}{of_tenant}
         {f"GROUP BY {numbers}" if by else ""}
          ORDER BY {times}dearest DESC NULLS LAST{f", {numbers}" if by else ""}
         """
     ).columns(cost=Usd(), listed=Usd(), estimated=Usd(), approximate=Usd())
-    parameters = {**span._asdict(), **groups.parameters, "noted": f"{NOTED}%"}
+    parameters = {**span._asdict(), **groups.parameters, **of_scope, "noted": f"{NOTED}%"}
     return [
         CostRow(
             tuple("" if value is None else str(value) for value in row[: len(by)]),
@@ -167,16 +172,33 @@ def summed(connection: Connection, by: Sequence[str], span: Span, *, probes: boo
     ]
 
 
-def unpriced(connection: Connection, span: Span) -> list[Unpriced]:
-    """Return the calls for which no price is known, most calls first."""
+def unpriced(connection: Connection, span: Span, *, scope: TenantScope | None = None) -> list[Unpriced]:
+    """Return the calls for which no price is known, most calls first.
+
+    Args:
+        scope: as of `summed`.
+    """
+    of_tenant, of_scope = calls_in_scope(scope)
     statement = text(
-        """
-        SELECT provider, model, wire_model, count(*) AS calls FROM attempts
-         WHERE started_at >= :since AND started_at < :until AND cost_usd IS NULL
-         GROUP BY provider, model, wire_model ORDER BY calls DESC, provider, model, wire_model
+        f"""
+        SELECT a.provider, a.model, a.wire_model, count(*) AS calls FROM attempts a
+         WHERE a.started_at >= :since AND a.started_at < :until AND a.cost_usd IS NULL{of_tenant}
+         GROUP BY a.provider, a.model, a.wire_model ORDER BY calls DESC, a.provider, a.model, a.wire_model
         """
     )
-    return [Unpriced(*row) for row in connection.execute(statement, span._asdict())]
+    return [Unpriced(*row) for row in connection.execute(statement, {**span._asdict(), **of_scope})]
+
+
+def calls_in_scope(scope: TenantScope | None) -> tuple[str, dict[str, str]]:
+    """Return the condition that a call `a` is of a job of this tenant and no probe, begun with AND, and its parameters."""
+    of_tenant, parameters = _of_scope(scope)
+    exists = f" AND EXISTS (SELECT 1 FROM jobs j WHERE j.id = a.job_id{of_tenant})"
+    return ("" if scope is None else exists), parameters
+
+
+def _of_scope(scope: TenantScope | None) -> tuple[str, dict[str, str]]:
+    of_tenant, parameters = in_scope(scope, "j.tenant")
+    return ("" if scope is None else f"{of_tenant} AND a.purpose <> 'probe'"), parameters
 
 
 def grouping(connection: Connection, by: Sequence[str]) -> Grouping:

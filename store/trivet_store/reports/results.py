@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from sqlalchemy import Connection, Row, String, TextualSelect, bindparam, text
@@ -15,6 +15,7 @@ from trivet_store.jobs.enqueue import key_owner
 from trivet_store.schema import Usd
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.states import AttemptPurpose, JobState
+from trivet_tasks.tenant_scope import TenantScope, in_scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,25 @@ class JobRow:
     """Maximum further cost: calls whose cost is not known, such as timeouts. Read by `with_estimates` alone."""
 
 
+class JobEnd(NamedTuple):
+    """The end of a job, in short."""
+
+    id: str
+    state: JobState
+    key: str | None
+    batch: str | None
+    tenant: str | None
+    ended_at: float
+    """Seconds since the epoch."""
+
+
+_ENDS = of_ids(
+    """
+    SELECT j.id, j.state, j.key, b.name AS batch, j.tenant, j.ended_at
+      FROM jobs j JOIN flows f ON f.id = j.flow_id LEFT JOIN batches b ON b.id = j.batch_id
+     WHERE j.id IN :ids AND j.ended_at IS NOT NULL AND NOT f.probe ORDER BY j.ended_at, j.id
+    """
+)
 _JOB = """
     SELECT j.id, j.key, j.state, f.latency, f.model, b.name AS batch, j.created_at, j.deadline_at, j.not_before,
            j.ended_at, j.batch_seq, j.batch_index AS "index", j.round, j.last_outcome, j.last_error, j.tenant, j.tags, j.metadata,
@@ -185,12 +205,36 @@ def batch_job_ids(connection: Connection, batch_id: int) -> list[str]:
     return list(connection.execute(_BATCH_IDS, {"id": batch_id}).scalars())
 
 
-def recent_jobs(connection: Connection, *, state: JobState | None, batch_id: int | None, limit: int) -> list[JobRow]:
-    """Return the newest jobs first, without Trivet's own probes."""
+def recent_jobs(
+    connection: Connection,
+    *,
+    state: JobState | None,
+    batch_id: int | None,
+    limit: int,
+    scope: TenantScope | None = None,
+    before: str | None = None,
+) -> list[JobRow]:
+    """Return the newest jobs first, without Trivet's own probes.
+
+    Args:
+        scope: only jobs of this tenant.
+        before: only jobs that were submitted before the one of this id.
+    """
     given = {"state": state, "batch_id": batch_id}
     given = {name: value for name, value in given.items() if value is not None}
+    of_tenant, parameters = in_scope(scope, "j.tenant")
+    older = "" if before is None else " AND j.id < :before"
     conditions = " AND ".join(["NOT f.probe", *(f"j.{name} = :{name}" for name in given)])
-    return _read(connection, f"{conditions} ORDER BY j.id DESC LIMIT :limit", limit=limit, **given)
+    if before is not None:
+        parameters = {**parameters, "before": before}
+    where = f"{conditions}{of_tenant}{older} ORDER BY j.id DESC LIMIT :limit"
+    return _read(connection, where, limit=limit, **given, **parameters)
+
+
+def ends_of(connection: Connection, ids: Sequence[str]) -> list[JobEnd]:
+    """Return the ends of those of these jobs that have ended, without Trivet's own probes."""
+    rows = connection.execute(_ENDS, {"ids": list(ids)})
+    return [JobEnd(row.id, JobState(row.state), *row[2:]) for row in rows]
 
 
 def with_estimates(connection: Connection, jobs: Sequence[JobRow]) -> list[JobRow]:

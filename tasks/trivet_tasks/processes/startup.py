@@ -17,6 +17,7 @@ import gc
 import os
 import signal
 import stat
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -31,6 +32,16 @@ LONGEST_ROUTES = 80
 _KEEP_ENVIRONMENT = "SPT_NOENV"
 """Has setproctitle write into the space of the command line alone: `/proc/PID/environ` stays as it is."""
 _follows_parent = False
+
+
+def python_command(module: str, *arguments: str) -> tuple[str, ...]:
+    """Return the command that runs a module in a process of its own.
+
+    `-P`: a file like `queue.py` in the working directory, which is the user's, is no module of Trivet or of Python.
+
+    Example: `python_command("trivet", "scheduler")`
+    """
+    return (sys.executable, "-P", "-m", module, *arguments)
 
 
 def announce_ready() -> None:

@@ -18,7 +18,7 @@ from hashlib import blake2b
 from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, TypeAlias, cast
 
 import orjson
 
@@ -44,6 +44,8 @@ BOM = b"\xef\xbb\xbf"
 _GZIP = b"\x1f\x8b"
 """First bytes of a gzip file; no line of JSON begins with them."""
 _PIECE = 1024 * 1024
+Shape: TypeAlias = Callable[[dict[str, Any]], Mapping[str, Any]]
+"""Changes a request before it is read."""
 
 
 class SourceName(str):
@@ -185,6 +187,7 @@ def check_file(
     tell: Callable[[int, float], None] = lambda _rows, _share: None,
     each: Callable[[JobSpec, int], None] | None = None,
     name: str = "",
+    shape: Shape | None = None,
 ) -> FileCheck:
     """Validate every line of a file before any is taken.
 
@@ -199,6 +202,7 @@ def check_file(
         each: is given every job of the file once with the number of its line, as it is read: valid rows, without those
             that repeat an earlier one.
         name: the file's name in messages, also a `SourceName`; empty: its path.
+        shape: changes each line's request before it is read, or refuses it with InvalidRequest.
 
     Raises:
         InvalidRequest: the file cannot be read, has no request, or has a bad line and `skip_bad` is False. The message
@@ -209,7 +213,7 @@ def check_file(
     rows = bad = repeated = 0
     problems: list[Problem] = []
     with opened(path, name) as (file, status), Seen() as keys:
-        lines = _Rows(unpacked(file), RequestReader(settings, defaults), now, keys, name, dedupe=dedupe)
+        lines = _Rows(unpacked(file), RequestReader(settings, defaults), now, keys, name, dedupe=dedupe, shape=shape)
         for number, found in enumerate(lines, start=1):
             if number % TELL_EVERY == 0:
                 tell(rows, file.tell() / max(1, status.st_size))
@@ -233,10 +237,12 @@ def check_file(
     return FileCheck(path, name, rows, bad, tuple(problems), repeated, dedupe, digest, now, size, modified_ns)
 
 
-def read_file(check: FileCheck, settings: Settings, defaults: Mapping[str, object]) -> Iterator[JobSpec]:
+def read_file(
+    check: FileCheck, settings: Settings, defaults: Mapping[str, object], *, shape: Shape | None = None
+) -> Iterator[JobSpec]:
     """The valid rows of a checked file in their order, each validated again as it is read. Bad lines are left out.
 
-    Use the settings and defaults of the check.
+    Use the settings, the defaults and the shape of the check.
 
     Raises:
         InvalidRequest: the file is not the one that was checked (its size or time of change differs), before the first
@@ -246,7 +252,8 @@ def read_file(check: FileCheck, settings: Settings, defaults: Mapping[str, objec
         if (status.st_size, status.st_mtime_ns) != (check.size, check.modified_ns):
             raise _changed(check.name)
         reader = RequestReader(settings, defaults)
-        for found in _Rows(unpacked(file), reader, check.checked_at, keys, check.name, dedupe=check.dedupe):
+        lines = _Rows(unpacked(file), reader, check.checked_at, keys, check.name, dedupe=check.dedupe, shape=shape)
+        for found in lines:
             if isinstance(found, JobSpec):
                 yield found
         _same(check.name, status, os.fstat(file.fileno()))
@@ -256,7 +263,15 @@ class _Rows:
     """The lines of a file, each as a job or as what is wrong with it. Runs once."""
 
     def __init__(
-        self, file: BinaryIO, reader: RequestReader, now: float, keys: Seen, name: SourceName, *, dedupe: bool
+        self,
+        file: BinaryIO,
+        reader: RequestReader,
+        now: float,
+        keys: Seen,
+        name: SourceName,
+        *,
+        dedupe: bool,
+        shape: Shape | None = None,
     ) -> None:
         self.repeated = 0
         self.digest = blake2b(digest_size=16)
@@ -268,6 +283,7 @@ class _Rows:
         self._keys = keys
         self._name = name
         self._dedupe = dedupe
+        self._shape = shape
 
     def __iter__(self) -> Iterator[JobSpec | Problem]:
         while line := self._file.readline(MAX_LINE_BYTES + 1):
@@ -301,6 +317,8 @@ class _Rows:
         except orjson.JSONDecodeError as error:
             return self._problem(_why_not_json(line, error))
         try:
+            if self._shape is not None and isinstance(request, dict):
+                request = self._shape(request)
             job = self._reader.read(request, self._now)
         except InvalidRequest as error:
             return self._problem(str(error))

@@ -1,7 +1,12 @@
 """Callers of the three providers, over the `anthropic` SDK."""
 
+from typing import TYPE_CHECKING
+
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_worker.adapters.protocol import Caller
+
+if TYPE_CHECKING:
+    from trivet_worker.adapters.wire import Wire
 
 
 def build_caller(route: RouteSettings) -> Caller:
@@ -11,20 +16,25 @@ def build_caller(route: RouteSettings) -> Caller:
     """
     from trivet_worker.adapters.caller import SdkCaller
 
+    return SdkCaller(build_wire(route), stream=route.stream)
+
+
+def build_wire(route: RouteSettings) -> "Wire":
+    """Return the wire of a route: its client, its credentials and the form of its requests."""
     match route.provider:
         case "anthropic":
             from trivet_worker.adapters.first_party import FirstPartyWire
 
-            return SdkCaller(FirstPartyWire(route), stream=route.stream)
+            return FirstPartyWire(route)
         case "bedrock" if route.endpoint != "invoke":
             from trivet_worker.adapters.bedrock import AwsMessagesWire
 
-            return SdkCaller(AwsMessagesWire(route), stream=route.stream)
+            return AwsMessagesWire(route)
         case "bedrock":
             from trivet_worker.adapters.bedrock import BedrockWire
 
-            return SdkCaller(BedrockWire(route), stream=route.stream)
+            return BedrockWire(route)
         case "vertex":
             from trivet_worker.adapters.vertex import VertexWire
 
-            return SdkCaller(VertexWire(route), stream=route.stream)
+            return VertexWire(route)

@@ -14,7 +14,7 @@ before the headers from a body that broke off after them.
 import asyncio
 import contextlib
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import anthropic
@@ -25,7 +25,7 @@ from cachetools import LRUCache
 from trivet_tasks.config.addresses import DIRECTLY, way_out
 from trivet_tasks.errors import place_of
 from trivet_tasks.foreign_text import clean
-from trivet_tasks.outcomes import Outcome, Scope, Usage
+from trivet_tasks.outcomes import Outcome, Scope
 from trivet_worker.adapters import headers as wire_headers
 from trivet_worker.adapters.answers import Broken, Whole, judge, read_message
 from trivet_worker.adapters.assembly import BrokenStream
@@ -42,6 +42,7 @@ from trivet_worker.adapters.http import (
     read_body,
     timeout_within,
 )
+from trivet_worker.adapters.progress import Progress
 from trivet_worker.adapters.protocol import (
     MESSAGE_LIMIT,
     NO_PURPOSE,
@@ -54,7 +55,8 @@ from trivet_worker.adapters.protocol import (
     LocalCause,
     StreamLimits,
 )
-from trivet_worker.adapters.streaming import Silence, StreamedAnswer, reader_for, receive, silence_limits
+from trivet_worker.adapters.stream_events import reader_for
+from trivet_worker.adapters.streaming import Silence, StreamedAnswer, receive, silence_limits
 from trivet_worker.adapters.wire import ATTEMPT_HEADER, Posted, RequestTemplate, Wire
 
 log = logging.getLogger("trivet.adapters")
@@ -65,52 +67,6 @@ _AS_IT_COMES = ("accept-encoding", "identity")
 """Header of a streamed call: what compresses a stream on its way may hold it back, and it cannot be gathered."""
 _MAX_TEMPLATES = 64
 """Maximum number of templates of a route: models times keys, some of which are gone."""
-
-
-@dataclass(slots=True)
-class _Progress:
-    """Progress of an attempt, for the text of its failure."""
-
-    provider: str
-    timeout: httpx2.Timeout
-    """Timeouts of its socket operations."""
-    until: float
-    """Time of the event loop at which it is over."""
-    response: httpx2.Response | None = None
-    answer: StreamedAnswer | None = None
-    silence: Silence | None = None
-    headers: wire_headers.Headers = field(default_factory=dict)
-    sent: bool = False
-    """True if the request may have gone out."""
-    sink: EventSink | None = None
-    contact: Contact = field(default_factory=Contact)
-    """Record of its connection to the provider."""
-
-    def failure(
-        self,
-        outcome: Outcome,
-        message: str,
-        *,
-        scope: Scope | None = None,
-        usage: Usage | None = None,
-        own_fault: bool = False,
-        local_cause: LocalCause | None = None,
-        stalled: bool = False,
-    ) -> Failure:
-        """Return a failure of our own wording, with the facts known from headers and stream."""
-        return Failure(
-            outcome,
-            clean(message, MESSAGE_LIMIT),
-            status=self.response.status_code if self.response else None,
-            request_id=wire_headers.request_id(self.headers),
-            scope=scope,
-            limits=wire_headers.limits(self.headers) if self.provider == "anthropic" else None,
-            usage=usage or (self.answer.assembly.final_usage if self.answer else None),
-            may_be_billed=self.answer is not None and self.answer.assembly.began,
-            own_fault=own_fault,
-            local_cause=local_cause,
-            stalled=stalled,
-        )
 
 
 class SdkCaller:
@@ -142,7 +98,7 @@ class SdkCaller:
         """See `Caller.call`."""
         stream = None if self._stream is False else limits.stream or (StreamLimits() if self._stream else None)
         streams = stream is not None
-        progress = _Progress(
+        progress = Progress(
             self._wire.provider,
             timeout_within(limits.total_s, stream=streams),
             asyncio.get_running_loop().time() + limits.total_s,
@@ -164,6 +120,10 @@ class SdkCaller:
             answer = self._from_provider(error, progress)
         except (BrokenStream, TooLarge) as error:
             answer = progress.failure(Outcome.INCOMPLETE, str(error))
+        except asyncio.CancelledError:
+            if (usage := progress.stated_usage()) is None:
+                raise
+            answer = progress.failure(Outcome.CANCELLED, "dropped on our side", usage=usage)
         except NETWORK_ERRORS as error:
             if progress.response is None and is_local_io(error):  # credentials that the SDK reads itself
                 answer = self._not_ready(NotReady(f"the credentials cannot be read: {_file_words(error)}"), progress)
@@ -217,7 +177,7 @@ class SdkCaller:
             await self._wire.client.close()
 
     async def _attempt(
-        self, body: bytes, model: str, attempt_id: str, purpose: CallPurpose, progress: _Progress
+        self, body: bytes, model: str, attempt_id: str, purpose: CallPurpose, progress: Progress
     ) -> Answer | Failure:
         await self._ready()
         stream = progress.silence is not None
@@ -257,7 +217,7 @@ class SdkCaller:
                 raise NotReady(str(error)) from None
             raise NotReady(f"the credentials cannot be had: {place_of(error)}") from None
 
-    async def _read(self, response: httpx2.Response, progress: _Progress) -> Whole | Broken:
+    async def _read(self, response: httpx2.Response, progress: Progress) -> Whole | Broken:
         """Read the body of a 200, streamed or, where a gateway does not stream, whole."""
         encoding = progress.headers.get("content-encoding", "")
         kind = progress.headers.get("content-type", "")
@@ -280,7 +240,7 @@ class SdkCaller:
             await response.aclose()
         return judge(answer.assembly.message())
 
-    def _answer(self, whole: Whole, progress: _Progress) -> Answer:
+    def _answer(self, whole: Whole, progress: Progress) -> Answer:
         return Answer(
             message=whole.message,
             stop_reason=whole.stop_reason,
@@ -289,7 +249,7 @@ class SdkCaller:
             limits=wire_headers.limits(progress.headers) if self._wire.provider == "anthropic" else None,
         )
 
-    def _late(self, total_s: float, progress: _Progress) -> Answer | Failure:
+    def _late(self, total_s: float, progress: Progress) -> Answer | Failure:
         """Return the result after the guard fired. A message that was complete by then is an answer."""
         if progress.answer is not None:
             try:
@@ -353,7 +313,7 @@ class SdkCaller:
         )
         return response
 
-    def _from_provider(self, error: ErrorAnswer, progress: _Progress) -> Failure:
+    def _from_provider(self, error: ErrorAnswer, progress: Progress) -> Failure:
         secrets = self._wire.secrets()
         assembly = progress.answer.assembly if progress.answer else None
         usage = assembly.usage if assembly else None
@@ -365,14 +325,14 @@ class SdkCaller:
             self._wire.forget_credentials()
         return failure
 
-    def _not_ready(self, error: NotReady, progress: _Progress) -> Failure:
+    def _not_ready(self, error: NotReady, progress: Progress) -> Failure:
         """Return a failure before anything was sent. Where credentials could not be fetched, the way out is at fault."""
         if error.transient:
             return progress.failure(Outcome.CONNECTION, str(error), local_cause=LocalCause.UNREACHED)
         cause = LocalCause.NO_CREDENTIALS
         return progress.failure(Outcome.UNUSABLE, str(error), scope=Scope.ROUTE, local_cause=cause)
 
-    def _from_network(self, error: BaseException, progress: _Progress) -> Failure:
+    def _from_network(self, error: BaseException, progress: Progress) -> Failure:
         failure = network_failure(error, headers_seen=progress.response is not None)
         if not failure.unreached:
             return progress.failure(failure.outcome, failure.message, scope=failure.scope)

@@ -156,7 +156,8 @@ class Caller(Protocol):
             sink: takes the events of a streamed answer as they come; without one they are gathered.
 
         Raises:
-            asyncio.CancelledError: the call was cancelled from outside; its connection is closed.
+            asyncio.CancelledError: the call was cancelled from outside; its connection is closed. Where its stream had
+                stated the usage by then, a failure with that is returned instead.
         """
         ...
 

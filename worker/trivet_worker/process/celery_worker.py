@@ -6,7 +6,6 @@ import gc
 import logging
 import os
 import socket
-import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -24,7 +23,7 @@ from trivet_tasks.errors import ConfigError
 from trivet_tasks.latency import Lane, Latency
 from trivet_tasks.messages import queue_of
 from trivet_tasks.processes.signals import Reloader, StopRequests
-from trivet_tasks.processes.startup import served, set_title, without_collecting
+from trivet_tasks.processes.startup import python_command, served, set_title, without_collecting
 from trivet_worker.process.consumer_steps import consuming, inspection_only
 from trivet_worker.process.intake import Intake, strict_consumer
 from trivet_worker.process.isolated_process import run_isolated
@@ -96,9 +95,7 @@ def _forked_server(settings: Settings, lane: Lane, routes: Sequence[str]) -> For
     """Fork the server of quarantined jobs' processes. Call it before anything is begun."""
     origin, of_routes = origin_of(settings), served(routes, len(settings.routes))
     set_title("worker", of_routes, lane, "(fork server)")  # the forked process keeps it
-    forks = ForkServer(
-        [sys.executable, "-m", "trivet_worker.process.isolated_process", settings.source, lane, origin, *routes]
-    )
+    forks = ForkServer(python_command("trivet_worker.process.isolated_process", settings.source, lane, origin, *routes))
     forks.fork(partial(run_isolated, settings, lane, origin, routes))
     set_title("worker", of_routes, lane)
     return forks

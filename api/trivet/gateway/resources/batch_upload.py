@@ -1,0 +1,132 @@
+"""Bodies of JSON Lines: kept in a temporary file, checked whole, then submitted as one batch."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import IO, Any
+
+from starlette.requests import ClientDisconnect, Request
+
+from trivet.client.client import Dedupe
+from trivet.client.jobs import Batch
+from trivet.gateway.context import Gateway, overloaded
+from trivet.gateway.errors import ApiError
+from trivet.gateway.principal import AccessError, Principal
+from trivet_tasks.errors import InvalidRequest
+from trivet_tasks.latency import Latency
+from trivet_tasks.requests.jsonl import check_file, read_file
+from trivet_tasks.tenant_scope import TenantScope
+
+MAX_BYTES = 2**30
+"""Maximum size of a body, in bytes. A larger batch is sent in parts, or with `trivet bulk`."""
+MAX_UPLOADS = 4
+"""Bodies that one process takes in at a time: each lies on disk, and takes a thread while it is submitted."""
+PIECE_BYTES = 2**20
+"""Bytes that are written to the file at a time."""
+PAUSE_S = 60.0
+"""Maximum number of seconds without a byte."""
+GZIP = b"\x1f\x8b"
+NAME = "body"
+"""Name of the body in messages: `body, line 731: …`."""
+
+
+class Uploads:
+    """Takes in the batches of one gateway process, a few at a time."""
+
+    def __init__(self) -> None:
+        self.running = 0
+
+    async def submit(
+        self,
+        request: Request,
+        gateway: Gateway,
+        principal: Principal,
+        *,
+        name: str | None,
+        dedupe: Dedupe,
+        scope: TenantScope | None,
+    ) -> Batch:
+        """Take in a body and submit it. Nothing is submitted unless every line is valid.
+
+        Raises:
+            ApiError: 408, 413, 415, 503 or 529: it comes too slowly, is too large, is compressed, the disk is full, or too
+                many come.
+            InvalidRequest: a line is wrong; names it.
+            StoreUnavailable: names the batch; the same again under this name continues where it stopped.
+        """
+        if self.running >= MAX_UPLOADS:
+            raise overloaded(f"This gateway takes in {MAX_UPLOADS} batches, its maximum.")
+        self.running += 1
+        try:
+            with NamedTemporaryFile(prefix="trivet-batch-", suffix=".jsonl") as file:
+                try:
+                    await _receive(request, gateway, file)
+                except OSError as error:
+                    raise ApiError(503, f"The body cannot be kept in a temporary file: {error.strerror}.") from None
+                return await gateway.run(
+                    lambda: _submit(gateway, Path(file.name), bound(principal), name=name, dedupe=dedupe, scope=scope)
+                )
+        finally:
+            self.running -= 1
+
+
+def bound(principal: Principal) -> Callable[[dict[str, Any]], Mapping[str, Any]]:
+    """Return the function that adds what a key fixes to a line, and refuses what the key does not allow."""
+
+    def shape(line: dict[str, Any]) -> Mapping[str, Any]:
+        try:
+            return principal.bind(line, default_class=Latency.BATCH)
+        except AccessError as error:
+            raise InvalidRequest(error.message) from None
+
+    return shape
+
+
+async def _receive(request: Request, gateway: Gateway, file: IO[bytes]) -> None:
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > MAX_BYTES:
+        raise _too_large()
+    size, waiting = 0, bytearray()
+    stream = request.stream().__aiter__()
+    while True:
+        try:
+            async with asyncio.timeout(PAUSE_S):
+                piece = await anext(stream, None)
+        except TimeoutError:
+            raise ApiError(408, f"No byte of the body came within {PAUSE_S:g} s.", {"connection": "close"}) from None
+        except ClientDisconnect:
+            raise ApiError(400, "The body was broken off.") from None
+        if piece is None:
+            break
+        size += len(piece)
+        if size > MAX_BYTES:
+            raise _too_large()
+        waiting += piece
+        if len(waiting) >= PIECE_BYTES:
+            await gateway.run(file.write, bytes(waiting))
+            waiting.clear()
+    file.write(waiting)
+    file.flush()
+
+
+def _submit(
+    gateway: Gateway,
+    path: Path,
+    shape: Callable[[dict[str, Any]], Mapping[str, Any]],
+    *,
+    name: str | None,
+    dedupe: Dedupe,
+    scope: TenantScope | None,
+) -> Batch:
+    with path.open("rb") as file:
+        if file.read(len(GZIP)) == GZIP:
+            raise ApiError(415, "The body is compressed. Send JSON Lines as plain text.")
+    client = gateway.client
+    check = check_file(path, client.settings, {}, now=client.now(), dedupe=dedupe is not None, name=NAME, shape=shape)
+    specs = read_file(check, client.settings, {}, shape=shape)
+    return client.submit_specs(specs, name=name, dedupe=dedupe, scope=scope)
+
+
+def _too_large() -> ApiError:
+    return ApiError(413, f"The body is larger than {MAX_BYTES:,} bytes.", {"connection": "close"})
