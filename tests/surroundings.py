@@ -57,6 +57,8 @@ def _settle_environment() -> None:
     settled = clean_environment(os.environ, home, temporary) | {"PYTEST_HOME": home}
     for name in set(os.environ) - set(settled):
         del os.environ[name]
+    for name in ("COLUMNS", "LINES"):  # readline, which pytest imports, sets them where os.environ does not see them
+        os.unsetenv(name)
     os.environ.update(settled)
     tempfile.tempdir = None
     time.tzset()

@@ -3,7 +3,9 @@
     TrivetError
     ├── ConfigError            a setting is wrong; names the file (or variable) and the key
     ├── InvalidRequest         a request is wrong; names the field, and the index or line in a bulk submit
-    │   └── KeyConflict        the key is taken by a different request
+    │   ├── BatchTaken         another process fills, or ended, the batch meanwhile
+    │   ├── KeyConflict        the key is taken by a different request
+    │   └── UnknownModel       there is no such model, or no more
     ├── NotFound               no such job, batch or route
     ├── BatchIncomplete        the batch took only a part of its requests and does not run
     ├── StoreError             the database cannot be used
@@ -73,6 +75,10 @@ class KeyConflict(InvalidRequest):
 
 class BatchTaken(InvalidRequest):
     """Another process has filled, cancelled or discarded the batch meanwhile. Submitted again, it goes on where it is now."""
+
+
+class UnknownModel(InvalidRequest):
+    """There is no model of this id, or no more."""
 
 
 class NotFound(TrivetError):

@@ -32,7 +32,7 @@ def caught(gateway: RunningGateway, key: str = "free", **request: Any) -> anthro
     [
         ("free", asked(max_tokens=0), (anthropic.BadRequestError, 400, "invalid_request_error", "max_tokens")),
         ("free", asked(messages=[]), (anthropic.BadRequestError, 400, "invalid_request_error", "messages")),
-        ("free", asked(model="claude-none"), (anthropic.BadRequestError, 400, "invalid_request_error", "model")),
+        ("free", asked(model="claude-none"), (anthropic.NotFoundError, 404, "not_found_error", "model")),
         ("sk-ant-none", asked(), (anthropic.AuthenticationError, 401, "authentication_error", "key is not valid")),
         (
             "haiku",

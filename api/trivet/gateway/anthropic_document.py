@@ -82,6 +82,12 @@ PATHS: dict[str, dict[str, Schema]] = {
                 {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 1000}},
                 {"name": "before_id", "in": "query", "schema": STRING},
                 {"name": "after_id", "in": "query", "schema": STRING},
+                {
+                    "name": "lifecycle",
+                    "in": "query",
+                    "description": "Only models in these states; may be repeated. All without it.",
+                    "schema": many({"enum": ["active", "deprecated", "retired"]}),
+                },
             ],
             "responses": {"200": {"description": "A page of models.", "content": _json("Models")}},
             "errors": (404,),
@@ -158,7 +164,17 @@ def anthropic_schemas() -> dict[str, Schema]:
             url=STRING,
             warnings=many(STRING),
         ),
-        "Model": fields("A model.", id=STRING, type={"const": "model"}, display_name=STRING, created_at=STRING),
+        "Model": fields(
+            "A model; `trivet` has the routes that serve it, with their limits and prices.",
+            id=STRING,
+            type={"const": "model"},
+            display_name=STRING,
+            created_at=STRING,
+            lifecycle={"enum": ["active", "deprecated"]},
+            max_input_tokens=nullable(INTEGER),
+            max_tokens=nullable(INTEGER),
+            trivet=ANY_OBJECT,
+        ),
         "Models": fields(
             data=many(ref("Model")), has_more=BOOLEAN, first_id=nullable(STRING), last_id=nullable(STRING)
         ),

@@ -21,6 +21,7 @@ from trivet_tasks.errors import (
     ResultTimeout,
     StoreError,
     TrivetError,
+    UnknownModel,
 )
 
 KINDS = {
@@ -70,10 +71,13 @@ class ApiError(Exception):
         return Response(self.body(request_id), self.status, self.headers, media_type="application/json")
 
 
+LONGEST_RETRY_S = 60.0
+"""Seconds of `retry-after` up to which official clients wait and repeat a request by themselves."""
 _STATUS: tuple[tuple[type[TrivetError], int], ...] = (
     (KeyConflict, 409),
     (BatchTaken, 409),
     (BatchIncomplete, 409),
+    (UnknownModel, 404),
     (InvalidRequest, 400),
     (NotFound, 404),
     (ResultTimeout, 504),
@@ -88,11 +92,12 @@ def of_access(error: AccessError) -> ApiError:
     match error:
         case Unauthenticated():
             return ApiError(401, error.message, {"www-authenticate": "Bearer", "x-should-retry": "false"})
-        case RateLimited(retry_after_s=float() | int() as seconds):
+        case RateLimited(retry_after_s=float() | int() as seconds) if seconds <= LONGEST_RETRY_S:
             again = {"x-should-retry": "true", "retry-after": str(max(1, math.ceil(seconds)))}
             return ApiError(429, error.message, again)
-        case RateLimited():
-            return ApiError(429, error.message, {"x-should-retry": "false"})
+        case RateLimited(retry_after_s=seconds):  # a budget whose window turns in hours
+            later = {} if seconds is None else {"retry-after": str(math.ceil(seconds))}
+            return ApiError(429, error.message, {"x-should-retry": "false", **later})
         case _:
             return ApiError(403, error.message, {"x-should-retry": "false"})
 

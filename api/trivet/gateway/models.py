@@ -38,7 +38,7 @@ def routes() -> list[Route]:
     """Return the routes of the models."""
     return [
         Route("/v1/models", list_models, methods=["GET"]),
-        Route("/v1/models/{model:path}", get_model, methods=["GET"]),
+        Route("/v1/models/{model_id:path}", get_model, methods=["GET"]),
     ]
 
 
@@ -67,7 +67,7 @@ async def get_model(request: Request) -> Response:
     """Return one model, by its id or an alias."""
     gateway: Gateway = request.app.state.gateway
     principal = await gateway.access.admit(request.headers)
-    asked: str = request.path_params["model"]
+    asked: str = request.path_params["model_id"]
     entry = known(asked)
     name = entry.id if entry is not None else asked
     for one in await gateway.run(served_models, gateway):

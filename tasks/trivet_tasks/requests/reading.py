@@ -37,7 +37,7 @@ from trivet_tasks.call_times import short_deadline_text, too_short_text
 from trivet_tasks.catalog import RETIRED, Model, known, near_matches
 from trivet_tasks.config.route_settings import RouteSettings
 from trivet_tasks.config.settings import Settings
-from trivet_tasks.errors import InvalidRequest
+from trivet_tasks.errors import InvalidRequest, UnknownModel
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Latency
 from trivet_tasks.requests.eligibility import (
@@ -455,11 +455,15 @@ def _model(value: object, settings: Settings) -> tuple[str, Model | None]:
     if value in RETIRED:
         gone, newer = RETIRED[value].isoformat(), successor(value)
         instead = f"Use {newer}" if newer else "Use a newer model"
-        raise wrong("model", f"{value} was retired on {gone}. {instead}, or name its id in a route's models.")
+        raise _unknown_model(f"{value} was retired on {gone}. {instead}, or name its id in a route's models.")
     what = shown(value)
     near = near_matches(value) if what == value else []
     more = f"Did you mean {' or '.join(near)}?" if near else "Give a first-party id such as claude-sonnet-5-5."
-    raise wrong("model", f"no such model: {what}. {more}")
+    raise _unknown_model(f"no such model: {what}. {more}")
+
+
+def _unknown_model(what: str) -> UnknownModel:
+    return UnknownModel(f"model: {what}", field="model")
 
 
 def _body(given: dict[str, object], model: Model | None) -> dict[str, object]:
