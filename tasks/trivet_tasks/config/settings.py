@@ -294,8 +294,11 @@ class Settings(BaseSettings):
 
     @property
     def data_dir(self) -> Path:
-        """`.trivet/`: database and embedded broker, where no URL says otherwise. It holds prompts, so it is 0700."""
-        return self.base_dir / DATA_DIR
+        """`.trivet/`: database, embedded broker and keys, where nothing says otherwise. It holds prompts, so it is 0700.
+
+        It is the configuration's own folder where that is one: `trivet up --simulate` writes its file there.
+        """
+        return self.base_dir if self.base_dir.name == DATA_DIR else self.base_dir / DATA_DIR
 
     @cached_property
     def store_url(self) -> str:
