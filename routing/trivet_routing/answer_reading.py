@@ -70,11 +70,14 @@ class AnswerReading:
             self._lose(Cut(Outcome.INCOMPLETE.value, GAP))
             return
         self._next += 1
-        if entry.kind is EntryKind.EVENTS:
-            for data in entry.data.split(b"\n"):
-                self._add(data)
-        else:
-            self._end(AttemptEnd.of(entry.data))
+        try:
+            if entry.kind is EntryKind.EVENTS:
+                for data in entry.data.split(b"\n"):
+                    self._add(data)
+            else:
+                self._end(AttemptEnd.of(entry.data))
+        except (ValueError, TypeError, KeyError):  # what cannot be read is missing: nothing after it counts
+            self._lose(Cut(Outcome.INCOMPLETE.value, GAP))
 
     def given_up(self) -> None:
         """Note that the job is not, or no more, with the attempt that was shown."""

@@ -156,6 +156,28 @@ def test_the_rest_is_waited_for_and_then_missing() -> None:
     assert reading.cut.message == GAP
 
 
+@pytest.mark.parametrize(
+    "garbled", [b"", b"{", b"[]", b"{}", b'{"type":[]}', b'{"type":"content_block_delta","x":"\\ud83d"}']
+)
+@pytest.mark.parametrize("at", [1, 3])
+def test_an_event_that_cannot_be_read_is_missing_and_nothing_after_it_counts(garbled: bytes, at: int) -> None:
+    reading = AnswerReading()
+    whole = Attempt("a", ("He", "llo"), 0, "succeeded")
+    entries = whole.entries()
+    entries[at] = entries[at]._replace(data=garbled)
+    for entry in entries:
+        reading.take(entry)
+    reading.conclude("a", whole.whole)
+    documents = [orjson.loads(event.data) for event in reading.events()]
+    if at == 1:  # nothing was shown: the answer comes from what is stored
+        assert text_of(documents) == "Hello"
+        assert reading.complete
+    else:
+        assert text_of(documents) == "He"
+        assert reading.cut is not None
+        assert reading.cut.message == GAP
+
+
 def test_an_entry_counts_only_for_the_job_attempt_and_place_that_it_was_signed_for() -> None:
     seal = StreamSeal(KEY)
     entry = StreamEntry("a1", 3, EntryKind.EVENTS, b'{"type":"ping"}')

@@ -99,3 +99,36 @@ def test_a_dropped_call_has_the_usage_that_its_stream_had_stated(stated: bool) -
     assert failure.outcome is Outcome.CANCELLED
     assert failure.usage is not None
     assert failure.usage.output_tokens == 7
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [
+        b'{"type":"text_delta","text":"half \\ud83d"}',
+        b'{"type":"text_delta","text":"bad \xff"}',
+        b'{"type":"text_delta","text":"a","score":NaN}',
+        b'{"type":"text_delta","text":"a","score":1e999}',
+        b'{"type":"text_delta",\ndata: "text":"two lines \\ud83d"}',
+    ],
+)
+def test_an_event_that_had_to_be_repaired_is_passed_on_as_json_that_anybody_reads(delta: bytes) -> None:
+    message = {"content": [{"type": "text", "text": "Hello"}], "stop_reason": "end_turn", "usage": {"output_tokens": 7}}
+    events = [(event.type, event.data) for event in message_events(message)]
+    events.insert(3, ("content_block_delta", b'{"type":"content_block_delta","index":0,"delta":%b}' % delta))
+    data = b"".join(b"event: %b\ndata: %b\n\n" % (kind.encode(), one) for kind, one in events)
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+    sink = Sink()
+
+    async def call() -> Answer | Failure:
+        async with fed_wire() as fed:
+            fed.reply = head + data
+            return await worked(
+                settings_of("anthropic", fed.url),
+                lambda caller: caller.call(BODY, MODELS["anthropic"], "a", LIMITS, sink=sink),
+            )
+
+    answer = asyncio.run(call())
+    assert isinstance(answer, Answer), answer
+    assert not any(b"\n" in event for event in sink.events)
+    assert [document["type"] for document in sink.documents] == [kind for kind, _ in events]
+    assert sink.text == orjson.loads(answer.message)["content"][0]["text"]

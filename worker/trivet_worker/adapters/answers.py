@@ -62,7 +62,7 @@ def read_message(body: bytes) -> Whole | Broken:
     if not body or body.isspace():
         return Broken("the answer is empty")
     try:
-        document, repaired = _read(body)
+        document, repaired = read_json(body)
     except NotJson as error:
         return Broken(f"the answer is not JSON ({error})")
     return judge(document, None if repaired else body)
@@ -115,11 +115,11 @@ def loads(raw: bytes) -> Any:
     Raises:
         NotJson
     """
-    return _read(raw)[0]
+    return read_json(raw)[0]
 
 
-def _read(raw: bytes) -> tuple[Any, bool]:
-    """Parse as `loads` does. Return the document, and True if it was repaired and must be written anew."""
+def read_json(raw: bytes) -> tuple[Any, bool]:
+    """Parse as `loads` does, raising as it does. Return the document, and True if it was repaired: `dumps` writes it anew."""
     if len(raw) > _SMALL and raw.count(b",") + raw.count(b"[") + raw.count(b"{") > MAX_VALUES:
         raise NotJson(f"it holds more than {MAX_VALUES:,} values")
     try:

@@ -5,9 +5,8 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import httpx2
-import orjson
 
-from trivet_worker.adapters.answers import MAX_VALUES, NotJson, is_error, loads
+from trivet_worker.adapters.answers import MAX_VALUES, NotJson, dumps, is_error, read_json
 from trivet_worker.adapters.assembly import Assembly
 from trivet_worker.adapters.errors import error_in_body
 from trivet_worker.adapters.gathering import GatheredBody
@@ -174,7 +173,7 @@ class StreamedAnswer:
         if not event.data or event.data == _DONE or event.name == "ping":
             return None
         try:
-            document = loads(event.data)
+            document, repaired = read_json(event.data)
         except NotJson:
             if event.name == "error":
                 words = event.data[:MAX_ERROR_BYTES].decode("utf-8", "replace")
@@ -185,7 +184,8 @@ class StreamedAnswer:
         self.assembly.take(document)
         self.over = self.assembly.ended
         if self._sink is not None and not self.assembly.spoiled and isinstance(document.get("type"), str):
-            self._sink.put(event.data if b"\n" not in event.data else orjson.dumps(document))
+            as_it_came = not repaired and b"\n" not in event.data and b"\r" not in event.data
+            self._sink.put(event.data if as_it_came else dumps(document))
         return None
 
 
