@@ -8,17 +8,18 @@ call was made. So a killed worker, an emptied Redis or a lost notice never leave
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
-import orjson
 import redis
 
 from trivet.client.result import Result, to_result
+from trivet.client.stream_notices import StreamNotices
+from trivet_routing.answer_publishing import LIVES_AFTER_END_S
 from trivet_routing.answer_reading import AnswerReading, Cut
-from trivet_routing.answer_stream import STREAMS, StreamSeal, stream_of
+from trivet_routing.answer_stream import StreamSeal, stream_of
 from trivet_routing.message_events import Event
 from trivet_store.database.engine import Store
 from trivet_store.reports import results
@@ -26,7 +27,7 @@ from trivet_tasks.config.installation_key import read_key
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import ClientClosed, TrivetError, place_of
 from trivet_tasks.outcomes import Outcome
-from trivet_tasks.shared_state import FINISHED_CHANNEL, connect_async
+from trivet_tasks.shared_state import connect_async
 from trivet_tasks.states import END_STATES, JobState
 
 log = logging.getLogger("trivet")
@@ -45,7 +46,6 @@ GATHER_S = 0.02
 """That time, in seconds."""
 CLOSE_WITHIN_S = 2.0
 """Maximum seconds for which closing waits for a look at SQL."""
-_LISTEN_S = 1.0
 _MAX_UNREAD_BYTES = 2**20
 """Bytes of events that wait for a slow reader before no more are read for it: they stay in Redis meanwhile."""
 _ENTRIES_AT_ONCE = 100
@@ -168,8 +168,8 @@ class AnswerStreams:
             log.warning("answers are shown when they are whole, not while they come: [security] key is not set")
         self._watches: dict[str, set[_Watch]] = {}
         self._redis: Any = None
-        self._subscription: Any = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._notices = StreamNotices(self._read_on_all, self._look_soon)
+        self._serving: asyncio.Task[None] | None = None
         self._unread: dict[_Watch, None] = {}
         self._unread_due = asyncio.Event()
         self._finished: set[str] = set()
@@ -200,14 +200,15 @@ class AnswerStreams:
         self.check_open()
         self._start()
         watch = _Watch(job_id)
-        readers = self._watches.setdefault(job_id, set())
-        readers.add(watch)
-        self.read_on(watch)
-        # it may have ended already: no notice comes then
-        asyncio.get_running_loop().call_later(FIRST_LOOK_S, self._look_soon, job_id)
-        if len(readers) == 1 and self._subscription is not None:
-            with contextlib.suppress(redis.RedisError, OSError):  # the listener subscribes anew
-                await self._subscription.subscribe(stream_of(job_id))
+        self._watches.setdefault(job_id, set()).add(watch)
+        try:
+            self.read_on(watch)
+            # it may have ended already: no notice comes then
+            asyncio.get_running_loop().call_later(FIRST_LOOK_S, self._look_soon, [job_id])
+            await self._notices.add(job_id)
+        except BaseException:  # nobody would ever leave it
+            await self.leave(watch)
+            raise
         return JobStream(self, watch)
 
     async def leave(self, watch: _Watch) -> None:
@@ -220,9 +221,7 @@ class AnswerStreams:
         if readers:
             return
         del self._watches[watch.job_id]
-        if self._subscription is not None:
-            with contextlib.suppress(redis.RedisError, OSError):
-                await self._subscription.unsubscribe(stream_of(watch.job_id))
+        await self._notices.remove(watch.job_id)
 
     def read_on(self, watch: _Watch) -> None:
         """Read the entries that a reader has not had."""
@@ -236,27 +235,38 @@ class AnswerStreams:
 
     async def close(self) -> None:
         """Close the connections. Readers raise `ClientClosed`; jobs go on."""
-        if self._closed:
-            return
-        self._closed = True
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for watch in self._all():
-            watch.news.set()
+        self._end_reading()
+        if self._serving is not None:
+            self._serving.cancel()
+            await asyncio.wait([self._serving])
         if self._looking is not None:  # its connection must be back before the store is closed
             await asyncio.wait([self._looking], timeout=CLOSE_WITHIN_S)
-            if self._looking.done():
+            if self._looking.done() and not self._looking.cancelled():
                 self._looking.exception()
-        if self._redis is not None:
-            await self._redis.aclose()
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _start(self) -> None:
-        if not self._tasks:
+        if self._serving is None:
             self._redis = connect_async(self._url)
-            loop = asyncio.get_running_loop()
-            self._tasks = [loop.create_task(_kept_up(work)) for work in (self._listen, self._read, self._look)]
+            self._serving = asyncio.get_running_loop().create_task(self._serve())
+
+    async def _serve(self) -> None:
+        """Serve all readers until `close`, or until the event loop ends, as `asyncio.run` does by cancelling its tasks."""
+        tasks = [asyncio.create_task(_kept_up(work)) for work in (self._listen, self._read, self._look)]
+        try:
+            await asyncio.wait(tasks)
+        finally:
+            self._end_reading()
+            while left := [task for task in tasks if not task.done()]:
+                for task in left:  # a library may swallow it, e.g. in the middle of connecting
+                    task.cancel()
+                await asyncio.wait(left, timeout=AGAIN_S)
+            await self._redis.aclose()
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _end_reading(self) -> None:
+        self._closed = True
+        for watch in self._all():
+            watch.news.set()
 
     def _all(self) -> list[_Watch]:
         return [watch for readers in self._watches.values() for watch in readers]
@@ -266,41 +276,17 @@ class AnswerStreams:
     async def _listen(self) -> None:
         while True:
             try:
-                async with self._redis.pubsub() as subscription:
-                    await subscription.subscribe(FINISHED_CHANNEL, *map(stream_of, self._watches))
-                    self._subscription = subscription
-                    for watch in self._all():  # notices before the subscription were missed
-                        self.read_on(watch)
-                    while True:
-                        message = await subscription.get_message(timeout=_LISTEN_S)
-                        if message is not None:
-                            self._hear(message)
+                await self._notices.listen(self._redis)
             except (redis.RedisError, OSError) as error:
                 log.debug("no notices of streamed answers: %s", error)
-            finally:
-                self._subscription = None
             await asyncio.sleep(AGAIN_S)
 
-    def _hear(self, message: dict[str, Any]) -> None:
-        channel = message["channel"].decode(errors="replace")
-        if channel == FINISHED_CHANNEL:
-            if message["type"] == "message":
-                self._hear_finished(message["data"])
-            return
-        # also on the reply to a subscription: what came before it had no notice
-        for watch in self._watches.get(channel.removeprefix(STREAMS), ()):
+    def _read_on_all(self, job_id: str) -> None:
+        for watch in self._watches.get(job_id, ()):
             self.read_on(watch)
 
-    def _hear_finished(self, data: bytes) -> None:
-        try:
-            finished = self._watches.keys() & set(orjson.loads(data)["jobs"])
-        except (ValueError, TypeError, KeyError):
-            return  # not a notice of Trivet's
-        for job_id in finished:
-            self._look_soon(job_id)
-
-    def _look_soon(self, job_id: str) -> None:
-        self._finished.add(job_id)
+    def _look_soon(self, job_ids: Iterable[str]) -> None:
+        self._finished.update(job_ids)
         self._look_due.set()
 
     # entries
@@ -368,6 +354,9 @@ class AnswerStreams:
         try:
             self._looking = asyncio.get_running_loop().run_in_executor(self._threads, self._states, ids)
             states = await asyncio.shield(self._looking)
+        except ClientClosed:
+            self._end_reading()
+            return
         except TrivetError as error:  # the next look is soon
             log.debug("the jobs of streamed answers cannot be looked at: %s", error)
             return
@@ -401,12 +390,25 @@ class AnswerStreams:
                 watch.fail(_unsuccessful(result))
         elif not watch.reading.conclude(_answering(result), result.message, patient=True) and known is None:
             self.read_on(watch)
-            asyncio.get_running_loop().call_later(LATE_S, self._give_up, watch, result)
+            loop = asyncio.get_running_loop()
+            loop.call_later(LATE_S, self._give_up, watch, result, watch.after, loop.time() + LIVES_AFTER_END_S)
 
-    def _give_up(self, watch: _Watch, result: Result) -> None:
-        if not watch.over:
-            watch.reading.conclude(_answering(result), result.message)
-            watch.show()
+    def _give_up(self, watch: _Watch, result: Result, after: str, until: float) -> None:
+        """Wait no more for events that have not arrived: none did in `LATE_S`, and none is still to be read.
+
+        Args:
+            after: the last entry that was read when this was called before.
+            until: time of the event loop after which the stream is no more in Redis.
+        """
+        if watch.over or watch not in self._watches.get(watch.job_id, ()):
+            return
+        loop = asyncio.get_running_loop()
+        slow = watch.unread_bytes > _MAX_UNREAD_BYTES or watch in self._unread
+        if loop.time() < until and (slow or watch.after != after):
+            loop.call_later(LATE_S, self._give_up, watch, result, "" if slow else watch.after, until)
+            return
+        watch.reading.conclude(_answering(result), result.message)
+        watch.show()
 
 
 async def _kept_up(work: Callable[[], Coroutine[Any, Any, None]]) -> None:

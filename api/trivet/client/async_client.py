@@ -1,9 +1,11 @@
 """The client for asyncio programs: its calls run in threads of their own."""
 
 import asyncio
+import contextlib
+import logging
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +18,7 @@ from trivet.client.result import Result
 from trivet.client.waiting import GIVEN_UP
 from trivet_store.jobs.batches import Progress
 from trivet_tasks.config.settings import Settings
-from trivet_tasks.errors import ClientClosed, no_sdk
+from trivet_tasks.errors import ClientClosed, TrivetError, no_sdk
 from trivet_tasks.latency import Latency
 from trivet_tasks.requests.submit_params import OnDone, RequestParams, StreamParams, SubmitParams
 from trivet_tasks.states import JobStateName
@@ -25,12 +27,18 @@ if TYPE_CHECKING:
     from trivet.client.answer_streams import AnswerStreams
     from trivet.client.streaming import AsyncJobStreamManager
 
+log = logging.getLogger("trivet")
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
 MAX_WAITERS = 64
 """Calls that may wait for results at a time; each holds a thread, further ones wait for one."""
 MAX_CALLS = 8
+UNDO_WITHIN_S = 3.0
+"""Maximum seconds for which a task that is cancelled waits until what it began is undone."""
+CLOSE_WITHIN_S = 3.0
+"""Maximum seconds for which closing waits for the readers of another event loop."""
 
 
 class _Threads:
@@ -40,12 +48,23 @@ class _Threads:
         self._closed = False
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        self._check_open()
+        self.check_open()
         return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: work(*args, **kwargs))
+
+    async def run_or_undo(self, work: Callable[[], T], undo: Callable[[T], object]) -> T:
+        """Run work; undo what it returns if the task that waits for it is cancelled meanwhile."""
+        self.check_open()
+        begun = self._pool.submit(work)
+        try:
+            return await asyncio.wrap_future(begun)
+        except asyncio.CancelledError:  # has cancelled what was not begun
+            undone = self._pool.submit(_undo, begun, undo)
+            await asyncio.wait([asyncio.wrap_future(undone)], timeout=UNDO_WITHIN_S)
+            raise
 
     async def wait(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run work that waits in a pool of its own: it must not block submitting."""
-        self._check_open()
+        self.check_open()
         given_up = threading.Event()
 
         def waiting() -> T:
@@ -59,7 +78,7 @@ class _Threads:
 
     async def run_alone(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run work that waits for the event loop in a thread of its own: what it waits for may need the others."""
-        self._check_open()
+        self.check_open()
         thread = ThreadPoolExecutor(1, thread_name_prefix="trivet-async")
         try:
             return await asyncio.get_running_loop().run_in_executor(thread, lambda: work(*args, **kwargs))
@@ -75,9 +94,21 @@ class _Threads:
         self._pool.shutdown(wait=False)
         self._waiting.shutdown(wait=False)
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raise ClientClosed after `close`."""
         if self._closed:
             raise ClientClosed("The client was closed.")
+
+
+def _undo(begun: "Future[T]", undo: Callable[[T], object]) -> None:
+    try:
+        made = begun.result()
+    except (CancelledError, TrivetError):
+        return  # there is nothing to undo
+    try:
+        undo(made)
+    except TrivetError as error:
+        log.warning("what a cancelled task had begun goes on: %s", error)
 
 
 class AsyncJob:
@@ -181,7 +212,8 @@ class AsyncClient:
     def __init__(self, config: Path | str | None = None, *, settings: Settings | None = None) -> None:
         self._client = Client(config, settings=settings)
         self._threads = _Threads()
-        self._streams: AnswerStreams | None = None
+        self._streams: dict[asyncio.AbstractEventLoop, AnswerStreams] = {}
+        self._streams_lock = threading.Lock()
 
     async def __aenter__(self) -> "AsyncClient":
         return self
@@ -201,10 +233,20 @@ class AsyncClient:
         return AsyncJob(self._threads, job)
 
     def answer_streams(self) -> "AnswerStreams":
-        """Return the reader of streamed answers of this client, for its event loop; see `Client.answer_streams`."""
-        if self._streams is None:
-            self._streams = self._client.answer_streams()
-        return self._streams
+        """Return the reader of streamed answers for the running event loop; see `Client.answer_streams`.
+
+        Raises:
+            RuntimeError: no event loop runs here.
+            ClientClosed: the client was closed.
+        """
+        loop = asyncio.get_running_loop()
+        with self._streams_lock:
+            self._threads.check_open()
+            for ended in [one for one in self._streams if one.is_closed()]:
+                del self._streams[ended]
+            if loop not in self._streams:
+                self._streams[loop] = self._client.answer_streams()
+            return self._streams[loop]
 
     def stream(
         self, prompt: str | None = None, /, **request: Unpack[StreamParams]
@@ -216,12 +258,18 @@ class AsyncClient:
                 print(text, end="", flush=True)
         """
         try:
-            from trivet.client.streaming import AsyncJobStreamManager  # as in `Client.stream`
+            from trivet.client.streaming import AsyncJobStreamManager, cancels_on_leaving  # as in `Client.stream`
         except ModuleNotFoundError as error:
             raise no_sdk("client.stream", error) from None
 
+        def undo(begun: tuple[Job, Latency]) -> None:
+            job, latency = begun
+            if cancels_on_leaving(job, latency):
+                job.cancel()
+
         async def submit() -> tuple[AsyncJob, Latency]:
-            job, latency = await self._threads.run(self._client.begin_stream, prompt, request)
+            begin = partial(self._client.begin_stream, prompt, request)
+            job, latency = await self._threads.run_or_undo(begin, undo)
             return AsyncJob(self._threads, job), latency
 
         return AsyncJobStreamManager(submit, self.answer_streams)
@@ -271,6 +319,13 @@ class AsyncClient:
 
         Tasks that wait for a result, and every later call, raise `ClientClosed`.
         """
-        if self._streams is not None:
-            await self._streams.close()
+        with self._streams_lock:
+            opened = list(self._streams.items())
+        for loop, streams in opened:
+            if loop is asyncio.get_running_loop():
+                await streams.close()
+            elif loop.is_running():
+                with contextlib.suppress(TimeoutError):
+                    closing = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(streams.close(), loop))
+                    await asyncio.wait_for(closing, CLOSE_WITHIN_S)
         await self._threads.close(self._client.close)

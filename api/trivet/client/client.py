@@ -146,7 +146,7 @@ class Client(Connected):
             while items := loop.run(stream.next()):
                 yield from items
         finally:
-            loop.run(stream.close())
+            loop.leave(stream)
 
     def begin_stream(self, prompt: str | None, request: Mapping[str, Any]) -> tuple[Job, Latency]:
         """Submit the job of `stream`. Returns its class, too."""

@@ -16,7 +16,7 @@ from anthropic.types import RawMessageStreamEvent
 from trivet.client.answer_streams import Broken, Ended, StreamItem
 from trivet.client.result import Result
 from trivet_routing.message_events import Event
-from trivet_tasks.errors import StreamFailed
+from trivet_tasks.errors import StreamFailed, TrivetError
 from trivet_tasks.latency import Lane, Latency
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class _Events:
                     yield event
 
     def close(self) -> None:
-        self._loop.run(self._stream.close())
+        self._loop.leave(self._stream)
 
 
 class _AsyncEvents:
@@ -139,10 +139,12 @@ class JobMessageStream(MessageStream[None]):
             cancel: whether to cancel a job that has not ended. None: yes in the classes `realtime` and `interactive`, as
                 somebody who closes a connection does; jobs of the other classes go on, and their results are kept.
         """
-        super().close()
-        if self._ends.to_cancel(cancel):
-            self._ends.over = True
-            self.job.cancel()
+        try:
+            super().close()
+        finally:
+            if self._ends.to_cancel(cancel):
+                self._ends.over = True
+                self.job.cancel()
 
 
 class AsyncJobMessageStream(AsyncMessageStream[None], Generic[AsyncJobT]):
@@ -164,10 +166,12 @@ class AsyncJobMessageStream(AsyncMessageStream[None], Generic[AsyncJobT]):
 
     async def close(self, *, cancel: bool | None = None) -> None:
         """Read no more; see `JobMessageStream.close`."""
-        await super().close()
-        if self._ends.to_cancel(cancel):
-            self._ends.over = True
-            await self.job.cancel()
+        try:
+            await super().close()
+        finally:
+            if self._ends.to_cancel(cancel):
+                self._ends.over = True
+                await self.job.cancel()
 
 
 class JobStreamManager:
@@ -180,9 +184,18 @@ class JobStreamManager:
 
     def __enter__(self) -> JobMessageStream:
         job, latency = self._submit()
-        loop = self._loop()
-        stream = loop.run(loop.streams.open(job.id))
-        self._stream = JobMessageStream(job, loop, stream, _ends(job, latency))
+        ends = _Ends(job.id, cancels_on_leaving(job, latency))
+        try:
+            loop = self._loop()
+            stream = loop.run(loop.streams.open(job.id))
+        except BaseException as error:  # nobody leaves the block that does not begin
+            if ends.cancels:
+                try:
+                    job.cancel()
+                except TrivetError as failed:
+                    error.add_note(_goes_on(job.id, failed))
+            raise
+        self._stream = JobMessageStream(job, loop, stream, ends)
         return self._stream
 
     def __exit__(
@@ -206,8 +219,17 @@ class AsyncJobStreamManager(Generic[AsyncJobT]):
 
     async def __aenter__(self) -> AsyncJobMessageStream[AsyncJobT]:
         job, latency = await self._submit()
-        stream = await self._streams().open(job.id)
-        self._stream = AsyncJobMessageStream(job, stream, _ends(job, latency))
+        ends = _Ends(job.id, cancels_on_leaving(job, latency))
+        try:
+            stream = await self._streams().open(job.id)
+        except BaseException as error:
+            if ends.cancels:
+                try:
+                    await job.cancel()
+                except TrivetError as failed:
+                    error.add_note(_goes_on(job.id, failed))
+            raise
+        self._stream = AsyncJobMessageStream(job, stream, ends)
         return self._stream
 
     async def __aexit__(
@@ -217,9 +239,14 @@ class AsyncJobStreamManager(Generic[AsyncJobT]):
             await self._stream.close()
 
 
-def _ends(job: "Job | WaitedJob", latency: Latency) -> _Ends:
+def cancels_on_leaving(job: "Job | WaitedJob", latency: Latency) -> bool:
+    """Return whether leaving the stream of a job cancels it."""
     # a job that somebody submitted before, under the same key, is not only ours
-    return _Ends(job.id, latency.lane is Lane.REALTIME and not job.existed)
+    return latency.lane is Lane.REALTIME and not job.existed
+
+
+def _goes_on(job_id: str, error: TrivetError) -> str:
+    return f"The job {job_id} goes on, because it cannot be cancelled: {error}"
 
 
 def _request_id(result: Result | None) -> str | None:
