@@ -120,8 +120,8 @@ def test_only_an_admin_key_operates(call: Callable[[str], Caller], system: Runni
     drained = root("POST", f"/trivet/v1/routes/{route}/drain", json={"why": "a test"})
     assert (drained["drained"], drained["was_drained"]) == (True, False)
     assert root("POST", f"/trivet/v1/routes/{route}/restore")["was_drained"]
-    (event,) = [one for one in system.admin.events.list(since=0, route=route) if one.kind == "route drained"]
-    assert event.text == "by the key root: a test"
+    drains = [one.text for one in system.admin.events.list(since=0, route=route) if one.kind == "route drained"]
+    assert drains.count("by the key root: a test") == 1
     root("POST", f"/trivet/v1/routes/{route}/probe")
     assert "workers" in root("GET", "/trivet/v1/routes")
     seen = acme("GET", "/trivet/v1/routes")
