@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message
 
+from trivet.admin import JobRow
 from trivet.client.blocked import BlockedReason
 from trivet.client.jobs import Job
 from trivet.client.result import Result
@@ -18,7 +19,6 @@ from trivet.gateway.context import Gateway, stopped
 from trivet.gateway.errors import ApiError
 from trivet.gateway.job_errors import answer_for, needs_reasons
 from trivet.gateway.requests import Asked
-from trivet_store.reports.results import JobRow
 from trivet_tasks.errors import TrivetError, place_of
 from trivet_tasks.outcomes import Outcome
 
