@@ -1,7 +1,6 @@
 """`/trivet/v1/batches`: submit, list, show, read, control and discard batches."""
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from itertools import islice
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
@@ -21,12 +20,11 @@ from trivet.gateway.resources.operation import (
     Parameters,
     json_answer,
 )
-from trivet.json_objects import batch_object, progress_object, result_line
+from trivet.gateway.resources.result_pages import next_page
+from trivet.json_objects import batch_object, progress_object
 from trivet_tasks.states import END_STATES, JobState
 
 MAX_LISTED = 200
-PAGE = 50
-"""Results that are read and written at a time."""
 LINES = "application/x-ndjson"
 NewName = Annotated[
     str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x20\x7f/][^\x00-\x1f\x7f/]*$")
@@ -169,6 +167,7 @@ async def create_batch(call: Call) -> Response:
     gateway or the database fail on the way, the same body under the same name continues where it stopped; until then the
     batch does not run.
     """
+    await call.gateway.access.check_budget_known(call.principal)
     batch = await _uploads.submit(
         call.request, call.gateway, call.principal, name=call.query.name, dedupe=call.query.dedupe, scope=call.scope
     )
@@ -200,7 +199,7 @@ async def get_results(call: Call) -> Response:
     states = _states(call.query.state)
     batch = await _batch(call)
     results = batch.ended(states, with_request=call.query.with_request)
-    first = await call.run(lambda: list(islice(results, PAGE)))  # an error has its own status until here
+    first = await _page(call, results)  # an error has its own status until here
     return StreamingResponse(_lines(call, first, results), media_type=LINES)
 
 
@@ -265,11 +264,14 @@ async def _changed(call: Call, batch: Batch, **change: int) -> Response:
     return json_answer({**progress_object(await call.run(batch.progress)), **change})
 
 
-async def _lines(call: Call, first: list[Result], rest: Iterator[Result]) -> AsyncIterator[bytes]:
-    page, with_request = first, call.query.with_request
+async def _page(call: Call, results: Iterator[Result]) -> bytes:
+    return await call.run(lambda: next_page(results, with_request=call.query.with_request))
+
+
+async def _lines(call: Call, page: bytes, rest: Iterator[Result]) -> AsyncIterator[bytes]:
     while page:
-        yield b"".join(result_line(result, with_request=with_request) for result in page)
-        page = await call.run(lambda: list(islice(rest, PAGE)))
+        yield page
+        page = await _page(call, rest)
 
 
 def _states(given: str | None) -> tuple[JobState, ...]:
