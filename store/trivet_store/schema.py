@@ -171,6 +171,8 @@ controls = Table(  # pauses and priorities that an operator set (`controls.py`)
     Column("paused_at", Double),  # null: not paused
     Column("paused_by", Text),
     Column("reason", Text),
+    Column("paused_by_owner", Boolean, nullable=False, server_default=text("false")),  # not by an operator
+    Column("max_priority", Integer),  # the owner may not go above what an operator lowered it to; null: 0
 )
 Index("ix_controls_batch", controls.c.batch_id)
 
