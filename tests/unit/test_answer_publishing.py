@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import redis
-from tests.timing import PATIENCE_S, moved_clock
+from tests.timing import moved_clock, until
 
 from trivet_routing import answer_publishing
 from trivet_routing.answer_publishing import (
@@ -78,9 +78,7 @@ def test_an_answer_that_is_too_large_ends_with_the_reason(client: redis.Redis, m
 
 async def written(stream: AttemptStream, number: int) -> None:
     """Wait until a stream was written so many times."""
-    async with asyncio.timeout(PATIENCE_S):
-        while stream.writes < number:
-            await asyncio.sleep(0)
+    await asyncio.to_thread(until, lambda: stream.writes >= number)
 
 
 def test_where_nobody_listens_for_a_while_the_stream_is_dropped(
