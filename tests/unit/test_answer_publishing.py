@@ -102,7 +102,7 @@ def test_where_nobody_listens_for_a_while_the_stream_is_dropped(
 
 def test_events_of_a_long_answer_go_together(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = moved_clock(monkeypatch, answer_publishing)
-    reader = client.pubsub()
+    reader: Any = client.pubsub()  # type: ignore[no-untyped-call]
     reader.subscribe(stream_of("long"))
 
     async def work(publisher: AnswerPublisher) -> None:

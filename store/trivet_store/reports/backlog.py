@@ -232,7 +232,12 @@ def recent_speed(connection: Connection, batch: str, now: float) -> float | None
 def _requirements(connection: Connection, statement: TextClause, **parameters: str) -> list[FlowRequirements]:
     return [
         FlowRequirements(
-            model, Latency(latency), *(tuple(orjson.loads(names)) for names in lists), too_slow=tried_of(too_slow)
+            row.model,
+            Latency(row.latency),
+            tuple(orjson.loads(row.residency)),
+            tuple(orjson.loads(row.compliance)),
+            tuple(orjson.loads(row.features)),
+            tried_of(row.too_slow),
         )
-        for model, latency, *lists, too_slow in connection.execute(statement, parameters)
+        for row in connection.execute(statement, parameters)
     ]
