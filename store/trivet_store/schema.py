@@ -228,6 +228,7 @@ _partial_index("ix_jobs_of_tenant", jobs.c.tenant, jobs.c.id, where="tenant IS N
 _partial_index("ix_jobs_without_tenant", jobs.c.id, where="tenant IS NULL")
 _partial_index("ix_jobs_deadline", jobs.c.deadline_at, where="ended_at IS NULL AND deadline_at IS NOT NULL")
 _partial_index("ix_jobs_delayed", jobs.c.not_before, where="state = 'delayed'")
+_partial_index("ix_jobs_too_slow", jobs.c.state, jobs.c.flow_id, where="ended_at IS NULL AND too_slow <> ''")
 _partial_index("ix_jobs_outstanding", jobs.c.route, jobs.c.state, where="state IN ('dispatched', 'running')")
 _partial_index("ix_jobs_batch", jobs.c.batch_id, jobs.c.batch_seq, where="batch_seq IS NOT NULL")
 

@@ -28,6 +28,7 @@ from trivet_tasks.states import END_STATES, BatchState, JobState
 GOES_ON = "It goes on; ask again later."
 IMPAIRED = "A part of this Trivet does not work; its operators see which."
 HELD_BY_BUDGET = "It is held by a budget."
+_FASTER = "add a faster route, or cancel them and submit them again with fewer max_tokens or in a class with more time"
 PASSING_S = 1.0
 """Jobs that wait for less than this move at the pace that the limits allow: nothing blocks them."""
 
@@ -274,7 +275,7 @@ def blocked_reasons(connections: Connections, required: Sequence[FlowRequirement
     candidates = connections.directory.candidates_of({one.model for one in required}) if required else {}
     found = []
     for one in required:
-        requirements = Requirements(*one)
+        requirements = Requirements(*one[:5], too_slow=one.too_slow)
         choice = choose(requirements, candidates[one.model], connections.settings.of_class(one.latency))
         reason = blocked_reason_of(requirements, choice, candidates[one.model])
         if reason is not None:
@@ -297,7 +298,9 @@ def blocked_reason_of(
     if not candidates:
         return held(BlockedKind.OUT, "No route is known yet: schedulers and workers make theirs known when they start")
     if choice.hopeless:
-        return held(BlockedKind.UNFIT, f"No route can ever take these jobs ({'; '.join(reasons)})")
+        text = f"No route can ever take these jobs ({'; '.join(reasons)})"
+        slow = any(candidate.name in requirements.too_slow for candidate in candidates)
+        return held(BlockedKind.UNFIT, f"{text}; {_FASTER}" if slow else text)
     limited = [refusal for refusal in choice.refusals if refusal.why is Why.LIMITED]
     if any(breaker_of[refusal.route].cause == FORGOTTEN for refusal in limited):
         return held(BlockedKind.FORGOTTEN, f"Calls are paused: {FORGOTTEN}")
