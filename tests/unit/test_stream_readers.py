@@ -1,20 +1,28 @@
 """Readers of streamed answers: closed, cancelled and moved between event loops without a thread that waits or a job that runs on."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import orjson
 import pytest
 import redis
+from tests.store.world import World
 from tests.timing import until
 
 from trivet import AsyncClient, Client, ClientClosed, Job
-from trivet.client.answer_streams import AnswerStreams, Broken
-from trivet_routing.answer_stream import stream_of
+from trivet.client import answer_streams
+from trivet.client.answer_streams import AnswerStreams, Broken, Ended, StreamItem
+from trivet_routing.answer_stream import EntryKind, StreamEntry, StreamSeal, stream_of
+from trivet_routing.message_events import Event, message_events
+from trivet_store.database.engine import Store
 from trivet_store.reports import results
+from trivet_store.steps import End
 from trivet_tasks.config.settings import Settings
+from trivet_tasks.states import JobState
 
 REQUEST: dict[str, Any] = {"model": "claude-sonnet-5-5", "max_tokens": 10}
 ENOUGH_S = 20.0
@@ -212,3 +220,43 @@ def test_a_task_that_is_cancelled_while_its_stream_begins_cancels_its_job(
     asyncio.run(main())
     (job,) = trivet.jobs()
     assert job.state == "cancelled"
+
+
+def test_a_slow_reader_gets_the_rest_that_waits_in_redis(
+    settings: Settings, trivet: Client, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answer_streams, "LATE_S", 0.05)
+    text = "x" * 2**14
+    whole = {"type": "message", "role": "assistant", "content": [{"type": "text", "text": text * 120}],
+             "stop_reason": "end_turn", "usage": {"input_tokens": 1, "output_tokens": 9}}  # fmt: skip
+    start, begin, delta, *rest = (event.data for event in message_events(whole))
+    piece = orjson.loads(delta) | {"delta": {"type": "text_delta", "text": text}}
+    data = [start, begin, *[orjson.dumps(piece)] * 120, *rest]
+    seal = StreamSeal(b"k" * 64)
+
+    async def main() -> str:
+        with contextlib.closing(Store.of(settings)) as store:
+            world = World(store)
+            lease, (job,) = world.running()
+            for number, one in enumerate(data):
+                entry = StreamEntry(job.attempt_id, number, EntryKind.EVENTS, one)
+                fields: Any = seal.fields(job.id, entry)
+                client.xadd(stream_of(job.id), fields)
+            world.end(lease, [job], End(JobState.SUCCEEDED, orjson.dumps(whole)))
+            streams = trivet.answer_streams()
+            stream = await streams.open(job.id)
+            await asyncio.sleep(answer_streams.FIRST_LOOK_S + 0.5)  # longer than late events are waited for
+            items: list[StreamItem] = []
+            async with asyncio.timeout(ENOUGH_S):
+                while new := await stream.next():
+                    items += new
+            await streams.close()
+        assert isinstance(items[-1], Ended), items[-1]
+        return "".join(
+            orjson.loads(item.data)["delta"]["text"]
+            for item in items
+            if isinstance(item, Event) and item.type == "content_block_delta"
+        )
+
+    trivet.now()
+    assert asyncio.run(main()) == text * 120
