@@ -139,7 +139,9 @@ def _unpaused(
         if isinstance(way, _Way) and way.direct
     }
     pauses = {kind: pause_of_new(connection, *kind) for kind in kinds}
-    held = {kind: _Way(reasons=f"the {pause.words()}") for kind, pause in pauses.items() if pause is not None}
+    held = {
+        kind: _Way(reasons=f"the {pause.words(named=False)}") for kind, pause in pauses.items() if pause is not None
+    }
     return [
         held.get((spec.tenant, spec.latency), way) if isinstance(way, _Way) else way
         for spec, way in zip(specs, ways, strict=True)
