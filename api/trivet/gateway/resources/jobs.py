@@ -184,7 +184,7 @@ async def get_job(call: Call) -> Response:
     with_request = call.query.with_request
     life = await call.run(lambda: call.gateway.admin.jobs.life(call.path.id, request=with_request, scope=call.scope))
     if not call.principal.admin:  # the leader may be another tenant's; errors of callbacks name servers
-        life = life._replace(leader=None, callbacks=())
+        life = life._replace(leader=None, callbacks=(), blocked=life.blocked.for_tenants())
     return json_answer({**life_object(life, with_request=with_request), "blocked": list(life.blocked.notes)})
 
 
