@@ -37,6 +37,8 @@ PAGE = """<!doctype html>
     source.onmessage = event => { answer.textContent += JSON.parse(event.data); };
     source.addEventListener("failed", event => { answer.textContent += "\\n" + JSON.parse(event.data); source.close(); });
     source.addEventListener("done", () => source.close());
+    // left open it would connect again by itself: a second call, paid, and its text behind the first half
+    source.onerror = () => { answer.textContent += "\\nThe answer broke off."; source.close(); };
   };
 </script>
 """

@@ -29,15 +29,27 @@ LIVES_S = 600.0
 LIVES_AFTER_END_S = 60.0
 """Seconds for which it is kept after the end of an attempt."""
 UNHEARD_S = 5.0
-"""Seconds without a reader after which nothing more of an attempt is published."""
+"""Seconds without a reader, from its first event on, after which nothing more of an attempt is published."""
 PAUSE_S = 0.01
 """Seconds between two writes, so that the events of fast answers go together."""
 CLOSE_WITHIN_S = 1.0
 """Maximum seconds for which closing waits until all is written."""
 _URGENT_WRITES = 8
 """Writes at the beginning of an attempt for which nothing waits."""
+_SHARE = 1 / 16
+"""Share of the age of an answer for which its events wait for more of them, up to `_SMOOTH_S`."""
+_SMOOTH_S = 0.25
+"""Seconds between two writes that people who read along hardly see."""
+_SHARE_OF_LONG = 1 / 4096
+"""The same share for an answer of a quarter of an hour and more: half a day of events fits into `MAX_ENTRIES`."""
 _WORDS_CHARS = 500
 TOO_MUCH = f"the answer is larger than the {MAX_BYTES // 2**20} MB that can be passed on while it comes"
+TOO_MANY = f"the answer came in more than the {MAX_ENTRIES:,} pieces that can be passed on while it comes"
+
+
+def pause_s(age_s: float) -> float:
+    """Return the seconds for which the events of an answer of this age wait for more of them."""
+    return min(_SHARE * age_s, max(_SMOOTH_S, _SHARE_OF_LONG * age_s))
 
 
 class AttemptStream:
@@ -47,8 +59,9 @@ class AttemptStream:
         self.job_id = job_id
         self.attempt_id = attempt_id
         self.writes = 0
-        self.heard_at = time.monotonic()
-        """Time at which somebody listened last, on the monotonic clock."""
+        self._begun_at: float | None = None
+        self._written_at = 0.0
+        self._heard_at = 0.0
         self._publisher = publisher
         self._pending: list[bytes] = []
         self._end: AttemptEnd | None = None
@@ -61,8 +74,11 @@ class AttemptStream:
         if self._closed:
             return
         self._bytes += len(event)
-        if self._bytes > MAX_BYTES or self._number >= MAX_ENTRIES - 2:
+        if self._bytes > MAX_BYTES:
             self.end(Outcome.INCOMPLETE, TOO_MUCH)
+            return
+        if self._number >= MAX_ENTRIES - 2:
+            self.end(Outcome.INCOMPLETE, TOO_MANY)
             return
         self._pending.append(event)
         self._publisher.wake(self)
@@ -83,6 +99,25 @@ class AttemptStream:
     def ended(self) -> bool:
         """Return whether nothing comes after what was taken."""
         return self._closed
+
+    @property
+    def urgent(self) -> bool:
+        """Return whether nothing is to be waited for: the answer begins, or nothing more comes."""
+        return self._closed or self.writes < _URGENT_WRITES
+
+    def due(self, now: float) -> bool:
+        """Return whether what is there is to be written now; `now` is of the monotonic clock."""
+        return self.urgent or self._begun_at is None or now - self._written_at >= pause_s(now - self._begun_at)
+
+    def wrote(self, now: float, *, heard: bool) -> bool:
+        """Note a write, and whether somebody listened. Return whether anybody has lately; `now` is of the monotonic clock."""
+        if self._begun_at is None:  # a provider may take longer to begin than nobody may listen
+            self._begun_at = self._heard_at = now
+        self.writes += 1
+        self._written_at = now
+        if heard:
+            self._heard_at = now
+        return now - self._heard_at <= UNHEARD_S
 
     def taken(self) -> list[StreamEntry]:
         """Return the entries to write now, each once."""
@@ -114,6 +149,7 @@ class AnswerPublisher:
         self._redis: Any = None
         self._waiting: dict[AttemptStream, None] = {}
         self._urgent = asyncio.Event()
+        self._closing = False
         self._writer: asyncio.Task[None] | None = None
 
     def open(self, job_id: str, attempt_id: str) -> AttemptStream:
@@ -123,13 +159,15 @@ class AnswerPublisher:
     def wake(self, stream: AttemptStream) -> None:
         """Write what a stream has to publish, soon."""
         self._waiting[stream] = None
-        if stream.writes < _URGENT_WRITES or stream.ended:
+        if stream.urgent:
             self._urgent.set()
         if self._writer is None or self._writer.done():
             self._writer = asyncio.get_running_loop().create_task(self._write_all())
 
     async def close(self) -> None:
         """Write the rest, and close the connection."""
+        self._closing = True
+        self._urgent.set()
         if self._writer is not None:
             await asyncio.wait([self._writer], timeout=CLOSE_WITHIN_S)
             self._writer.cancel()
@@ -138,7 +176,10 @@ class AnswerPublisher:
 
     async def _write_all(self) -> None:
         while self._waiting:
-            streams, self._waiting = list(self._waiting), {}
+            now = time.monotonic()
+            streams = [stream for stream in self._waiting if self._closing or stream.due(now)]
+            for stream in streams:
+                del self._waiting[stream]
             self._urgent.clear()
             try:
                 await self._write(streams)
@@ -166,11 +207,11 @@ class AnswerPublisher:
             lives_s = LIVES_AFTER_END_S if stream.ended else LIVES_S
             pipeline.pexpire(key, int(lives_s * 1_000))
             pipeline.publish(key, b"")
-            stream.writes += 1
             written.append((stream, len(entries) + 2))
         if not written:
             return
         answers = await pipeline.execute(raise_on_error=False)
+        now = time.monotonic()
         at = 0
         unheard: list[AttemptStream] = []
         for stream, commands in written:
@@ -178,9 +219,7 @@ class AnswerPublisher:
             at += commands
             if any(isinstance(answer, Exception) for answer in of_stream):
                 stream.drop()
-            elif of_stream[-1]:
-                stream.heard_at = time.monotonic()
-            elif time.monotonic() - stream.heard_at > UNHEARD_S and not stream.ended:
+            elif not stream.wrote(now, heard=bool(of_stream[-1])) and not stream.ended:
                 stream.drop()
                 unheard.append(stream)
         if unheard:  # a reader that comes later gets the whole answer instead of its beginning

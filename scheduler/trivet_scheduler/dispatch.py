@@ -190,13 +190,19 @@ class Dispatcher:
         return None if balance is None else balance.used_up()
 
     def send_direct(self, *sent: tuple[JobSpec, str, DirectDispatch]) -> None:
-        """Publish jobs that were inserted as dispatched: each with its id and route. BrokerUnavailable when that fails."""
+        """Publish jobs that were inserted as dispatched: each with its id and route. BrokerUnavailable when that fails.
+
+        One whose route is gone meanwhile is left to a scheduler.
+        """
         routes = self._directory.known().routes
         chunks = []
         for spec, job_id, direct in sent:
+            route = routes.get(direct.route)
+            if route is None:
+                log.warning("job %s waits for a scheduler: the route %s is gone", job_id, direct.route)
+                continue
             dispatched = DispatchedJob(job_id, 1, spec.input_estimate, spec.max_tokens, spec.cache_key)
-            provider = routes[direct.route].settings.provider
-            chunks.append(Chunk(direct.route, provider, spec.latency, spec.model, (dispatched,)))
+            chunks.append(Chunk(direct.route, route.settings.provider, spec.latency, spec.model, (dispatched,)))
         publish(self._app, chunks)
 
     def choices_for(self, specs: Sequence[JobSpec]) -> list[Choice]:

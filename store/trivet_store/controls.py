@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, text
 
 from trivet_store import events
 from trivet_store.database.engine import Store
-from trivet_tasks.errors import InvalidRequest
+from trivet_tasks.errors import InvalidRequest, SetByOperator
 from trivet_tasks.foreign_text import clean
 
 HIGHEST_PRIORITY = 10
@@ -80,16 +80,16 @@ class Control:
         """Return the control in a row."""
         return cls(ControlKind(row.kind), row.value, row.priority, row.paused_at, row.paused_by, row.reason)
 
-    def words(self, since: str = "") -> str:
+    def words(self, since: str = "", *, named: bool = True) -> str:
         """Return who paused it and why, e.g. `batch contracts is paused by ana@build-7: the prompt is wrong`.
 
         Args:
             since: the time, in words.
+            named: false leaves out who it was.
         """
+        who = f" by {self.paused_by}" if named else ""
         time = f" since {since}" if since else ""
-        return (
-            f"{self.kind} {self.value} is paused by {self.paused_by}{time}{f': {self.reason}' if self.reason else ''}"
-        )
+        return f"{self.kind} {self.value} is paused{who}{time}{f': {self.reason}' if self.reason else ''}"
 
 
 _COLUMNS = "c.kind, c.value, c.priority, c.paused_at, c.paused_by, c.reason"
@@ -128,30 +128,41 @@ _ANY_TENANT_PAUSED = text("SELECT EXISTS (SELECT 1 FROM controls WHERE kind = 't
 _TENANTS = text("SELECT value FROM controls WHERE kind = 'tenant'")
 _PAUSE = text(
     """
-    INSERT INTO controls (kind, value, batch_id, priority, paused_at, paused_by, reason)
-    VALUES (:kind, :value, :batch_id, 0, :now, :by, :reason)
-    ON CONFLICT (kind, value) DO UPDATE SET paused_at = :now, paused_by = :by, reason = :reason
-     WHERE controls.paused_at IS NULL
+    INSERT INTO controls (kind, value, batch_id, priority, paused_at, paused_by, reason, paused_by_owner)
+    VALUES (:kind, :value, :batch_id, 0, :now, :by, :reason, :owner)
+    ON CONFLICT (kind, value) DO UPDATE SET paused_at = :now, paused_by = :by, reason = :reason, paused_by_owner = :owner
+     WHERE controls.paused_at IS NULL OR controls.paused_by_owner AND NOT :owner
     """
 )
 _DONE = text("SELECT 1 FROM batches WHERE id = :id AND state IN ('open', 'cancelled') AND ended >= total")
 _RESUME = text(
     """
-    UPDATE controls SET paused_at = NULL, paused_by = NULL, reason = NULL
-     WHERE kind = :kind AND value = :value AND paused_at IS NOT NULL
+    UPDATE controls SET paused_at = NULL, paused_by = NULL, reason = NULL, paused_by_owner = false
+     WHERE kind = :kind AND value = :value AND paused_at IS NOT NULL AND (paused_by_owner OR NOT :owner)
     """
 )
+_IS_PAUSED = text("SELECT 1 FROM controls WHERE kind = :kind AND value = :value AND paused_at IS NOT NULL")
 _PRIORITIZE = text(
     """
+    INSERT INTO controls (kind, value, batch_id, priority, max_priority)
+    VALUES (:kind, :value, :batch_id, :priority, :most)
+    ON CONFLICT (kind, value) DO UPDATE SET priority = :priority, max_priority = :most
+    """
+)
+_PRIORITIZE_OWN = text(
+    """
     INSERT INTO controls (kind, value, batch_id, priority) VALUES (:kind, :value, :batch_id, :priority)
-    ON CONFLICT (kind, value) DO UPDATE SET priority = :priority
+    ON CONFLICT (kind, value) DO UPDATE SET priority = :priority WHERE :priority <= coalesce(controls.max_priority, 0)
     """
 )
 _FORGET = text("DELETE FROM controls WHERE kind = :kind AND value = :value AND paused_at IS NULL AND priority = 0")
 
 
-def pause(store: Store, connection: Connection, work: Work, *, by: str, reason: str = "") -> bool:
+def pause(store: Store, connection: Connection, work: Work, *, by: str, reason: str = "", owner: bool = False) -> bool:
     """Let none of the work begin until it is resumed. Returns False when it was paused already, and changes nothing then.
+
+    Args:
+        owner: this is the work's owner. The pause of an operator takes the place of an owner's.
 
     Raises:
         InvalidRequest: the batch is done, so that the pause would be for a later retry, and shown nowhere.
@@ -164,7 +175,7 @@ def pause(store: Store, connection: Connection, work: Work, *, by: str, reason: 
         )
     said = clean(reason, LONGEST_REASON) or None
     now = store.now(connection)
-    if not connection.execute(_PAUSE, {**_row(work), "now": now, "by": by, "reason": said}).rowcount:
+    if not connection.execute(_PAUSE, {**_row(work), "now": now, "by": by, "reason": said, "owner": owner}).rowcount:
         return False
     events.note(connection, "work paused", f"{work} by {by}{f': {said}' if said else ''}", now)
     return True
@@ -177,26 +188,45 @@ def is_idle(connection: Connection, work: Work) -> bool:
     return connection.execute(_OF_TENANT, {"tenant": work.value}).one_or_none() is None
 
 
-def resume(store: Store, connection: Connection, work: Work, *, by: str) -> bool:
-    """Let the work go on. Returns False when it was not paused."""
-    if not connection.execute(_RESUME, _row(work)).rowcount:
+def resume(store: Store, connection: Connection, work: Work, *, by: str, owner: bool = False) -> bool:
+    """Let the work go on. Returns False when it was not paused.
+
+    Args:
+        owner: this is the work's owner, who lifts no pause of an operator.
+
+    Raises:
+        SetByOperator: an operator paused it.
+    """
+    if not connection.execute(_RESUME, {**_row(work), "owner": owner}).rowcount:
+        if owner and connection.execute(_IS_PAUSED, _row(work)).one_or_none() is not None:
+            raise SetByOperator(f"The {work} was paused by an operator, who alone resumes it.", field=work.kind.value)
         return False
     connection.execute(_FORGET, _row(work))
     events.note(connection, "work resumed", f"{work} by {by}", store.now(connection))
     return True
 
 
-def prioritize(store: Store, connection: Connection, work: Work, priority: int, *, by: str) -> None:
+def prioritize(
+    store: Store, connection: Connection, work: Work, priority: int, *, by: str, owner: bool = False
+) -> None:
     """Dispatch the work before all of lower priority; 0 is the default.
+
+    Args:
+        owner: this is the work's owner, who may not go above 0, nor above a lower priority that an operator set.
 
     Raises:
         InvalidRequest: the priority is not from -10 to 10.
+        SetByOperator: the owner may not go so high.
     """
     if not -HIGHEST_PRIORITY <= priority <= HIGHEST_PRIORITY:
         raise InvalidRequest(
             f"priority: must be from {-HIGHEST_PRIORITY} to {HIGHEST_PRIORITY}, is {priority}.", field="priority"
         )
-    connection.execute(_PRIORITIZE, {**_row(work), "priority": priority})
+    given = {**_row(work), "priority": priority}
+    if not owner:
+        connection.execute(_PRIORITIZE, {**given, "most": priority if priority < 0 else None})
+    elif priority > 0 or not connection.execute(_PRIORITIZE_OWN, given).rowcount:
+        raise SetByOperator(f"priority: only an operator may raise that of the {work} to {priority}.", field="priority")
     connection.execute(_FORGET, _row(work))
     events.note(connection, "work priority", f"{work}: {priority} by {by}", store.now(connection))
 

@@ -171,6 +171,8 @@ controls = Table(  # pauses and priorities that an operator set (`controls.py`)
     Column("paused_at", Double),  # null: not paused
     Column("paused_by", Text),
     Column("reason", Text),
+    Column("paused_by_owner", Boolean, nullable=False, server_default=text("false")),  # not by an operator
+    Column("max_priority", Integer),  # the owner may not go above what an operator lowered it to; null: 0
 )
 Index("ix_controls_batch", controls.c.batch_id)
 
@@ -223,8 +225,10 @@ _partial_index(
     "ix_jobs_tenant", jobs.c.tenant, jobs.c.flow_id, jobs.c.rank, where="ended_at IS NULL AND tenant IS NOT NULL"
 )
 _partial_index("ix_jobs_of_tenant", jobs.c.tenant, jobs.c.id, where="tenant IS NOT NULL")
+_partial_index("ix_jobs_without_tenant", jobs.c.id, where="tenant IS NULL")
 _partial_index("ix_jobs_deadline", jobs.c.deadline_at, where="ended_at IS NULL AND deadline_at IS NOT NULL")
 _partial_index("ix_jobs_delayed", jobs.c.not_before, where="state = 'delayed'")
+_partial_index("ix_jobs_too_slow", jobs.c.state, jobs.c.flow_id, where="ended_at IS NULL AND too_slow <> ''")
 _partial_index("ix_jobs_outstanding", jobs.c.route, jobs.c.state, where="state IN ('dispatched', 'running')")
 _partial_index("ix_jobs_batch", jobs.c.batch_id, jobs.c.batch_seq, where="batch_seq IS NOT NULL")
 
@@ -259,6 +263,7 @@ job_results = Table(
     Column("cached", Boolean, nullable=False, server_default=text("false")),
     Column("saved_usd", Usd),  # cached: what the call that made the answer had cost; null where that has no price
 )
+_partial_index("ix_job_results_cached", job_results.c.job_id, where="cached")
 
 cache_savings = Table(  # what answers from the cache saved; stays when jobs are pruned, so it names their batch
     "cache_savings",

@@ -5,6 +5,7 @@
     ├── InvalidRequest         a request is wrong; names the field, and the index or line in a bulk submit
     │   ├── BatchTaken         another process fills, or ended, the batch meanwhile
     │   ├── KeyConflict        the key is taken by a different request
+    │   ├── SetByOperator      an operator paused the work or lowered its priority; its owner cannot undo that
     │   └── UnknownModel       there is no such model, or no more
     ├── NotFound               no such job, batch or route
     ├── BatchIncomplete        the batch took only a part of its requests and does not run
@@ -74,7 +75,12 @@ class KeyConflict(InvalidRequest):
 
 
 class BatchTaken(InvalidRequest):
-    """Another process has filled, cancelled or discarded the batch meanwhile. Submitted again, it goes on where it is now."""
+    """Another process has filled, cancelled or discarded the batch meanwhile, so that it goes on where it is now when it is
+    submitted again; or the name is taken by a batch of another tenant."""
+
+
+class SetByOperator(InvalidRequest):
+    """An operator paused the work or lowered its priority, which its owner cannot undo."""
 
 
 class UnknownModel(InvalidRequest):

@@ -132,8 +132,11 @@ class Shop:
         return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
     def module(self) -> ModuleType:
-        """Import the shop's application in this process, to send tasks. Once: an application's tasks have names."""
+        """Import the shop's application in this process, to send tasks: a new one, for the servers of this shop."""
+        sys.modules.pop("tests.celery_shop.app", None)
         with pytest.MonkeyPatch.context() as patch:
             for name, value in self.environment.items():
                 patch.setenv(name, value)
-            return importlib.import_module("tests.celery_shop.app")
+            module = importlib.import_module("tests.celery_shop.app")
+        module.app.set_current()
+        return module

@@ -36,7 +36,6 @@ def trivet(shop: Shop, tmp_path: Path) -> Iterator[RunningTrivet]:
 
 def test_chains_go_on_through_the_queues_of_the_application(shop: Shop, trivet: RunningTrivet) -> None:
     tasks = shop.module()
-    tasks.app.set_current()
     steps = [
         chain(tasks.load.s(n), tasks.generate.s(prompt="{0}", **tasks.TERMS), tasks.save.s(f"rabbit-{n}"))
         for n in range(10)

@@ -1,6 +1,6 @@
 """Pauses and priorities: of a batch, a tenant, a class; of jobs before and after; durable, named, and without side effects."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from trivet_store.jobs import batches, cancelling, dispatching, rescuing, separa
 from trivet_store.jobs.enqueue import BatchRef
 from trivet_store.reports import backlog
 from trivet_tasks.config.settings import Settings
-from trivet_tasks.errors import InvalidRequest, NotFound
+from trivet_tasks.errors import InvalidRequest, NotFound, SetByOperator
 from trivet_tasks.jobs import DispatchedJob
 from trivet_tasks.latency import Latency
 
@@ -52,6 +52,37 @@ def separate(world: World) -> int:
 
 def tenants(world: World, dispatched: Sequence[DispatchedJob]) -> set[str]:
     return {world.job(job.id).tenant for job in dispatched}
+
+
+def test_an_owner_undoes_nothing_that_an_operator_set(world: World) -> None:
+    work = of(world.batch("contracts", *specs(3)))
+
+    def owner(change: Callable[..., Any], *given: Any) -> Any:
+        with world.store.write() as connection:
+            return change(world.store, connection, work, *given, by="the key acme", owner=True)
+
+    assert owner(controls.pause)
+    assert owner(controls.resume)
+    assert not owner(controls.resume)
+    assert owner(controls.pause)
+    assert pause(world, work)  # in place of the owner's
+    assert not owner(controls.pause)
+    with pytest.raises(SetByOperator, match="paused by an operator"):
+        owner(controls.resume)
+    assert resume(world, work)
+    owner(controls.prioritize, -3)
+    owner(controls.prioritize, 0)
+    prioritize(world, work, -5)
+    owner(controls.prioritize, -7)
+    owner(controls.prioritize, -5)
+    for priority in (-4, 0, 1):
+        with pytest.raises(SetByOperator, match="only an operator"):
+            owner(controls.prioritize, priority)
+    prioritize(world, work, 0)
+    owner(controls.prioritize, -1)
+    owner(controls.prioritize, 0)
+    with pytest.raises(SetByOperator, match="only an operator"):
+        owner(controls.prioritize, 1)
 
 
 def test_nothing_of_a_paused_batch_begins_until_it_is_resumed(world: World) -> None:

@@ -341,7 +341,7 @@ def test_the_queries_of_the_loops_are_index_scans(sqlite_world: World) -> None:
     assert used["under way"] == {"ix_attempts_unsettled"}
     assert used["answers"] == {"ix_attempts_started"}
     assert used["used lately"] == {"ix_attempts_started"}
-    assert used["ends"] - {"ix_flows_batch"} == {"ix_jobs_batch", "ix_jobs_flow"}
+    assert used["ends"] - {"ix_flows_batch"} == {"ix_attempts_job", "ix_jobs_batch", "ix_jobs_flow"}
 
 
 def test_urgent_jobs_go_ahead_within_their_share(world: World) -> None:

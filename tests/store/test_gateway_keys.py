@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import ParamSpec, TypeVar
 
 import pytest
@@ -12,7 +12,7 @@ from tests.store.budgeted import MOST, Budgeted, alike, budget, budgeted_world
 from tests.store.world import MODEL, InThread, World, spec, until_blocked
 
 from trivet.admin import Admin, NewKey
-from trivet.gateway.access import Access, RateLimited
+from trivet.gateway.access import Access, Forbidden, Principal, RateLimited
 from trivet_store import gateway_keys, schema
 from trivet_store.cluster import registry
 from trivet_store.jobs import cancelling, upkeep
@@ -264,7 +264,8 @@ def test_a_budget_has_room_for_what_fits_and_says_when_its_window_turns(admin: A
     budgeted.end(budgeted.take())
     found = admin.keys.budgets()
     assert found.shortfall("all", MODEL, tokens, 100) is None
-    assert found.shortfall("none", MODEL, 10**6, 10**6) is None
+    assert found.knows("all")
+    assert not found.knows("none")
     lacks = found.shortfall("all", MODEL, tokens, 1_000)
     assert lacks is not None
     assert lacks.left_usd == MOST
@@ -306,6 +307,30 @@ def test_a_request_without_room_in_its_budget_is_refused_at_the_gateway(admin: A
         asyncio.run(check(100_000))
     assert caught.value.retry_after_s is not None
     assert 1 <= caught.value.retry_after_s <= 86_400
+
+
+def test_a_key_whose_budget_is_gone_is_refused_and_shown(admin: Admin, budgeted: Budgeted) -> None:
+    budgeted.register(budget("team"))
+    token = admin.keys.create("search", budget="team").token.text
+    assert admin.keys.list().missing_budgets == frozenset()
+    budgeted.register(budget("other"))
+
+    async def run(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.to_thread(work, *args, **kwargs)
+
+    async def ask(check: Callable[[Access, Principal], Awaitable[None]]) -> None:
+        access = Access(admin.keys, run)
+        try:
+            await check(access, await access.admit({"x-api-key": token}))
+        finally:
+            await access.close()
+
+    asked = {"model": MODEL, "max_tokens": 10, "messages": [{"role": "user", "content": "hello"}]}
+    with pytest.raises(Forbidden, match="The budget team of this key is not known"):
+        asyncio.run(ask(lambda access, principal: access.check_budget(principal, asked, 100)))
+    with pytest.raises(Forbidden, match="The budget team of this key is not known"):
+        asyncio.run(ask(lambda access, principal: access.check_budget_known(principal)))
+    assert admin.keys.list().missing_budgets == {"team"}
 
 
 def test_only_the_first_of_several_starts_adopts_a_key(world: World) -> None:

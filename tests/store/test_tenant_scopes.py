@@ -1,15 +1,19 @@
 """Reading and changing the work of one tenant alone: jobs, batches, costs, budgets."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from tests.store.world import World, spec, specs
+from sqlalchemy import Connection
+from tests.store.world import World, spec, specs, statements
 
 from trivet.admin import Admin
 from trivet.client.client import Client
 from trivet_store.ledger import budgets
+from trivet_store.reports import cost_savings, results
+from trivet_store.reports.costs import Span
 from trivet_tasks.config.budgets import BudgetSettings, Per
 from trivet_tasks.config.settings import Settings, load_settings
 from trivet_tasks.errors import InvalidRequest, NotFound
@@ -40,6 +44,35 @@ def client(settings: Settings) -> Iterator[Client]:
     """A client over the world's database."""
     with Client(settings=settings) as client:
         yield client
+
+
+def indexes_used(world: World, read: Callable[[Connection], object]) -> set[str]:
+    """Return the indexes by which a reader finds its rows."""
+    explain = "EXPLAIN" if world.store.url.startswith("postgresql") else "EXPLAIN QUERY PLAN"
+    with statements(world.store) as seen, world.store.read() as connection:
+        read(connection)
+    with world.store.read() as connection:
+        plans = [row for sql, given in seen for row in connection.exec_driver_sql(f"{explain} {sql}", given)]
+    return set(re.findall(r"\b(?:ix|jobs)_\w+", " ".join(str(tuple(row)) for row in plans)))
+
+
+@pytest.mark.parametrize(("scope", "index"), [(ACME, "ix_jobs_of_tenant"), (NOBODY, "ix_jobs_without_tenant")])
+def test_the_jobs_of_a_scope_are_found_without_passing_those_of_others(
+    world: World, scope: TenantScope, index: str
+) -> None:
+    world.add(*(spec(f"document {number}", tenant="zeta") for number in range(50)))
+    used = indexes_used(
+        world, lambda connection: results.recent_jobs(connection, state=None, batch_id=None, limit=5, scope=scope)
+    )
+    assert index in used
+    assert "jobs_pkey" not in used
+
+
+@pytest.mark.parametrize("scope", [ACME, NOBODY])
+def test_savings_of_a_scope_are_read_from_cached_answers(world: World, scope: TenantScope) -> None:
+    world.add(*(spec(f"document {number}", tenant="zeta") for number in range(50)))
+    used = indexes_used(world, lambda connection: cost_savings.answer_savings(connection, ["day"], Span(), scope=scope))
+    assert "ix_job_results_cached" in used
 
 
 def test_jobs_are_those_of_the_tenant(world: World, admin: Admin, client: Client) -> None:

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection
 from tests.command_line import Said
 from tests.store.world import MODEL, ROUTE, World, spec, specs
 
 from trivet import Client, InvalidRequest, ResultTimeout
 from trivet_store.cluster import leases
+from trivet_store.reports import backlog
+from trivet_store.reports.backlog import FlowRequirements
 from trivet_tasks.config.settings import load_settings
 
 TERMS: dict[str, Any] = {"model": MODEL, "max_tokens": 40}
@@ -97,6 +100,31 @@ def test_a_route_that_can_never_take_them_is_named(world: World, client: Client)
     requests: list[dict[str, Any]] = [{"prompt": "Hello"}, {"prompt": "Hello", "residency": ["moon"]}]
     assert client.submit_many(requests, **TERMS).warnings == (expected,)
     assert client.submit("Hello", **TERMS).warnings == (), "another kind of job"
+
+
+def test_jobs_that_found_routes_too_slow_require_another(world: World) -> None:
+    world.batch("contracts", *specs(3))
+    (single,) = world.add(spec())
+    batch_job = world.value("SELECT min(id) FROM jobs WHERE batch_id IS NOT NULL")
+    asked: dict[str, Callable[[Connection], list[FlowRequirements]]] = {
+        "batch": lambda connection: backlog.requirements_of_batch(connection, "contracts"),
+        "waiting": backlog.requirements_of_waiting,
+        "job": lambda connection: backlog.requirements_of_job(connection, batch_job),
+        "another job": lambda connection: backlog.requirements_of_job(connection, single.id),
+    }
+
+    def too_slow() -> dict[str, list[tuple[str, ...]]]:
+        with world.store.read() as connection:
+            return {name: sorted(one.too_slow for one in ask(connection)) for name, ask in asked.items()}
+
+    assert too_slow() == {name: [()] for name in asked}
+    world.sql("UPDATE jobs SET too_slow = 'a,b' WHERE id = :id", id=batch_job)
+    assert too_slow() == {
+        "batch": [(), ("a", "b")],
+        "waiting": [(), ("a", "b")],
+        "job": [("a", "b")],
+        "another job": [()],
+    }
 
 
 def test_the_command_prints_the_warning_once_and_has_it_in_json(

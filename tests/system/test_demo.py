@@ -19,7 +19,7 @@ from tests.processes import under, wait_for_line
 
 KEYS = [
     "jobs", "succeeded", "failed", "expired", "lost", "doubled", "attempts", "failovers", "throttled_s", "cost_usd",
-    "seconds", "by_route",
+    "seconds", "first_token_s", "by_route",
 ]  # fmt: skip
 FINISHED_S = 300.0
 LINE_S = 200.0

@@ -303,18 +303,26 @@ def test_one_request_too_many_is_told_when_to_come_again(tight: RunningGateway, 
         assert first[0].status_code == 200
 
 
-def test_a_gateway_that_stops_says_so_and_the_job_goes_on(system: RunningTrivet, tmp_path: Path) -> None:
+def test_a_gateway_that_stops_says_so_and_cancels_what_the_client_repeats(
+    system: RunningTrivet, tmp_path: Path
+) -> None:
     slow(system)
-    with running_gateway(system.settings, tmp_path, env=TIGHT, key="stops") as stopped, stopped.client() as client:
-        tag = f"stops-{time.monotonic()}"
-        answers = sent_in_thread(client, REQUEST, **{"x-trivet-tags": f"test={tag}"})
-        job = until(lambda: newest(system, tag), "the request to wait")
+    env = {**TIGHT, "TRIVET_GATEWAY__MAX_WAITING": "3"}
+    with running_gateway(system.settings, tmp_path, env=env, key="stops") as stopped, stopped.client() as client:
+        now = time.monotonic()
+        plain, kept = {"x-trivet-tags": f"test=stops-{now}"}, {"x-trivet-tags": f"test=kept-{now}"}
+        answers = [
+            sent_in_thread(client, REQUEST, **plain),
+            sent_in_thread(client, REQUEST, **kept, **{"idempotency-key": f"stops-{now}"}),
+        ]
+        jobs = [until(lambda tag=tag: newest(system, f"{tag}-{now}"), "it to wait") for tag in ("stops", "kept")]  # type: ignore[misc]
         os.kill(stopped.server.pid, signal.SIGTERM)
-        until(lambda: answers, "the answer", 10)
-        assert (answers[0].status_code, answers[0].json()["error"]["type"]) == (503, "api_error")
+        for one in answers:
+            until(lambda one=one: one, "the answer", 10)  # type: ignore[misc]
+            assert (one[0].status_code, one[0].json()["error"]["type"]) == (503, "api_error")
+            assert one[0].headers["x-should-retry"] == "true"
         until(lambda: not stopped.server.runs, "the gateway to stop", 10)
-    assert job is not None
-    assert job.result(timeout=30).succeeded
+    assert [job.result(timeout=30).status for job in jobs if job is not None] == ["cancelled", "succeeded"]
 
 
 def test_several_processes_share_a_port_and_one_that_dies_is_replaced(system: RunningTrivet, tmp_path: Path) -> None:
@@ -337,7 +345,9 @@ def test_the_example_streams_to_a_web_page(gateway: RunningGateway, system: Runn
     server = ServerProcess([sys.executable, str(EXAMPLE), "--port", str(port)], tmp_path, env=env)
     server.start(lambda: listens(port))
     try:
-        assert "EventSource" in httpx2.get(f"http://127.0.0.1:{port}/", timeout=20).text
+        assert "source.onerror" in httpx2.get(f"http://127.0.0.1:{port}/", timeout=20).text, (
+            "it would ask again by itself"
+        )
         told = httpx2.get(f"http://127.0.0.1:{port}/ask", params={"question": "Tell me."}, timeout=60).text
     finally:
         server.stop()

@@ -68,7 +68,6 @@ def trivet(running: RunningTrivet) -> Iterator[RunningTrivet]:
 def tasks(shop: Shop) -> Iterator[ModuleType]:
     """The shop's application in this process."""
     module = shop.module()
-    module.app.set_current()
     yield module
     module.app.close()
 

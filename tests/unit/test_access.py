@@ -11,12 +11,17 @@ from hypothesis import strategies as st
 
 from trivet.admin import FoundKey, GatewayKey, KeyBudgets
 from trivet.gateway.access import KEPT_S, Access, Forbidden, Principal, RateLimited, Unauthenticated
+from trivet_routing.budget_headroom import Balance
+from trivet_store.ledger.budgets import BudgetRow
+from trivet_store.ledger.spending import Spent
+from trivet_tasks.config.budgets import BudgetSettings, window
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import InvalidRequest, StoreUnavailable
-from trivet_tasks.gateway_keys import KEY_TAG, Token, digest_of, new_token, read_terms
+from trivet_tasks.gateway_keys import KEY_TAG, Token, digest_of, new_token, read_budget, read_terms
 from trivet_tasks.latency import Latency
 from trivet_tasks.prices.cost_model import CostModel
 from trivet_tasks.requests.reading import parse_request
+from trivet_tasks.states import BudgetState
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -68,7 +73,11 @@ class Keys:
 
     def budgets(self) -> KeyBudgets:
         self.budgets_read += 1
-        return KeyBudgets({}, {}, CostModel(), NOW)
+        own = read_budget("spending", "20/day")
+        assert isinstance(own, BudgetSettings)
+        row = BudgetRow(own, BudgetState.OK, "", NOW, None, None, None, None, None)
+        balance = Balance(row, window(own.per, NOW), own.usd, Spent())
+        return KeyBudgets({own.name: balance}, {}, CostModel(), NOW)
 
 
 async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

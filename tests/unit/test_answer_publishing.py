@@ -6,10 +6,19 @@ from typing import Any
 
 import pytest
 import redis
-from tests.timing import moved_clock
+from tests.timing import moved_clock, until
 
 from trivet_routing import answer_publishing
-from trivet_routing.answer_publishing import TOO_MUCH, UNHEARD_S, AnswerPublisher
+from trivet_routing.answer_publishing import (
+    MAX_ENTRIES,
+    PAUSE_S,
+    TOO_MANY,
+    TOO_MUCH,
+    UNHEARD_S,
+    AnswerPublisher,
+    AttemptStream,
+    pause_s,
+)
 from trivet_routing.answer_stream import AttemptEnd, EntryKind, StreamEntry, StreamSeal, stream_of
 from trivet_tasks.outcomes import Outcome
 
@@ -62,9 +71,14 @@ def test_an_answer_that_is_too_large_ends_with_the_reason(client: redis.Redis, m
             stream.put(EVENT)
 
     publish(url_of(client), work)
-    written = entries(client, "large")
-    assert written[-1] is not None
-    assert AttemptEnd.of(written[-1].data) == AttemptEnd("incomplete", TOO_MUCH)
+    last = entries(client, "large")[-1]
+    assert last is not None
+    assert AttemptEnd.of(last.data) == AttemptEnd("incomplete", TOO_MUCH)
+
+
+async def written(stream: AttemptStream, number: int) -> None:
+    """Wait until a stream was written so many times."""
+    await asyncio.to_thread(until, lambda: stream.writes >= number)
 
 
 def test_where_nobody_listens_for_a_while_the_stream_is_dropped(
@@ -74,11 +88,72 @@ def test_where_nobody_listens_for_a_while_the_stream_is_dropped(
 
     async def work(publisher: AnswerPublisher) -> None:
         stream = publisher.open("unheard", "attempt")
+        clock.now += UNHEARD_S + 1  # a provider that is slow to begin: nobody could have listened to anything
+        stream.put(EVENT)
+        await written(stream, 1)
+        assert client.exists(stream_of("unheard"))
         clock.now += UNHEARD_S + 1
         stream.put(EVENT)
+        await written(stream, 2)
 
     publish(url_of(client), work)
     assert not client.exists(stream_of("unheard"))
+
+
+def test_events_of_a_long_answer_go_together(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = moved_clock(monkeypatch, answer_publishing)
+    reader: Any = client.pubsub()  # type: ignore[no-untyped-call]
+    reader.subscribe(stream_of("long"))
+
+    async def work(publisher: AnswerPublisher) -> None:
+        stream = publisher.open("long", "attempt")
+        for number in range(1, 11):
+            stream.put(EVENT)
+            await written(stream, number)
+            clock.now += 10
+        stream.put(EVENT)
+        await written(stream, 11)
+        stream.put(EVENT)
+        clock.now += 0.1
+        another = publisher.open("another", "attempt")
+        another.put(EVENT)
+        await written(another, 1)
+        assert stream.writes == 11, "more may come"
+        stream.put(EVENT)
+        clock.now += 0.2
+        await written(stream, 12)
+        stream.put(EVENT)
+        stream.end(Outcome.SUCCEEDED)
+        await written(stream, 13)
+
+    publish(url_of(client), work)
+    reader.close()
+    found = [entry.data for entry in entries(client, "long") if entry is not None and entry.kind is EntryKind.EVENTS]
+    assert found == [*[EVENT] * 11, EVENT + b"\n" + EVENT, EVENT]
+
+
+def test_hours_of_events_fit_into_a_stream_and_minutes_come_smoothly() -> None:
+    age_s, entries_written = 0.0, 0
+    while age_s < 10 * 3600:
+        age_s += max(PAUSE_S, pause_s(age_s))
+        entries_written += 1
+    assert entries_written < MAX_ENTRIES
+    assert max(map(pause_s, range(600))) <= 0.25
+
+
+def test_an_answer_of_too_many_pieces_says_so(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answer_publishing, "MAX_ENTRIES", 4)
+
+    async def work(publisher: AnswerPublisher) -> None:
+        stream = publisher.open("pieces", "attempt")
+        for number in range(1, 4):
+            stream.put(EVENT)
+            await written(stream, number)
+
+    publish(url_of(client), work)
+    last = entries(client, "pieces")[-1]
+    assert last is not None
+    assert AttemptEnd.of(last.data) == AttemptEnd("incomplete", TOO_MANY)
 
 
 def test_a_redis_that_is_away_drops_the_stream_alone(caplog: pytest.LogCaptureFixture) -> None:

@@ -436,7 +436,7 @@ def test_the_backlog_counts_what_waits_and_what_stands_at_a_route(store: Store) 
     assert at_route[:4] == ("r1", "async", 1, 0)
 
 
-WITHOUT_ENDED = ("ix_jobs_flow", "ix_jobs_outstanding")
+WITHOUT_ENDED = ("ix_jobs_flow", "ix_jobs_outstanding", "ix_jobs_too_slow")
 """Partial indexes that no ended job is in."""
 
 
@@ -450,15 +450,18 @@ def test_the_backlog_never_reads_ended_jobs(store: Store) -> None:
         backlog.by_batch(connection, 10)
         backlog.by_route(connection)
         backlog.requirements_of_batch(connection, "open")
+        backlog.requirements_of_waiting(connection)
         backlog.models_in_use(connection)
         asked = [said for said in statements if "julianday" not in said and not said.startswith("BEGIN")]
-        assert len(asked) == 5
+        assert len(asked) == 6
         for statement in asked:
             marks = (1,) * statement.count("?")
             plan = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", marks)]
             used = [step for step in plan if re.match(r"(SCAN|SEARCH) j\b", step)]
             assert used or " jobs j" not in statement
             assert all(any(f"INDEX {name}" in step for name in WITHOUT_ENDED) for step in used), plan
+            slowed = any("INDEX ix_jobs_too_slow (state=?)" in step for step in used)
+            assert slowed or "j.too_slow" not in statement, "few jobs of the backlog are read for it"
 
 
 def test_the_speed_of_a_batch_comes_from_its_last_endings(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

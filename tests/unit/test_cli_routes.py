@@ -171,9 +171,9 @@ def test_what_waits_and_what_holds_it_up() -> None:
 NEEDS = Requirements(MODEL, Latency.BATCH)
 
 
-def held(*candidates: Candidate) -> BlockedReason | None:
+def held(*candidates: Candidate, needs: Requirements = NEEDS) -> BlockedReason | None:
     found = list(candidates)
-    return blocked_reason_of(NEEDS, choose(NEEDS, found, DEFAULTS[Latency.BATCH]), found)
+    return blocked_reason_of(needs, choose(needs, found, DEFAULTS[Latency.BATCH]), found)
 
 
 def test_jobs_are_throttled_only_when_every_route_that_could_take_them_is_limited() -> None:
@@ -186,6 +186,22 @@ def test_jobs_are_throttled_only_when_every_route_that_could_take_them_is_limite
     assert (found.kind, found.text) == (BlockedKind.THROTTLED, "Throttled, next headroom in 12 s on vertex-us-east5")
     assert [reason.split(":")[0] for reason in found.reasons] == ["anthropic", "vertex-us-east5", "bedrock", "other"]
     assert held(far, near, route("free")) is None
+
+
+def test_jobs_for_which_every_route_is_too_slow_say_so_and_what_to_do() -> None:
+    needs = replace(NEEDS, too_slow=("a", "b"))
+    found = held(route("a"), route("b"), needs=needs)
+    assert found is not None
+    assert found.kind is BlockedKind.UNFIT
+    assert found.text == (
+        "No route can ever take these jobs (a: not known to answer within the time of the job's call; "
+        "b: not known to answer within the time of the job's call); add a faster route, or cancel them and submit them "
+        "again with fewer max_tokens or in a class with more time"
+    )
+    assert held(route("a"), route("c"), needs=needs) is None
+    shut = held(route("a"), route("c", at=breaker(state="open", cause="x", wait_s=7.5)), needs=needs)
+    assert shut is not None
+    assert shut.text == "No route is healthy, next probe in 8 s on c"
 
 
 def test_jobs_that_wait_for_a_moment_or_a_place_are_not_held_up() -> None:

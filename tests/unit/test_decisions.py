@@ -2,6 +2,7 @@
 
 import logging
 import math
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -263,13 +264,21 @@ def test_a_job_waits_for_a_faster_route_that_is_open_and_never_returns_to_a_slow
         {"of_answer_s": 14.0},
         {"used_share": 0.1},
         {"took_s": 9.0},
+        {"paces": [QUICK._replace(route=HERE)]},
     ],
-    ids=["no cap", "it fits", "answers of its kind are short", "it stalled"],
+    ids=["no cap", "it fits", "answers of its kind are short", "it stalled", "its route answers such in time"],
 )
 def test_a_timeout_that_was_not_to_be_foreseen_sends_the_job_on(store: Store, how: dict[str, Any]) -> None:
     step = after_timeout(store, **{"of_answer_s": 40.0, **how})
     assert isinstance(step, GoOn)
     assert step.route in (ELSEWHERE, FAR)
+    assert step.round.too_slow == ()
+
+
+def test_a_route_that_answers_in_time_but_not_before_the_deadline_is_as_slow_as_the_others(store: Store) -> None:
+    paces = [RoutePace(HERE, MODEL, 3, tokens_in(40.0) / 14)]
+    assert isinstance(after_timeout(store, 40.0, paces=paces), GoOn)
+    assert isinstance(after_timeout(store, 40.0, paces=paces, deadline_at=time.time() + 12), End)
 
 
 def test_a_round_lasts_for_two_calls_of_the_time_that_the_job_needs(store: Store) -> None:

@@ -55,15 +55,18 @@ class KeyBudgets:
         balances = {} if found is None else {balance.name: balance for balance in found.balances}
         return cls(balances, routes, costs, now)
 
+    def knows(self, budget: str) -> bool:
+        """Return whether there is such a budget. One that was taken out of the configuration limits nothing any more."""
+        return budget in self.balances
+
     def shortfall(self, budget: str, model: str, input_tokens: int, max_tokens: int) -> BudgetShortfall | None:
-        """Return why a budget has no room for a request; None: it has, or there is no such budget.
+        """Return why a budget has no room for a request; None: it has.
 
         Args:
+            budget: one that there is, as `knows` says.
             input_tokens: its estimate; 0 where it is not known.
         """
-        balance = self.balances.get(budget)
-        if balance is None:
-            return None
+        balance = self.balances[budget]
         needs = self._cheapest(model, input_tokens, max_tokens)
         # without a price the state is all that is known
         lacks = balance.state().state == BudgetState.HOLDING if needs is None else balance.left < needs

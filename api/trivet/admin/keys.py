@@ -13,9 +13,11 @@ from trivet_store import gateway_keys
 from trivet_store.cluster.registry import registered
 from trivet_store.gateway_keys import GatewayKey
 from trivet_store.ledger.budgets import FRESH_S
+from trivet_store.ledger.budgets import registered as registered_budgets
 from trivet_tasks.config.budgets import BudgetSettings
 from trivet_tasks.errors import InvalidRequest
 from trivet_tasks.gateway_keys import Token, new_token, read_budget, read_terms
+from trivet_tasks.states import KeyState
 
 DEFAULT_GRACE_S = 3_600.0
 """Seconds for which the old secret works after a rotation."""
@@ -31,6 +33,8 @@ class KeyList(NamedTuple):
     """By name, the oldest first."""
     now: float
     """Seconds since the epoch, by the database's clock."""
+    missing_budgets: frozenset[str] = frozenset()
+    """Names of budgets that working keys are to have and that there are none of: gateways refuse requests of these keys."""
 
 
 class NewKey(NamedTuple):
@@ -63,7 +67,12 @@ class Keys(Group):
         """
         store = self._connections.store
         with store.read() as connection:
-            return KeyList(tuple(gateway_keys.every(connection)), store.now(connection))
+            keys = tuple(gateway_keys.every(connection))
+            known = {row.settings.name for row in registered_budgets(connection)}
+            now = store.now(connection)
+            working = (key for key in keys if key.state(now) in (KeyState.ACTIVE, KeyState.REPLACED))
+            named = {key.terms.budget for key in working if key.terms.budget is not None}
+            return KeyList(keys, now, frozenset(named - known))
 
     def create(
         self,

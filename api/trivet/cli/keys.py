@@ -1,5 +1,6 @@
 """`trivet keys`: keys of the HTTP gateway: creating, listing, rotating and revoking them."""
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -94,12 +95,13 @@ def list_(
         found = operations.keys.list()
     keys = [key for key in found.keys if every or key.state(found.now) in (KeyState.ACTIVE, KeyState.REPLACED)]
     if as_json:
-        output.print_json({"keys": [_as_object(key, found.now) for key in keys], "now": iso(found.now)})
+        shown = [_as_object(key, found.now) for key in keys]
+        output.print_json({"keys": shown, "missing_budgets": sorted(found.missing_budgets), "now": iso(found.now)})
     elif not keys:
         hidden = " `--all` shows those that were." if found.keys else ""
         print_line(f"There is no key that works: `trivet keys create NAME` makes one.{hidden}")
     else:
-        _print(keys, found.now)
+        _print(keys, found.now, found.missing_budgets)
 
 
 @group.command()
@@ -147,25 +149,28 @@ def _print_new(made: "NewKey", *, quiet: bool, as_json: bool) -> None:
     print_whole(made.token.text)
 
 
-def _print(keys: "list[GatewayKey]", now: float) -> None:
+def _print(keys: "list[GatewayKey]", now: float, missing: Collection[str]) -> None:
     print_table(
         [
             Column("NAME"), Column("KEY"), Column("STATE"), Column("TENANT", optional=True), Column("MAY", cut=True),
             Column("BUDGET", optional=True), Column("PER MINUTE", right=True, optional=True), Column("LAST USED"),
             Column("EXPIRES", optional=True, spare=1), Column("CREATED", spare=2), Column("BY", spare=3),
         ],
-        [_row(key, now) for key in keys],
+        [_row(key, now, missing) for key in keys],
     )  # fmt: skip
 
 
-def _row(key: "GatewayKey", now: float) -> list[Cell]:
+def _row(key: "GatewayKey", now: float, missing: Collection[str]) -> list[Cell]:
     from rich.text import Text
 
     state, terms = key.state(now), key.terms
     used = "never" if key.last_used_at is None else f"{ago(now - key.last_used_at)} ago"
+    budget: Cell = terms.budget or ""
+    if terms.budget in missing and state in (KeyState.ACTIVE, KeyState.REPLACED):
+        budget = Text(f"{terms.budget} (not known: refused)", style="red")
     return [
         key.name, shown_prefix(key.id), Text(state, style=_STYLES[state]), terms.tenant or "", _permissions(terms),
-        terms.budget or "", f"{terms.requests_per_minute:,}" if terms.requests_per_minute else "", used,
+        budget, f"{terms.requests_per_minute:,}" if terms.requests_per_minute else "", used,
         moment(key.expires_at), moment(key.created_at), key.created_by,
     ]  # fmt: skip
 

@@ -95,7 +95,10 @@ def _run(settings: Settings, listener: socket.socket) -> None:
 
 
 def _reloader(settings: Settings) -> Reloader:
-    return Reloader(settings, lambda again: settings.routes.update(again.routes), logging.getLogger("trivet.gateway"))
+    with without_collecting():
+        from trivet.gateway.route_counts import take_over_routes
+
+    return Reloader(settings, lambda again: take_over_routes(settings, again), logging.getLogger("trivet.gateway"))
 
 
 def _config() -> list[str]:

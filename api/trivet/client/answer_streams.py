@@ -8,7 +8,7 @@ call was made. So a killed worker, an emptied Redis or a lost notice never leave
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import orjson
 import redis
 
+from trivet.client.own_faults import kept_up, read_apart
 from trivet.client.result import Result, to_result
 from trivet_routing.answer_reading import AnswerReading, Cut
 from trivet_routing.answer_stream import STREAMS, StreamSeal, stream_of
@@ -24,7 +25,7 @@ from trivet_store.database.engine import Store
 from trivet_store.reports import results
 from trivet_tasks.config.installation_key import read_key
 from trivet_tasks.config.settings import Settings
-from trivet_tasks.errors import ClientClosed, TrivetError, place_of
+from trivet_tasks.errors import ClientClosed, TrivetError
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.shared_state import FINISHED_CHANNEL, connect_async
 from trivet_tasks.states import END_STATES, JobState
@@ -173,7 +174,7 @@ class AnswerStreams:
         self._unread: dict[_Watch, None] = {}
         self._unread_due = asyncio.Event()
         self._finished: set[str] = set()
-        self._looking: asyncio.Future[dict[str, Result | JobState]] | None = None
+        self._looking: asyncio.Future[dict[str, Result | JobState | TrivetError]] | None = None
         self._look_due = asyncio.Event()
         self._threads = ThreadPoolExecutor(_LOOKS_AT_ONCE, thread_name_prefix="trivet-streams")
         self._closed = False
@@ -256,7 +257,10 @@ class AnswerStreams:
         if not self._tasks:
             self._redis = connect_async(self._url)
             loop = asyncio.get_running_loop()
-            self._tasks = [loop.create_task(_kept_up(work)) for work in (self._listen, self._read, self._look)]
+            self._tasks = [
+                loop.create_task(kept_up(work, "streamed answers are"))
+                for work in (self._listen, self._read, self._look)
+            ]
 
     def _all(self) -> list[_Watch]:
         return [watch for readers in self._watches.values() for watch in readers]
@@ -366,7 +370,7 @@ class AnswerStreams:
     async def _look_at(self, ids: Sequence[str]) -> None:
         shown = {watch: watch.reading.shown for job_id in ids for watch in self._watches.get(job_id, ())}
         try:
-            self._looking = asyncio.get_running_loop().run_in_executor(self._threads, self._states, ids)
+            self._looking = asyncio.get_running_loop().run_in_executor(self._threads, read_apart, self._states, ids)
             states = await asyncio.shield(self._looking)
         except TrivetError as error:  # the next look is soon
             log.debug("the jobs of streamed answers cannot be looked at: %s", error)
@@ -377,6 +381,8 @@ class AnswerStreams:
                 continue
             if found is None:
                 watch.fail(Broken("not_found", f"No job has the id {watch.job_id!r}.", None))
+            elif isinstance(found, TrivetError):
+                watch.fail(Broken("unreadable", found.message, None))
             elif isinstance(found, Result):
                 self._conclude(watch, found)
             elif attempt and found not in _CALLED:
@@ -407,16 +413,6 @@ class AnswerStreams:
         if not watch.over:
             watch.reading.conclude(_answering(result), result.message)
             watch.show()
-
-
-async def _kept_up(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run work for ever. After a fault of Trivet's own it begins anew: readers must not wait for nothing."""
-    while True:
-        try:
-            await work()
-        except Exception as error:
-            log.error("streamed answers are late by a fault of Trivet's own: %s", place_of(error))
-        await asyncio.sleep(AGAIN_S)
 
 
 def _answering(result: Result) -> str | None:

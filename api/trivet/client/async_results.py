@@ -7,6 +7,7 @@ from concurrent.futures import Executor
 from typing import ParamSpec, TypeVar
 
 from trivet.client.client import Client
+from trivet.client.own_faults import kept_up, read_apart
 from trivet.client.result import Result, to_result
 from trivet_store.reports import results
 from trivet_tasks.errors import ClientClosed, NotFound, TrivetError
@@ -59,7 +60,7 @@ class AsyncResults:
         """Listen for notices from now on."""
         self._loop = asyncio.get_running_loop()
         await self._run(self._connections.notices.start)
-        self._slow = asyncio.create_task(self._look_slowly())
+        self._slow = asyncio.create_task(kept_up(self._look_slowly, "results are"))
 
     async def result(self, job_id: str, *, existed: bool = False) -> Result:
         """Wait for the end of a job, as long as it takes.
@@ -125,7 +126,7 @@ class AsyncResults:
                 for job_id in ids:
                     del self._due[job_id]
                 try:
-                    found = await self._run(self._read, ids)
+                    found = await self._run(read_apart, self._read, ids)
                 except TrivetError:
                     continue  # the slow look comes back to them
                 for job_id in ids:

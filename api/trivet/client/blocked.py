@@ -26,6 +26,9 @@ from trivet_tasks.shared_state import check_writable
 from trivet_tasks.states import END_STATES, BatchState, JobState
 
 GOES_ON = "It goes on; ask again later."
+IMPAIRED = "A part of this Trivet does not work; its operators see which."
+HELD_BY_BUDGET = "It is held by a budget."
+_FASTER = "add a faster route, or cancel them and submit them again with fewer max_tokens or in a class with more time"
 PASSING_S = 1.0
 """Jobs that wait for less than this move at the pace that the limits allow: nothing blocks them."""
 
@@ -85,6 +88,17 @@ class Blocked:
     """True if a budget holds the next job: nobody knows when it goes on."""
     paused: bool = False
     """True if an operator paused all of them, or some."""
+    public_notes: tuple[str, ...] = ()
+    """The notes for those who do not operate this Trivet: they name no person, process or server."""
+
+    def for_tenants(self) -> "Blocked":
+        """Return the reasons as a tenant may see them."""
+        return replace(self, notes=self.public_notes, impairments=())
+
+
+def _public(note: str, *, wrong: bool = False) -> Blocked:
+    """Return a reason that everybody may see."""
+    return Blocked((note,), wrong=wrong, public_notes=(note,))
 
 
 def blocked_batch(connections: Connections, progress: Progress) -> Blocked:
@@ -98,18 +112,23 @@ def blocked_batch(connections: Connections, progress: Progress) -> Blocked:
         required = backlog.requirements_of_batch(connection, name)
     found = _blocked(connections, required, processes_only=moving)
     if progress.paused:
-        return replace(found, notes=(*pause_notes(progress.paused), *found.notes), paused=True)
+        return replace(
+            found,
+            notes=(*pause_notes(progress.paused), *found.notes),
+            public_notes=(*_public_pause_notes(progress.paused), *found.public_notes),
+            paused=True,
+        )
     if found.notes or progress.waiting == 0:
         return found
     with store.read() as connection:
         if budget := holding_batch(store, connection, connections.directory.costs, name):
-            return Blocked((budget,), budget=True)
+            return Blocked((budget,), budget=True, public_notes=(HELD_BY_BUDGET,))
         if moving:
             return found
         due, now = backlog.pause_of(connection, name), store.now(connection)
     if due is None:
         return found
-    return Blocked((f"Its jobs wait for their next try, the first in {seconds(max(0.0, due - now))}.",))
+    return _public(f"Its jobs wait for their next try, the first in {seconds(max(0.0, due - now))}.")
 
 
 def blocked_job(connections: Connections, job: JobRow) -> Blocked:
@@ -124,13 +143,16 @@ def blocked_job(connections: Connections, job: JobRow) -> Blocked:
     if progress and (partly := _taken_in_partly(progress)):
         return partly
     if paused:
-        return Blocked(pause_notes(paused), paused=True)
+        return Blocked(pause_notes(paused), paused=True, public_notes=_public_pause_notes(paused))
     found = _blocked(connections, required, processes_only=job.state != JobState.WAITING)
     if job.state != JobState.WAITING:
         return found
     with store.read() as connection:
         budget = holding_job(store, connection, connections.directory.costs, job.id)
-    return replace(found, notes=(*found.notes, budget), budget=True) if budget else found
+    if not budget:
+        return found
+    public = (*found.public_notes, HELD_BY_BUDGET)
+    return replace(found, notes=(*found.notes, budget), budget=True, public_notes=public)
 
 
 def timed_out_job(connections: Connections, job: JobRow, message: str) -> ResultTimeout:
@@ -165,6 +187,10 @@ def pause_notes(paused: Iterable[Control]) -> tuple[str, ...]:
     return tuple(_pause_note(one) for one in paused)
 
 
+def _public_pause_notes(paused: Iterable[Control]) -> tuple[str, ...]:
+    return tuple(f"The {one.words(moment(one.paused_at), named=False)}." for one in paused)
+
+
 def _pause_note(one: Control) -> str:
     value = quote(one.value)
     named = value if one.kind is ControlKind.BATCH else f"--{one.kind} {value}"
@@ -175,18 +201,16 @@ def _taken_in_partly(progress: Progress) -> Blocked | None:
     """Return that nothing of a batch runs before all of it was taken in; None where it was."""
     taken = f"{progress.taken:,} request{'' if progress.taken == 1 else 's'}"
     if progress.state == BatchState.LOADING:
-        return Blocked(
-            (f"The batch {progress.name!r} has taken in {taken} so far: none runs before the last is there.",)
-        )
+        return _public(f"The batch {progress.name!r} has taken in {taken} so far: none runs before the last is there.")
     if progress.state == BatchState.DISCARDING:
         rest = f"trivet batch discard {quote(progress.name)} deletes the rest if that was interrupted"
-        return Blocked((f"The batch {progress.name!r} is being deleted and does not run: {rest}",), wrong=True)
+        return _public(f"The batch {progress.name!r} is being deleted and does not run: {rest}", wrong=True)
     if progress.state == BatchState.INCOMPLETE:
         advice = (
             f"Submit it again to add the rest, run it as it is: trivet batch accept {quote(progress.name)}, or delete it: "
             f"trivet batch discard {quote(progress.name)}"
         )
-        return Blocked((f"The batch {progress.name!r} took in only {taken} and does not run. {advice}",), wrong=True)
+        return _public(f"The batch {progress.name!r} took in only {taken} and does not run. {advice}", wrong=True)
     return None
 
 
@@ -201,9 +225,9 @@ def _blocked(connections: Connections, required: Sequence[FlowRequirements], *, 
     lanes = {one.latency.lane for one in required}
     impairments = read_impairments(connections.store, connections.settings, connections.redis)
     wrong = tuple(one for one in impairments if one.concerns(lanes))
-    notes = _sentences(wrong)
+    notes, public = _sentences(wrong), (IMPAIRED,) if wrong else ()
     if processes_only:
-        return Blocked(notes, (), bool(wrong), wrong)
+        return Blocked(notes, (), bool(wrong), wrong, public_notes=public)
     try:
         check_writable(connections.redis)  # a Redis that is out of memory answers, and yet nothing moves
         found = blocked_reasons(connections, required)
@@ -211,14 +235,16 @@ def _blocked(connections: Connections, required: Sequence[FlowRequirements], *, 
         unavailable = str(connections.unavailable(error))
         # the same fault without its remedy is among the notes
         others = (note for note in notes if not unavailable.startswith(note))
-        return Blocked((unavailable, *others), (), True, wrong)
-    told = (*notes, *(one.sentence(named=len(found) > 1) for one in found))
+        return Blocked((unavailable, *others), (), True, wrong, public_notes=(IMPAIRED,))
+    of_routes = tuple(one.sentence(named=len(found) > 1) for one in found)
+    told = (*notes, *of_routes)
     reasons = dict.fromkeys(reason for one in found for reason in one.reasons)
     return Blocked(
         told,
         tuple(reason for reason in reasons if not any(reason in note for note in told)),
         bool(wrong) or any(one.wrong for one in found),
         wrong,
+        public_notes=(*public, *of_routes),
     )
 
 
@@ -249,7 +275,7 @@ def blocked_reasons(connections: Connections, required: Sequence[FlowRequirement
     candidates = connections.directory.candidates_of({one.model for one in required}) if required else {}
     found = []
     for one in required:
-        requirements = Requirements(*one)
+        requirements = Requirements(*one[:5], too_slow=one.too_slow)
         choice = choose(requirements, candidates[one.model], connections.settings.of_class(one.latency))
         reason = blocked_reason_of(requirements, choice, candidates[one.model])
         if reason is not None:
@@ -272,7 +298,9 @@ def blocked_reason_of(
     if not candidates:
         return held(BlockedKind.OUT, "No route is known yet: schedulers and workers make theirs known when they start")
     if choice.hopeless:
-        return held(BlockedKind.UNFIT, f"No route can ever take these jobs ({'; '.join(reasons)})")
+        text = f"No route can ever take these jobs ({'; '.join(reasons)})"
+        slow = any(candidate.name in requirements.too_slow for candidate in candidates)
+        return held(BlockedKind.UNFIT, f"{text}; {_FASTER}" if slow else text)
     limited = [refusal for refusal in choice.refusals if refusal.why is Why.LIMITED]
     if any(breaker_of[refusal.route].cause == FORGOTTEN for refusal in limited):
         return held(BlockedKind.FORGOTTEN, f"Calls are paused: {FORGOTTEN}")

@@ -8,11 +8,18 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from trivet.client.submitting import submit_one
+from trivet.client.submitting import send_accepted, submit_one
 from trivet_store.controls import pause_of_new
 from trivet_store.database.engine import Connection
 from trivet_store.jobs.enqueue import Accepted, DirectDispatch, insert
-from trivet_tasks.errors import BrokerUnavailable, InvalidRequest, KeyConflict, TrivetError
+from trivet_tasks.errors import (
+    BrokerUnavailable,
+    InvalidRequest,
+    KeyConflict,
+    StoreUnavailable,
+    TrivetError,
+    place_of,
+)
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Lane, Latency
 from trivet_tasks.requests.prompt_cache import marked
@@ -47,7 +54,7 @@ def submit_together(connections: "Connections", specs: Sequence[JobSpec]) -> lis
     """
     specs = [marked(spec, spec.prefixes[0]) if spec.prefixes else spec for spec in specs]
     if len(specs) == 1 or connections.directory.known().budgets:  # a budget's headroom is counted job by job
-        return [_submit_alone(connections, spec) for spec in specs]
+        return _submit_each(connections, specs)
     ways = _ways(connections, specs)
     groups: dict[_Way, list[int]] = defaultdict(list)
     try:
@@ -57,24 +64,37 @@ def submit_together(connections: "Connections", specs: Sequence[JobSpec]) -> lis
                     groups[way].append(index)
             accepted = _insert(connections, connection, specs, groups)
     except KeyConflict:  # of one of them: nothing was written
-        return [_submit_alone(connections, spec) for spec in specs]
+        return _submit_each(connections, specs)
     sent = [
         (specs[index], accepted[index].id, way.direct)
         for way, indexes in groups.items()
         for index in indexes
         if way.direct is not None and accepted[index].claim
     ]
-    _send(connections, sent)
+    send_accepted(connections, sent)
     if len(sent) < sum(not one.existed for one in accepted.values()):
         connections.tell_work()
     return [accepted[index] if index in accepted else _error(way) for index, way in enumerate(ways)]
 
 
+def _submit_each(connections: "Connections", specs: Sequence[JobSpec]) -> list[Submitted]:
+    """Submit each in a transaction of its own. Raises nothing: an error of one says nothing about those before it."""
+    submitted: list[Submitted] = []
+    for spec in specs:
+        before = submitted[-1] if submitted else None
+        # the rest of the group would wait for the database one after the other
+        submitted.append(before if isinstance(before, StoreUnavailable) else _submit_alone(connections, spec))
+    return submitted
+
+
 def _submit_alone(connections: "Connections", spec: JobSpec) -> Submitted:
     try:
         return submit_one(connections, spec)
-    except (InvalidRequest, BrokerUnavailable) as error:
+    except TrivetError as error:
         return error
+    except Exception as error:
+        log.error("a request was not accepted by a fault of Trivet's own: %s", place_of(error))
+        return TrivetError("The request was not accepted by a fault of Trivet's own; the log has its place.")
 
 
 def _ways(connections: "Connections", specs: Sequence[JobSpec]) -> list[_Way | TrivetError]:
@@ -145,15 +165,6 @@ def _insert(
         )
         accepted.update(zip(indexes, inserted, strict=True))
     return accepted
-
-
-def _send(connections: "Connections", sent: Sequence[tuple[JobSpec, str, DirectDispatch]]) -> None:
-    if not sent:
-        return
-    try:
-        connections.dispatcher.send_direct(*sent)
-    except BrokerUnavailable as error:  # they are accepted by now: a scheduler finds them, or they expire
-        log.warning("%d jobs wait for a scheduler: %s", len(sent), error)
 
 
 def _error(way: _Way | TrivetError) -> TrivetError:

@@ -219,7 +219,7 @@ class Batch:
             ended += len(ids)
             self._connections.tell_finished(ids, [self._id])
 
-    def pause(self, reason: str = "", *, by: str | None = None) -> bool:
+    def pause(self, reason: str = "", *, by: str | None = None, owner: bool = False) -> bool:
         """Let no further job begin until `resume`, over restarts too. What runs ends; what is in a queue waits again.
 
             client.batch("contracts").pause("the prompt is wrong")
@@ -227,6 +227,7 @@ class Batch:
         Args:
             reason: shown wherever the batch is.
             by: the person; None: the user of this process.
+            owner: true where this is done for its tenant, not by an operator, whose pause takes the place of the tenant's.
 
         Returns:
             False when it was paused already.
@@ -236,27 +237,42 @@ class Batch:
         """
         store = self._connections.store
         with store.write() as connection:
-            return controls.pause(store, connection, self._work, by=by or current_operator(), reason=reason)
+            return controls.pause(
+                store, connection, self._work, by=by or current_operator(), reason=reason, owner=owner
+            )
 
-    def resume(self, *, by: str | None = None) -> bool:
-        """Let a paused batch go on. False when it was not paused; a tenant or class of it may still be."""
+    def resume(self, *, by: str | None = None, owner: bool = False) -> bool:
+        """Let a paused batch go on. False when it was not paused; a tenant or class of it may still be.
+
+        Args:
+            by: the person; None: the user of this process.
+            owner: true where this is done for its tenant, who lifts no pause of an operator.
+
+        Raises:
+            SetByOperator: an operator paused it.
+        """
         store = self._connections.store
         with store.write() as connection:
-            resumed = controls.resume(store, connection, self._work, by=by or current_operator())
+            resumed = controls.resume(store, connection, self._work, by=by or current_operator(), owner=owner)
         self._connections.tell_work()
         return resumed
 
-    def prioritize(self, priority: int, *, by: str | None = None) -> None:
+    def prioritize(self, priority: int, *, by: str | None = None, owner: bool = False) -> None:
         """Dispatch its jobs before all of lower priority, from -10 to 10; 0 is the default.
 
             client.batch("contracts").prioritize(5)
 
+        Args:
+            by: the person; None: the user of this process.
+            owner: true where this is done for its tenant, who may not go above 0, nor above what an operator lowered it to.
+
         Raises:
             InvalidRequest: the priority is out of bounds.
+            SetByOperator: the tenant may not go so high.
         """
         store = self._connections.store
         with store.write() as connection:
-            controls.prioritize(store, connection, self._work, priority, by=by or current_operator())
+            controls.prioritize(store, connection, self._work, priority, by=by or current_operator(), owner=owner)
         self._connections.tell_work()
 
     @property

@@ -14,7 +14,7 @@ from trivet_store.jobs.batches import Loading
 from trivet_store.jobs.enqueue import Accepted, BatchRef, DirectDispatch, insert
 from trivet_tasks.callbacks import Callback
 from trivet_tasks.config.budgets import labels_of
-from trivet_tasks.errors import BrokerUnavailable, InvalidRequest, KeyConflict
+from trivet_tasks.errors import BrokerUnavailable, InvalidRequest, KeyConflict, TrivetError, place_of
 from trivet_tasks.jobs import JobSpec
 from trivet_tasks.latency import Lane, Latency
 from trivet_tasks.requests.prompt_cache import Sharing, marked
@@ -70,14 +70,26 @@ def submit_one(connections: "Connections", spec: JobSpec, on_done: Callback | No
         )
         _add(connections, connection, accepted, on_done)
     if direct is not None and accepted.claim:
-        try:
-            connections.dispatcher.send_direct((spec, accepted.id, direct))
-        except BrokerUnavailable as error:  # it is accepted by now: a scheduler finds it, or it expires
-            log.warning("job %s waits for a scheduler: %s", accepted.id, error)
+        send_accepted(connections, [(spec, accepted.id, direct)])
     elif not accepted.existed:
         connections.tell_work()
     _tell_callback(connections, accepted, on_done)
     return accepted
+
+
+def send_accepted(connections: "Connections", sent: Sequence[tuple[JobSpec, str, DirectDispatch]]) -> None:
+    """Publish jobs that were inserted as dispatched: each with its id and route.
+
+    Raises nothing, since they are accepted: an error would have them submitted, and paid, twice. Where publishing fails
+    a scheduler finds them, or they expire.
+    """
+    if not sent:
+        return
+    try:
+        connections.dispatcher.send_direct(*sent)
+    except Exception as error:
+        reason = str(error) if isinstance(error, TrivetError) else place_of(error)
+        log.warning("%d accepted jobs wait for a scheduler, the first of them is %s: %s", len(sent), sent[0][1], reason)
 
 
 def _route_now(connections: "Connections", spec: JobSpec) -> tuple[DirectDispatch | None, str | None]:

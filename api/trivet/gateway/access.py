@@ -166,6 +166,7 @@ class Access:
 
         Raises:
             RateLimited: it has no room; names the budget and when its window turns.
+            Forbidden: there is no such budget any more.
             StoreUnavailable: the database is away.
         """
         if principal.budget is None:
@@ -173,11 +174,21 @@ class Access:
         model, max_tokens = request.get("model"), request.get("max_tokens")
         if not isinstance(model, str) or not isinstance(max_tokens, int):
             return  # whoever reads the request refuses it
-        budgets = await self._read_budgets()
+        budgets = await self._budgets_with(principal.budget)
         tokens = estimate_input(request, size, content_blocks(request))
         shortfall = budgets.shortfall(principal.budget, model, tokens, max_tokens)
         if shortfall is not None:
             raise RateLimited(shortfall.words(), shortfall.retry_after_s)
+
+    async def check_budget_known(self, principal: Principal) -> None:
+        """Check that there is a budget for a key that is to have one, for requests whose cost is not looked at here.
+
+        Raises:
+            Forbidden: there is none any more: without it nothing would limit the key.
+            StoreUnavailable: the database is away.
+        """
+        if principal.budget is not None:
+            await self._budgets_with(principal.budget)
 
     async def close(self) -> None:
         """Record the last uses of keys."""
@@ -212,6 +223,16 @@ class Access:
         seconds = KEPT_S if expires_at is None else min(KEPT_S, expires_at - found.now)
         # a look-up that took long has seen the key as it was before
         return _Kept(Principal.of(found.key.id, found.key.terms), seconds - (self._timer() - began))
+
+    async def _budgets_with(self, name: str) -> KeyBudgets:
+        """Return the budgets, among them the one of this name. Forbidden where there is none."""
+        budgets = await self._read_budgets()
+        if not budgets.knows(name):
+            raise Forbidden(
+                f"The budget {name} of this key is not known: it was taken out of the configuration. "
+                "Whoever runs this Trivet can put it back, or make a key with another."
+            )
+        return budgets
 
     async def _read_budgets(self) -> KeyBudgets:
         async with self._reading:

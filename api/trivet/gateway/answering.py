@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -10,15 +11,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message
 
+from trivet.admin import JobRow
 from trivet.client.blocked import BlockedReason
 from trivet.client.jobs import Job
 from trivet.client.result import Result
-from trivet.gateway.context import Gateway
+from trivet.gateway.context import Gateway, stopped
 from trivet.gateway.errors import ApiError
 from trivet.gateway.job_errors import answer_for, needs_reasons
 from trivet.gateway.requests import Asked
-from trivet_tasks.errors import TrivetError
+from trivet_tasks.errors import TrivetError, place_of
 from trivet_tasks.outcomes import Outcome
+
+log = logging.getLogger("trivet.gateway")
 
 T = TypeVar("T")
 
@@ -51,20 +55,32 @@ async def error_of(gateway: Gateway, job: Job, result: Result) -> ApiError:
 
 async def accepted(gateway: Gateway, job: Job) -> Response:
     """Return a job that goes on without anybody waiting: status 202 and its address."""
-    row = await gateway.run(job.look)
     address = f"/trivet/v1/jobs/{job.id}"
-    body = {
-        "id": job.id,
-        "state": row.state.value,
-        "latency": row.latency,
-        "model": row.model,
-        "key": row.key,
-        "created_at": row.created_at,
-        "deadline_at": row.deadline_at,
-        "url": address,
-        "warnings": list(job.warnings),
-    }
+    body: dict[str, Any] = {"id": job.id, "url": address, "warnings": list(job.warnings)}
+    row = await row_of_accepted(gateway, job)
+    if row is not None:
+        body |= {
+            "state": row.state.value,
+            "latency": row.latency,
+            "model": row.model,
+            "key": row.key,
+            "created_at": row.created_at,
+            "deadline_at": row.deadline_at,
+        }
     return Response(orjson.dumps(body), 202, {"location": address, "x-trivet-job": job.id}, "application/json")
+
+
+async def row_of_accepted(gateway: Gateway, job: Job) -> JobRow | None:
+    """Return the row of a job that was just submitted; None where it cannot be read now.
+
+    Raises nothing: after an error the client would submit the job, and pay, once more.
+    """
+    try:
+        return await gateway.run(job.look)
+    except Exception as error:
+        reason = str(error) if isinstance(error, TrivetError) else place_of(error)
+        log.warning("the job %s is answered with its id alone: %s", job.id, reason)
+        return None
 
 
 async def cancel_unless_kept(gateway: Gateway, job: Job, asked: Asked) -> None:
@@ -74,13 +90,22 @@ async def cancel_unless_kept(gateway: Gateway, job: Job, asked: Asked) -> None:
             await gateway.run(job.cancel)
 
 
-def stopping(job: Job) -> ApiError:
-    """Return the answer to a request that waits while this process stops."""
-    return ApiError(
-        503,
-        f"This gateway stops. The job {job.id} goes on: GET /trivet/v1/jobs/{job.id} has its state.",
-        {"retry-after": "1"},
-    )
+async def stopping(gateway: Gateway, job: Job, asked: Asked) -> ApiError:
+    """End a request that waits while this process stops: cancel its job, unless it has a key. Returns the answer.
+
+    The client is told to repeat the request only where that cannot be paid twice.
+    """
+    if asked.keyed:
+        return stopped(f"The job {job.id} goes on: the same request with its key gets the answer.")
+    try:
+        cancelled = await gateway.run(job.cancel)
+    except Exception as error:
+        log.warning("the job %s goes on without a client: %s", job.id, place_of(error))
+    else:
+        if cancelled:
+            return stopped(f"The job {job.id} was cancelled.")
+    words = f"This gateway stops. GET /trivet/v1/jobs/{job.id}/result has the answer of the job {job.id}."
+    return ApiError(503, words, {"x-should-retry": "false"})
 
 
 def headers_of(result: Result) -> dict[str, str]:

@@ -155,15 +155,18 @@ def anthropic_schemas() -> dict[str, Schema]:
             stop_reason=nullable(STRING),
             usage=ANY_OBJECT,
         ),
-        "AcceptedJob": fields(
-            "A job that goes on.",
-            id=STRING,
-            state=STRING,
-            latency=STRING,
-            model=STRING,
-            url=STRING,
-            warnings=many(STRING),
-        ),
+        "AcceptedJob": {
+            **fields(
+                "A job that goes on. Always with `id`, `url` and `warnings`.",
+                id=STRING,
+                url=STRING,
+                warnings=many(STRING),
+                state=STRING,
+                latency=STRING,
+                model=STRING,
+            ),
+            "required": ["id", "url", "warnings"],
+        },
         "Model": fields(
             "A model; `trivet` has the routes that serve it, with their limits and prices.",
             id=STRING,

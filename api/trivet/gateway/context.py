@@ -40,6 +40,7 @@ class Gateway:
         self.access = Access(self.admin.keys, self.run)
         self.events = EventHub(lambda: self.admin.events)
         self.counting = TokenCounting()
+        self._ended = False
         self.waiting = 0
         """Number of requests that wait for an answer."""
 
@@ -65,6 +66,15 @@ class Gateway:
         with self.counted():
             yield
 
+    def check_waiting(self) -> None:
+        """Refuse a request that would wait for its answer once waiting was ended; call it before its job is submitted.
+
+        Raises:
+            ApiError: 503; nothing was submitted.
+        """
+        if self._ended:
+            raise stopped("Nothing was submitted.")
+
     @contextlib.contextmanager
     def counted(self) -> Iterator[None]:
         """Count a request that was admitted before."""
@@ -75,12 +85,13 @@ class Gateway:
             self.waiting -= 1
 
     async def end_waiting(self) -> None:
-        """Answer all requests that wait with 503, all streams with an `error` event. Jobs go on."""
+        """Answer all requests that wait with 503, all streams with an `error` event. Further ones are refused."""
+        self._ended = True
         await self.results.close()
         await self.streams.close()
 
     async def stop(self) -> None:
-        """End all waiting, then close the connections. Jobs go on."""
+        """End all waiting, then close the connections."""
         self.events.close()
         await self.end_waiting()
         await self.access.close()
@@ -116,3 +127,8 @@ class BodyMemory:
 def overloaded(message: str) -> ApiError:
     """Return the answer to a request that this process has no room for."""
     return ApiError(529, f"{message} Try again shortly.", retry_headers(Answered(529, again=True), 1.0))
+
+
+def stopped(message: str) -> ApiError:
+    """Return the answer to a request that is worth repeating at another gateway, or when this one has started again."""
+    return ApiError(503, f"This gateway stops. {message}", retry_headers(Answered(503, again=True), 1.0))

@@ -29,6 +29,8 @@ async def create(request: Request) -> Response:
             fields = principal.bind(asked.fields)
             await gateway.access.check_budget(principal, fields, size)
             del body
+            if not asked.at_once:
+                gateway.check_waiting()
             job = await gateway.submitter.submit(fields, size=size, streamed=asked.stream)
             del fields
             asked.fields.clear()
@@ -46,4 +48,4 @@ async def create(request: Request) -> Response:
             await cancel_unless_kept(gateway, job, asked)
             return Response(status_code=CLIENT_LEFT)
         except ClientClosed:
-            raise stopping(job) from None
+            raise await stopping(gateway, job, asked) from None

@@ -112,7 +112,7 @@ class StreamedAnswer(Response):
                 items = ()
                 yield PING
             except ClientClosed:
-                yield _error_event(stopping(self._job), request_id)
+                yield _error_event(await stopping(self._gateway, self._job, self._asked), request_id)
                 return
 
 

@@ -141,13 +141,14 @@ def begin_loading(
         scope: its requests are of this tenant; the batch of this name must be of it, too.
 
     Raises:
-        InvalidRequest: the batch was cancelled, is being discarded, was begun with another `dedupe`, or is out of scope.
+        InvalidRequest: the batch was cancelled, is being discarded, or was begun with another `dedupe`.
+        BatchTaken: it is out of scope.
     """
     tenant = None if scope is None else scope.tenant
     connection.execute(_CREATE, {"name": name, "now": store.now(connection), "dedupe": dedupe, "tenant": tenant})
     row = connection.execute(_BY_NAME, {"name": name}).one()
     if not _sees(scope, row):
-        raise InvalidRequest(f"name: the name {name!r} is taken.", field="name", hint="Choose another name.")
+        raise BatchTaken(f"name: the name {name!r} is taken.", field="name", hint="Choose another name.")
     if row.state == BatchState.CANCELLED:
         hint = "Choose another name; `trivet bulk --again` does."
         raise InvalidRequest(f"name: the batch {name!r} was cancelled.", field="name", hint=hint)

@@ -12,6 +12,7 @@ import orjson
 from sqlalchemy import Connection, TextClause, text
 
 from trivet_store.controls import PAUSED
+from trivet_tasks.jobs import tried_of
 from trivet_tasks.latency import Latency
 
 
@@ -129,17 +130,30 @@ class FlowRequirements(NamedTuple):
     residency: tuple[str, ...]
     compliance: tuple[str, ...]
     features: tuple[str, ...]
+    too_slow: tuple[str, ...] = ()
+    """Routes that cannot answer these jobs in time, as a call showed."""
 
 
-_REQUIREMENTS = "SELECT DISTINCT f.model, f.latency, f.residency, f.compliance, f.features FROM flows f"
+_OF_FLOW = "f.model, f.latency, f.residency, f.compliance, f.features"
+_REQUIREMENTS = f"SELECT DISTINCT {_OF_FLOW}, '' AS too_slow FROM flows f"
+# few jobs have found a route too slow, and those have an index of their own; on SQLite a cross join keeps its order
+_OF_SLOWED = f"""
+    SELECT {_OF_FLOW}, j.too_slow FROM jobs j CROSS JOIN flows f LEFT JOIN batches b ON b.id = f.batch_id
+     WHERE j.ended_at IS NULL AND j.too_slow <> '' AND j.state = 'waiting' AND f.id = j.flow_id
+       AND f.active AND NOT f.held AND NOT {PAUSED}
+"""
 _OF_BATCH = text(
-    f"{_REQUIREMENTS} JOIN batches b ON b.id = f.batch_id WHERE b.name = :batch AND f.active AND NOT {PAUSED}"
+    f"""
+    {_REQUIREMENTS} JOIN batches b ON b.id = f.batch_id WHERE b.name = :batch AND f.active AND NOT {PAUSED}
+    UNION {_OF_SLOWED} AND b.name = :batch
+    """
 )
 _OF_WAITING = text(
     f"""
     {_REQUIREMENTS}
      WHERE f.active AND NOT f.held AND NOT {PAUSED}
        AND EXISTS (SELECT 1 FROM jobs j WHERE j.flow_id = f.id AND j.state = 'waiting' AND j.ended_at IS NULL)
+    UNION {_OF_SLOWED}
     """
 )
 _PAUSE = text(
@@ -152,7 +166,9 @@ _PAUSE = text(
     """
 )
 _OF_LIVING = text(f"{_REQUIREMENTS} WHERE f.active AND NOT f.probe")
-_OF_JOB = text(f"{_REQUIREMENTS} WHERE f.id = (SELECT flow_id FROM jobs WHERE id = :id) AND NOT {PAUSED}")
+_OF_JOB = text(
+    f"SELECT {_OF_FLOW}, j.too_slow FROM jobs j JOIN flows f ON f.id = j.flow_id WHERE j.id = :id AND NOT {PAUSED}"
+)
 _RECENT_FLOWS = 500
 """Number of the latest kinds of jobs that count as in use."""
 _SPEED_OVER_S = 60.0
@@ -215,6 +231,13 @@ def recent_speed(connection: Connection, batch: str, now: float) -> float | None
 
 def _requirements(connection: Connection, statement: TextClause, **parameters: str) -> list[FlowRequirements]:
     return [
-        FlowRequirements(model, Latency(latency), *(tuple(orjson.loads(names)) for names in lists))
-        for model, latency, *lists in connection.execute(statement, parameters)
+        FlowRequirements(
+            row.model,
+            Latency(row.latency),
+            tuple(orjson.loads(row.residency)),
+            tuple(orjson.loads(row.compliance)),
+            tuple(orjson.loads(row.features)),
+            tried_of(row.too_slow),
+        )
+        for row in connection.execute(statement, parameters)
     ]

@@ -54,15 +54,16 @@ _ANSWERED = """
     SELECT hour AS started_at, latency, model, batch, hits, saved_usd, unpriced FROM cache_savings
      WHERE hour > :before AND hour < :until
 """
-# the counters know no tenants: these are the jobs themselves, as long as they are kept
+# The counters know no tenants: these are the jobs themselves, as long as they are kept. CROSS JOIN has SQLite begin with the
+# cached ones; PostgreSQL decides for itself.
 _ANSWERED_IN_SCOPE = """
     SELECT j.ended_at AS started_at, f.latency, f.model, coalesce(b.name, '') AS batch, 1 AS hits,
            coalesce(r.saved_usd, 0) AS saved_usd, CASE WHEN r.saved_usd IS NULL THEN 1 ELSE 0 END AS unpriced
-      FROM jobs j
-      JOIN job_results r ON r.job_id = j.id AND r.cached
+      FROM job_results r
+     CROSS JOIN jobs j
       JOIN flows f ON f.id = j.flow_id
       LEFT JOIN batches b ON b.id = j.batch_id
-     WHERE j.ended_at >= :since AND j.ended_at < :until{}
+     WHERE r.cached AND j.id = r.job_id AND j.ended_at >= :since AND j.ended_at < :until{}
 """
 
 

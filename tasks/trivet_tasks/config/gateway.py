@@ -31,4 +31,5 @@ class GatewaySettings(BaseModel):
     ping_s: float = Field(default=10, gt=0, le=600)
     """Streams: time between two `ping` events."""
     shutdown_grace_s: float = Field(default=10, ge=0, le=3_600)
-    """Time for which requests may wait on after SIGTERM. Then they are answered with status 503; their jobs go on."""
+    """Time for which requests may wait on after SIGTERM. Then they are answered with status 503, and their jobs cancelled
+    unless they have an idempotency key."""

@@ -154,8 +154,8 @@ class Decisions:
     def _tokens_out_of_time(self, result: CallResult, now: float) -> float | None:
         """Return the length in tokens of a long answer of the job's kind that no call of it at the usual pace has time for.
 
-        None where it has. A silent provider is another matter: where answers are short as observed, or the stream stalled,
-        the next one is asked.
+        None where it has. A silent provider is another matter: where answers are short as observed, or the route usually
+        has them ready in time, or the stream stalled, the next one is asked.
         """
         call, target = result.call, result.call.target
         ends_by_itself = call.job.deadline_at is not None and call.job.deadline_at - now < LEAST_S
@@ -163,26 +163,26 @@ class Decisions:
             return None
         with contextlib.suppress(StoreUnavailable):  # then as they were known before
             self._routes.lengths.refresh()
+            self._routes.paces.refresh()
         share = min(1.0, LONG_ANSWER * self._routes.lengths.share(target.model, target.latency))
         tokens = share * call.job.max_tokens
+        if self._is_fast(target.route, call, tokens, now):
+            return None
         usual = usual_s(known(target.model), tokens, call.allowed.pace)
         return tokens if usual > max(call.timeout_s, call.allowed.attempt_s) else None
 
     def _too_slow(self, call: Call, tokens: float, candidates: Sequence[Candidate], now: float) -> tuple[str, ...]:
         """Return the routes of which no observation says that they answer at this length within the time of a call."""
-        with contextlib.suppress(StoreUnavailable):  # then as they were known before
-            self._routes.paces.refresh()
-        job, target = call.job, call.target
-        allowed_s = (
-            call.allowed.attempt_s if job.deadline_at is None else min(call.allowed.attempt_s, job.deadline_at - now)
-        )
-        fast = {
-            route.name
-            for route in candidates
-            if (pace := self._routes.paces.tokens_per_s(route.name, target.model)) and tokens / pace <= allowed_s
-        }
-        names = {target.route, *job.round.too_slow, *(route.name for route in candidates if route.name not in fast)}
-        return tuple(sorted(names))
+        slow = {route.name for route in candidates if not self._is_fast(route.name, call, tokens, now)}
+        return tuple(sorted({call.target.route, *call.job.round.too_slow, *slow}))
+
+    def _is_fast(self, route: str, call: Call, tokens: float, now: float) -> bool:
+        """Return whether a route, as observed, answers at this length within the time of a call of the job."""
+        allowed_s, job = call.allowed.attempt_s, call.job
+        if job.deadline_at is not None:
+            allowed_s = min(allowed_s, job.deadline_at - now)
+        pace = self._routes.paces.tokens_per_s(route, call.target.model)
+        return pace is not None and tokens / pace <= allowed_s
 
     def _round_after(
         self, result: CallResult, failure: Failure, candidates: list[Candidate] | None, now: float, *, local: bool

@@ -1,7 +1,7 @@
 """Bodies of JSON Lines: kept in a temporary file, checked whole, then submitted as one batch."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import IO, Any
@@ -54,6 +54,7 @@ class Uploads:
         Raises:
             ApiError: 408, 413, 415, 503 or 529: it comes too slowly, is too large, is compressed, the disk is full, or too
                 many come.
+            ApiError: 403; the key does not allow a line. Names it.
             InvalidRequest: a line is wrong; names it.
             StoreUnavailable: names the batch; the same again under this name continues where it stopped.
         """
@@ -67,22 +68,29 @@ class Uploads:
                 except OSError as error:
                     raise ApiError(503, f"The body cannot be kept in a temporary file: {error.strerror}.") from None
                 return await gateway.run(
-                    lambda: _submit(gateway, Path(file.name), bound(principal), name=name, dedupe=dedupe, scope=scope)
+                    lambda: _submit(
+                        gateway, Path(file.name), KeyShape(principal), name=name, dedupe=dedupe, scope=scope
+                    )
                 )
         finally:
             self.running -= 1
 
 
-def bound(principal: Principal) -> Callable[[dict[str, Any]], Mapping[str, Any]]:
-    """Return the function that adds what a key fixes to a line, and refuses what the key does not allow."""
+class KeyShape:
+    """Adds what a key fixes to each line of a body, and refuses what the key does not allow."""
 
-    def shape(line: dict[str, Any]) -> Mapping[str, Any]:
+    def __init__(self, principal: Principal) -> None:
+        self._principal = principal
+        self.forbids = False
+        """True once the key did not allow a line."""
+
+    def __call__(self, line: dict[str, Any]) -> Mapping[str, Any]:
+        """Return the line's request as it is read. InvalidRequest where it is wrong, or the key does not allow it."""
         try:
-            return principal.bind(line, default_class=Latency.BATCH)
+            return self._principal.bind(line, default_class=Latency.BATCH)
         except AccessError as error:
+            self.forbids = True
             raise InvalidRequest(error.message) from None
-
-    return shape
 
 
 async def _receive(request: Request, gateway: Gateway, file: IO[bytes]) -> None:
@@ -120,7 +128,7 @@ async def _receive(request: Request, gateway: Gateway, file: IO[bytes]) -> None:
 def _submit(
     gateway: Gateway,
     path: Path,
-    shape: Callable[[dict[str, Any]], Mapping[str, Any]],
+    shape: KeyShape,
     *,
     name: str | None,
     dedupe: Dedupe,
@@ -130,7 +138,14 @@ def _submit(
         if file.read(len(GZIP)) == GZIP:
             raise ApiError(415, "The body is compressed. Send JSON Lines as plain text.")
     client = gateway.client
-    check = check_file(path, client.settings, {}, now=client.now(), dedupe=dedupe is not None, name=NAME, shape=shape)
+    try:
+        check = check_file(
+            path, client.settings, {}, now=client.now(), dedupe=dedupe is not None, name=NAME, shape=shape
+        )
+    except InvalidRequest as error:  # names the lines
+        if shape.forbids:
+            raise ApiError(403, str(error), {"x-should-retry": "false"}) from None
+        raise
     specs = read_file(check, client.settings, {}, shape=shape)
     return client.submit_specs(specs, name=name, dedupe=dedupe, scope=scope)
 

@@ -1,13 +1,14 @@
 """`/trivet/v1/batches`: submit, list, show, read, control and discard batches."""
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from itertools import islice
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from pydantic import Field, StringConstraints
 from starlette.responses import Response, StreamingResponse
 
+from trivet.admin import Progress
 from trivet.client.jobs import Batch
 from trivet.client.result import Result
 from trivet.gateway.resources.batch_upload import Uploads
@@ -21,12 +22,11 @@ from trivet.gateway.resources.operation import (
     Parameters,
     json_answer,
 )
-from trivet.json_objects import batch_object, progress_object, result_line
+from trivet.gateway.resources.result_pages import next_page
+from trivet.json_objects import batch_object, progress_object
 from trivet_tasks.states import END_STATES, JobState
 
 MAX_LISTED = 200
-PAGE = 50
-"""Results that are read and written at a time."""
 LINES = "application/x-ndjson"
 NewName = Annotated[
     str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x20\x7f/][^\x00-\x1f\x7f/]*$")
@@ -85,7 +85,8 @@ class PriorityBody(Parameters):
     """A priority."""
 
     priority: Annotated[int, Field(ge=-10, le=10)]
-    """Priority of the batch; 0 is the default. Only an admin key may raise it above 0: it goes before the work of all."""
+    """Priority of the batch; 0 is the default. Only an admin key may raise it above 0, or above what an operator
+    lowered it to."""
 
 
 def operations() -> Sequence[Operation]:
@@ -169,10 +170,11 @@ async def create_batch(call: Call) -> Response:
     gateway or the database fail on the way, the same body under the same name continues where it stopped; until then the
     batch does not run.
     """
+    await call.gateway.access.check_budget_known(call.principal)
     batch = await _uploads.submit(
         call.request, call.gateway, call.principal, name=call.query.name, dedupe=call.query.dedupe, scope=call.scope
     )
-    found = progress_object(await call.run(batch.progress))
+    found = progress_object(_shown(call, await call.run(batch.progress)))
     address = f"/trivet/v1/batches/{quote(batch.name, safe='')}"
     return json_answer({**found, "warnings": list(batch.warnings)}, 201, {"location": address})
 
@@ -181,14 +183,15 @@ async def list_batches(call: Call) -> Response:
     """List batches with their progress, the newest first."""
     query: BatchesQuery = call.query
     found = await call.run(lambda: call.gateway.admin.batches.list(query.limit, scope=call.scope, before=query.before))
-    return json_answer([progress_object(progress) for progress in found])
+    return json_answer([progress_object(_shown(call, progress)) for progress in found])
 
 
 async def get_batch(call: Call) -> Response:
     """Show a batch: its progress, its cost, its speed, and why it does not move if it does not."""
     status = await call.run(lambda: call.gateway.admin.batches.status(call.path.name, scope=call.scope))
-    found = batch_object(status)
-    return json_answer(found if call.principal.admin else {**found, "impairments": []})
+    if not call.principal.admin:
+        status = status._replace(progress=_shown(call, status.progress), blocked=status.blocked.for_tenants())
+    return json_answer(batch_object(status))
 
 
 async def get_results(call: Call) -> Response:
@@ -200,7 +203,7 @@ async def get_results(call: Call) -> Response:
     states = _states(call.query.state)
     batch = await _batch(call)
     results = batch.ended(states, with_request=call.query.with_request)
-    first = await call.run(lambda: list(islice(results, PAGE)))  # an error has its own status until here
+    first = await _page(call, results)  # an error has its own status until here
     return StreamingResponse(_lines(call, first, results), media_type=LINES)
 
 
@@ -228,14 +231,14 @@ async def accept_batch(call: Call) -> Response:
 async def pause_batch(call: Call) -> Response:
     """Let no job of a batch begin until it is resumed. Running calls end; deadlines go on."""
     batch = await _batch(call)
-    changed = await call.run(lambda: batch.pause(call.body.reason, by=call.by))
+    changed = await call.run(lambda: batch.pause(call.body.reason, by=call.by, owner=call.owner))
     return json_answer({"kind": "batch", "value": batch.name, "changed": changed, "paused": True})
 
 
 async def resume_batch(call: Call) -> Response:
-    """Let a paused batch go on."""
+    """Let a paused batch go on. Only an admin key lifts a pause of an operator."""
     batch = await _batch(call)
-    changed = await call.run(lambda: batch.resume(by=call.by))
+    changed = await call.run(lambda: batch.resume(by=call.by, owner=call.owner))
     return json_answer({"kind": "batch", "value": batch.name, "changed": changed, "paused": False})
 
 
@@ -245,7 +248,7 @@ async def prioritize_batch(call: Call) -> Response:
     if priority > 0:
         call.principal.require_admin()
     batch = await _batch(call)
-    await call.run(lambda: batch.prioritize(priority, by=call.by))
+    await call.run(lambda: batch.prioritize(priority, by=call.by, owner=call.owner))
     return json_answer({"kind": "batch", "value": batch.name, "changed": True, "priority": priority})
 
 
@@ -262,14 +265,24 @@ async def _batch(call: Call) -> Batch:
 
 
 async def _changed(call: Call, batch: Batch, **change: int) -> Response:
-    return json_answer({**progress_object(await call.run(batch.progress)), **change})
+    return json_answer({**progress_object(_shown(call, await call.run(batch.progress))), **change})
 
 
-async def _lines(call: Call, first: list[Result], rest: Iterator[Result]) -> AsyncIterator[bytes]:
-    page, with_request = first, call.query.with_request
+def _shown(call: Call, progress: Progress) -> Progress:
+    """Return progress as the key may see it: only an admin key sees who paused it."""
+    if call.principal.admin:
+        return progress
+    return replace(progress, paused=tuple(replace(one, paused_by=None) for one in progress.paused))
+
+
+async def _page(call: Call, results: Iterator[Result]) -> bytes:
+    return await call.run(lambda: next_page(results, with_request=call.query.with_request))
+
+
+async def _lines(call: Call, page: bytes, rest: Iterator[Result]) -> AsyncIterator[bytes]:
     while page:
-        yield b"".join(result_line(result, with_request=with_request) for result in page)
-        page = await call.run(lambda: list(islice(rest, PAGE)))
+        yield page
+        page = await _page(call, rest)
 
 
 def _states(given: str | None) -> tuple[JobState, ...]:

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from trivet.client.result import Result
+from trivet.gateway.answering import row_of_accepted
 from trivet.gateway.errors import ApiError
 from trivet.gateway.requests import body_of
 from trivet.gateway.resources.operation import (
@@ -137,7 +138,8 @@ async def create_job(call: Call) -> Response:
     """Submit a job.
 
     The body is that of the Messages API with Trivet's own fields (`key`, `latency`, `deadline`, `tags`, …). The class is
-    `batch` unless it says otherwise. A request with the key of an earlier one returns that job.
+    `batch` unless it says otherwise. A request with the key of an earlier one returns that job. If the database fails
+    just after the job was accepted, the answer has its `id` and `warnings` alone.
     """
     gateway = call.gateway
     async with body_of(call.request) as (given, size):
@@ -151,9 +153,10 @@ async def create_job(call: Call) -> Response:
         await gateway.access.check_budget(call.principal, fields, size)
         job = await gateway.submitter.submit(fields, size=size)
         del given, fields
-    row = await gateway.run(job.look)
+    row = await row_of_accepted(gateway, job)
+    known = {"id": job.id} if row is None else job_object(row)
     address = f"/trivet/v1/jobs/{job.id}"
-    return json_answer({**job_object(row), "warnings": list(job.warnings)}, 201, {"location": address})
+    return json_answer({**known, "warnings": list(job.warnings)}, 201, {"location": address})
 
 
 async def list_jobs(call: Call) -> Response:
@@ -181,7 +184,7 @@ async def get_job(call: Call) -> Response:
     with_request = call.query.with_request
     life = await call.run(lambda: call.gateway.admin.jobs.life(call.path.id, request=with_request, scope=call.scope))
     if not call.principal.admin:  # the leader may be another tenant's; errors of callbacks name servers
-        life = life._replace(leader=None, callbacks=())
+        life = life._replace(leader=None, callbacks=(), blocked=life.blocked.for_tenants())
     return json_answer({**life_object(life, with_request=with_request), "blocked": list(life.blocked.notes)})
 
 

@@ -115,6 +115,11 @@ class Call:
         """Return the author of a change, for events."""
         return f"the key {self.principal.name}"
 
+    @property
+    def owner(self) -> bool:
+        """Return whether changes are those of the work's owner, who undoes none of an operator's."""
+        return not self.principal.admin
+
     async def run(self, work: Callable[[], "Result"]) -> "Result":
         """Run a blocking call in a thread of the gateway."""
         return await self.gateway.run(work)

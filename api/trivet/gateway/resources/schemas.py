@@ -85,6 +85,9 @@ def answer_schemas() -> dict[str, Schema]:
     for name in ("message",):  # the result has it
         del job["properties"][name]
         job["required"].remove(name)
+    submitted = "A job that was accepted, or found under its key. Always with `id` and `warnings`."
+    properties = {**job["properties"], "warnings": STRINGS}
+    found["SubmittedJob"] = {**fields(submitted, **properties), "required": ["id", "warnings"]}
     ends_at = {"window_ends_at": nullable({"type": "string", "format": "date-time"})}
     found["Budget"]["properties"] |= ends_at
     found["Batch"]["properties"] |= {
@@ -178,7 +181,6 @@ def _jobs() -> dict[str, Schema]:
     return {
         "Result": result,
         "JobLife": life,
-        "SubmittedJob": with_fields("Job", "A job that was accepted, or found under its key.", warnings=STRINGS),
         "CancelledJob": fields(id=STRING, cancelled=BOOLEAN, state=state),
         "RetriedJob": fields(id=STRING, retried=BOOLEAN, state=state),
         "JobRequest": {
