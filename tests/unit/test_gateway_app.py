@@ -31,6 +31,9 @@ class Access:
             raise self.error
         return Principal("k", "tests", admin=True)
 
+    async def check_budget_known(self, principal: Principal) -> None:
+        assert principal.budget is None
+
 
 def asked(
     path: str, receive: Callable[[], Awaitable[Message]], access: Access, **headers: str
