@@ -276,7 +276,7 @@ def test_a_paused_job_that_expires_says_so(world: World) -> None:
     pause(world, Work(ControlKind.CLASS, "batch"), "maintenance")
     assert world.expire()[0] == [job.id]
     message = world.value("SELECT error_message FROM job_results WHERE job_id = :id", id=job.id)
-    assert message.endswith("The class batch is paused by ana@build-7: maintenance.")
+    assert message.endswith("The class batch is paused: maintenance.")
 
 
 def test_work_of_higher_priority_goes_first_and_by_rank_among_itself(sqlite_world: World) -> None:

@@ -1,14 +1,13 @@
 """Submitting single jobs together while the database fails: an error of one request says nothing of those before it."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from celery import Celery
 from tests.directories import FixedDirectory
-from tests.store.world import ROUTE, World, spec
+from tests.store.world import ROUTE, InThread, World, spec, until_blocked
 
 from trivet import Client, Job
 from trivet.client.connections import Connections
@@ -26,19 +25,24 @@ FAULTS = {"SELECT json('{')": StoreUnavailable, "SELECT RAISE(ABORT, 'not this o
 
 
 @pytest.fixture
-def client(sqlite_world: World, tmp_path: Path) -> Iterator[Client]:
+def client(sqlite_world: World) -> Iterator[Client]:
     """A client of a Trivet with a budget: each job has a transaction of its own."""
     with sqlite_world.store.write() as connection:
-        budgets.register(
-            sqlite_world.store, connection, [BudgetSettings.model_validate({"name": "all", "usd": 1, "per": "day"})]
-        )
-    terms = {"store": {"url": sqlite_world.store.url}, "redis": {"url": NOWHERE}, "broker": {"url": NOWHERE}}
-    with Client(settings=Settings.model_validate(terms)) as made:
+        given = BudgetSettings.model_validate({"name": "all", "usd": 1, "per": "day"})
+        budgets.register(sqlite_world.store, connection, [given])
+    with client_of(sqlite_world) as made:
         yield made
 
 
-def request(key: str) -> tuple[dict[str, Any], bool]:
-    return {"model": "claude-haiku-4-5", "max_tokens": 20, "prompt": "Say yes.", "key": key}, False
+def client_of(world: World) -> Client:
+    """Return a client without a broker: interactive jobs wait for another reason than those of a batch."""
+    terms = {"store": {"url": world.store.url}, "redis": {"url": NOWHERE}, "broker": {"url": NOWHERE}}
+    return Client(settings=Settings.model_validate(terms))
+
+
+def request(key: str, latency: str = "batch") -> tuple[dict[str, Any], bool]:
+    model = {"model": "claude-haiku-4-5", "max_tokens": 20}
+    return {**model, "prompt": "Say yes.", "key": key, "latency": latency}, False
 
 
 @pytest.mark.parametrize(("fault", "kind"), FAULTS.items())
@@ -62,9 +66,7 @@ def test_jobs_that_are_accepted_raise_nothing_when_they_are_published(
     with Celery("test", broker="memory://", set_as_current=False) as app:
         dispatcher = Dispatcher(sqlite_world.store, directory, app, Settings())
         connections = cast(Connections, SimpleNamespace(dispatcher=dispatcher))
-        send_accepted(
-            connections, [(spec(), "one", DirectDispatch("gone", 4e9)), (spec(), "two", DirectDispatch(ROUTE, 4e9))]
-        )
+        send_accepted(connections, [(spec(), "one", DirectDispatch("gone", 4e9))])
         for fault in (StoreUnavailable("The database is away."), ValueError("a prompt")):
             directory.database_error = fault
             send_accepted(connections, [(spec(), "three", DirectDispatch(ROUTE, 4e9))])
@@ -73,3 +75,16 @@ def test_jobs_that_are_accepted_raise_nothing_when_they_are_published(
     words = "1 accepted jobs wait for a scheduler, the first of them is three: "
     assert said[1] == f"{words}The database is away."
     assert said[2].startswith(f"{words}ValueError at ")
+
+
+def test_groups_that_came_in_different_orders_wait_for_each_other(postgres_world: World) -> None:
+    world = postgres_world
+    with client_of(world) as client, client_of(world) as other:
+        client.submit_together([request("a"), request("b", "interactive")])  # both flows are there
+        with world.store.write() as connection:
+            connection.exec_driver_sql("SELECT id FROM flows ORDER BY id FOR UPDATE")
+            first = InThread(lambda: client.submit_together([request("c"), request("d", "interactive")]))
+            until_blocked(world, first)
+            second = InThread(lambda: other.submit_together([request("e", "interactive"), request("f")]))
+            until_blocked(world, second, 2)
+        assert [type(one) for one in (*first.result(), *second.result())] == [Job] * 4

@@ -351,10 +351,10 @@ class InThread:
         return self._value
 
 
-def until_blocked(world: World, work: InThread) -> None:
-    """Wait until somebody in this PostgreSQL database waits for another's lock (or `work` is over)."""
+def until_blocked(world: World, work: InThread, count: int = 1) -> None:
+    """Wait until so many in this PostgreSQL database wait for others' locks (or `work` is over)."""
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    until(lambda: work.over or world.value(waiting), "a lock that is waited for")
+    until(lambda: work.over or world.value(waiting) >= count, "a lock that is waited for")
 
 
 @contextmanager

@@ -83,7 +83,7 @@ def test_a_tenant_is_paused_for_all_classes_also_for_jobs_to_come(
     quick = system.client.submit("Mail", tenant=tenant, latency="realtime", **TERMS).result(timeout=DEADLINE_S)
     assert quick.status == "expired"
     assert quick.error is not None
-    assert f"tenant {tenant} is paused by " in quick.error.message
+    assert f"tenant {tenant} is paused" in quick.error.message
     assert {job.result(timeout=DEADLINE_S).status for job in (before[1], after[1])} == {"succeeded"}
     assert {before[0].state, after[0].state} == {"waiting"}
     assert trivet("batch", "resume", "--tenant", tenant).code == 0

@@ -126,3 +126,28 @@ def test_closing_ends_all_who_listen() -> None:
 
     assert asyncio.run(close()) is None
     assert feed.ended.wait(20)
+
+
+def test_an_unexpected_fault_ends_the_connections_and_the_next_listener_starts_anew(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Faulty(Feed):
+        def follow(self, stop: threading.Event) -> Iterator[list[Happening]]:
+            yield []
+            raise KeyError("a secret")
+
+    feeds: list[Feed] = [Faulty(), Feed([Happening(7, EVENT)])]
+    hub = EventHub(lambda: feeds.pop(0))  # type: ignore[arg-type,return-value]
+    last = feeds[-1]
+
+    async def listen() -> list[Happening | None]:
+        heard: list[Happening | None] = []
+        for _ in range(2):
+            async with asyncio.timeout(20), hub.listening(lambda _: True) as listener:
+                last.go.set()
+                heard.append(await listener.queue.get())
+        return heard
+
+    assert asyncio.run(listen()) == [None, Happening(7, EVENT)]
+    assert "KeyError at " in caplog.text
+    assert "a secret" not in caplog.text

@@ -55,7 +55,7 @@ def submit_one(connections: "Connections", spec: JobSpec, on_done: Callback | No
     with connections.store.write() as connection:
         paused = pause_of_new(connection, spec.tenant, spec.latency)
         if paused is not None:
-            direct, reasons = None, f"the {paused.words()}"
+            direct, reasons = None, f"the {paused.words(named=False)}"
         elif direct is not None:
             held = connections.dispatcher.held_by_budget(connection, spec, labels_of(spec, labels), direct)
             direct, reasons = (direct, None) if held is None else (None, held)

@@ -114,8 +114,7 @@ class Access:
             StoreUnavailable: the database is away, and the key is not in memory.
             BrokerUnavailable: the key has a rate, and Redis is away.
         """
-        token = _token(headers)
-        principal = self._known(token) or await self._looked_up(token, headers)
+        principal = await self.principal_of(headers)
         self._note(principal.key_id)
         if principal.requests_per_minute is not None:
             wait = await self._run(self._keys.take_request, principal.name, principal.requests_per_minute)
@@ -126,6 +125,15 @@ class Access:
                     wait,
                 )
         return principal
+
+    async def principal_of(self, headers: Mapping[str, str]) -> Principal:
+        """Return the principal of a request, which is not counted. Waits for nothing as a rule.
+
+        Raises:
+            Unauthenticated, StoreUnavailable: as `admit`.
+        """
+        token = _token(headers)
+        return self._known(token) or await self._looked_up(token, headers)
 
     def authenticate(self, headers: Mapping[str, str]) -> Principal:
         """Return the principal of a request. Blocks while it looks up a key that is not in memory; thread-safe.

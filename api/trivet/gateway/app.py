@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -21,6 +22,7 @@ from trivet.gateway.resources import resource_routes
 from trivet_tasks.errors import TrivetError, place_of
 
 log = logging.getLogger("trivet.gateway")
+_OWN_FAULT = "A fault of Trivet's own; the gateway's log names it by this request's id."
 
 
 def served_routes() -> list[BaseRoute]:
@@ -54,11 +56,11 @@ def make_app(gateway: Gateway) -> ASGIApp:
             AccessError: _answer_error,
             TrivetError: _answer_error,
             HTTPException: _answer_error,
-            Exception: _answer_error,
         },
+        middleware=[Middleware(RequestIds)],
     )
     app.state.gateway = gateway
-    return RequestIds(app)
+    return app
 
 
 async def alive(_: Request) -> Response:
@@ -67,7 +69,10 @@ async def alive(_: Request) -> Response:
 
 
 class RequestIds:
-    """Gives each request an id, `req_…`, and each answer the header `request-id` unless it has one."""
+    """Gives each request an id, `req_…`, and each answer the header `request-id` unless it has one.
+
+    An unexpected exception ends here: Starlette and uvicorn would log its text, which may hold a prompt.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -79,9 +84,12 @@ class RequestIds:
             return
         request_id = f"req_{uuid7().hex}"
         scope.setdefault("state", {})["request_id"] = request_id
+        started = False
 
         async def sending(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 headers = message.setdefault("headers", [])
                 known = {name for name, _ in headers}
                 headers += [(name, value) for name, value in scope["state"].get("headers", ()) if name not in known]
@@ -89,7 +97,12 @@ class RequestIds:
                     headers.append((b"request-id", request_id.encode()))
             await send(message)
 
-        await self._app(scope, receive, sending)
+        try:
+            await self._app(scope, receive, sending)
+        except Exception as error:
+            log.error("the request %s failed: %s", request_id, place_of(error))
+            if not started:  # else uvicorn closes the connection of an answer without an end
+                await ApiError(500, _OWN_FAULT).response(request_id)(scope, receive, sending)
 
 
 def _answer_error(request: Request, error: Exception) -> Response:
@@ -110,5 +123,4 @@ def _as_api_error(request: Request, error: Exception) -> ApiError:
         case HTTPException():
             return ApiError(error.status_code, f"{error.detail}.", error.headers)
         case _:
-            log.error("the request %s failed: %s", request.state.request_id, place_of(error))
-            return ApiError(500, "A fault of Trivet's own; the gateway's log names it by this request's id.")
+            raise error

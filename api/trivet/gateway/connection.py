@@ -25,10 +25,14 @@ class BoundedConnection(HttpToolsProtocol):
 
     bounds: ClassVar[GatewaySettings] = GatewaySettings()
 
-    _head_bytes = 0
+    _pending = 0
+    """Bytes that came in a row and completed nothing: no head, no piece of a body, no request."""
+    _completed = False
+    _in_head = False
     _head_timer: asyncio.TimerHandle | None = None
     _write_timer: asyncio.TimerHandle | None = None
-    _refused = False
+    refused = False
+    """True if no more of what the client sends is read: the connection closes."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin; one connection too many is answered and closed."""
@@ -46,36 +50,55 @@ class BoundedConnection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Read, unless the connection was refused; count what has no end of a head yet."""
-        if self._refused:
+        """Read, unless the connection was refused; count what completes nothing, such as half a head or trailers."""
+        if self.refused:
             return
+        idle, self._completed = self.timeout_keep_alive_task, False
         super().data_received(data)
-        if self._head_timer is not None:
-            self._head_bytes += len(data)
-            self._check_head(self._head_bytes)
+        self._pending = 0 if self._completed else self._pending + len(data)
+        self._check_head(self._pending)
+        if idle is not None and self._head_timer is None and self._answered and not self.transport.is_closing():
+            # it began no request: an empty line, or the rest of a body that nobody reads; uvicorn would wait for ever
+            self.timeout_keep_alive_task = self.loop.call_at(idle.when(), self.timeout_keep_alive_handler)
 
     def on_message_begin(self) -> None:
-        """Begin to count and time the head of a request."""
-        self._head_bytes = 0
+        """Begin to time the head of a request."""
+        self._in_head = True
         super().on_message_begin()
         if self._head_timer is None:
             self._await_head()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; trailers, which come after the body, are left out."""
+        if self._in_head:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """Serve the request, unless its head was too large."""
+        self._in_head, self._completed = False, True
         self._stop_timer("_head_timer")
         if self._check_head(len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)):
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""
-        if not self._refused:
+        self._completed = True
+        if not self.refused:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Note the end of a request."""
-        if not self._refused:
+        self._completed = True
+        if not self.refused:
             super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Go on to the next request, or close a connection that was refused while this answer was under way."""
+        if self.refused:
+            self.pipeline.clear()
+            self.transport.close()
+            self._abort_soon()
+        super().on_response_complete()
 
     def pause_writing(self) -> None:
         """Give the client time to read."""
@@ -100,15 +123,20 @@ class BoundedConnection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP, in the shape of the Anthropic API."""
-        if not self._refused:
+        if not self.refused:
             self._refuse(ApiError(400, msg))
+
+    @property
+    def _answered(self) -> bool:
+        """True if no request is being served."""
+        return self.cycle is None or self.cycle.response_complete
 
     def _check_head(self, size: int) -> bool:
         """Refuse a request whose head is larger than is allowed. Returns whether it may go on."""
         if size > self.bounds.max_header_kb * 1024:
             most = f"{self.bounds.max_header_kb:g} KiB"
             self._refuse(ApiError(431, f"The request line and headers are larger than {most}."))
-        return not self._refused
+        return not self.refused
 
     def _await_head(self) -> None:
         self._head_timer = self.loop.call_later(self.bounds.head_timeout_s, self._head_is_late)
@@ -140,11 +168,13 @@ class BoundedConnection(HttpToolsProtocol):
             setattr(self, name, None)
 
     def _refuse(self, error: ApiError) -> None:
-        """Answer without the application, and close."""
-        if self._refused or self.transport.is_closing():
+        """Answer without the application, and close. An answer that is under way goes on to its end instead."""
+        if self.refused or self.transport.is_closing():
             return
-        self._refused = True
+        self.refused = True
         self._stop_timer("_head_timer")
+        if not self._answered and (self.pipeline or self.cycle.response_started or not self.cycle.more_body):
+            return  # it would be read as the answer to an earlier request, or as a part of it
         request_id = f"req_{uuid7().hex}"
         body = error.body(request_id)
         headers = {

@@ -23,6 +23,10 @@ MAX_PENDING = 2_000
 """Happenings that one listener may be behind; then its connection ends."""
 
 
+def _words(error: Exception) -> str:
+    return str(error) if isinstance(error, TrivetError) else place_of(error)
+
+
 class Listener:
     """The queue of one connection."""
 
@@ -89,12 +93,12 @@ class EventHub:
                     loop.call_soon_threadsafe(self._ready.set)
                 if group:
                     loop.call_soon_threadsafe(self._hand_out, group)
-        except TrivetError as error:
-            log.warning("events are not followed any more: %s", error)
-        except RuntimeError as error:  # the loop is closed
-            log.debug("events are not followed any more: %s", place_of(error))
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(self._ended, stop)
+        except Exception as error:
+            if not loop.is_closed():
+                log.warning("events: the connections end, and clients connect again: %s", _words(error))
+        finally:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(self._ended, stop)
 
     def _hand_out(self, group: Sequence[Happening]) -> None:
         for listener in list(self._listeners):

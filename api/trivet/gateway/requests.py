@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 from starlette.datastructures import Headers
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from trivet.gateway.context import MIB, Gateway
 from trivet.gateway.errors import ApiError
@@ -61,7 +61,7 @@ async def body_of(request: Request, most: int | None = None) -> AsyncIterator[tu
         most: maximum size in bytes; None: `[gateway] max_body_mb`.
 
     Raises:
-        ApiError: 400 for one that is no JSON object, 408 for one that comes too slowly, 413 for a larger one, 529 when
+        ApiError: 400 for one that is no JSON object or is broken off, 408 for one that comes too slowly, 413 for a larger one, 529 when
             too many bodies are being read.
     """
     gateway: Gateway = request.app.state.gateway
@@ -83,6 +83,8 @@ async def body_of(request: Request, most: int | None = None) -> AsyncIterator[tu
         except TimeoutError:
             limit = f"{gateway.bounds.body_timeout_s:g} s"
             raise ApiError(408, f"The body did not come within {limit}.", {"connection": "close"}) from None
+        except ClientDisconnect:
+            raise ApiError(400, "The body was broken off.") from None
         raw = b"".join(pieces)
         pieces.clear()
         yield (await gateway.run(_parse, raw) if held > LARGE_BYTES else _parse(raw)), held

@@ -16,18 +16,12 @@ from trivet_store.database.locking import lock_flows
 from trivet_store.database.many_rows import RowsStatement, execute_rows, query_rows
 from trivet_store.jobs import transitions
 from trivet_store.jobs.batches import changed_elsewhere
-from trivet_tasks.config.budgets import Labels, labels_of
+from trivet_store.jobs.flows import FlowTerms, flow_terms, open_flow, signature_of
+from trivet_tasks.config.budgets import Labels
 from trivet_tasks.errors import KeyConflict
 from trivet_tasks.jobs import DispatchedJob, JobSpec
 from trivet_tasks.latency import ClassSettings, Latency
-from trivet_tasks.requests.prompt_cache import CacheWrite, cache_write_of
 from trivet_tasks.states import JobState
-
-_FlowTerms: TypeAlias = tuple[
-    Latency, str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]], str | None, str, CacheWrite, str | None
-]
-"""Terms that the jobs of a flow share: class, model, residency, compliance, features; a prefix, where one job warms it
-for all; labels; what they write to the provider's prompt cache; and the tenant, where an operator controls it."""
 
 
 class Accepted(NamedTuple):
@@ -55,16 +49,6 @@ class DirectDispatch:
     until: float
 
 
-_OPEN_FLOW = text(
-    """
-    INSERT INTO flows (signature, batch_id, latency, model, residency, compliance, features, prefix, labels, cache_write,
-                       tenant, held, active, probe)
-    VALUES (:signature, :batch_id, :latency, :model, :residency, :compliance, :features, :prefix, :labels, :cache_write,
-            :tenant, :held, true, :probe)
-    ON CONFLICT (signature) DO UPDATE SET active = true
-    RETURNING id
-    """
-)
 _BY_KEY = RowsStatement(
     schema.jobs,
     """
@@ -88,6 +72,14 @@ _ADVANCE_SHARE = text(
     """
 )
 _COUNT_IN = text("UPDATE batches SET total = total + :jobs WHERE id = :batch_id")
+
+
+class Way(NamedTuple):
+    """How a job begins: dispatched to a route at once, or waiting, perhaps for a reason."""
+
+    direct: DirectDispatch | None = None
+    reasons: str | None = None
+    """The error of a job that expires before it has another one."""
 
 
 class ProbeRequest(NamedTuple):
@@ -115,6 +107,7 @@ def insert(
     batch: BatchRef | None = None,
     direct: DirectDispatch | None = None,
     waits_because: str | None = None,
+    ways: Sequence[Way] = (),
     first: int | None = None,
     labels: Labels = frozenset(),
     prepared: Callable[[], None] = lambda: None,
@@ -126,6 +119,7 @@ def insert(
         batch: their batch, whose totals are raised. Its flows are held until the batch is opened.
         direct: dispatch them in the same transaction (realtime).
         waits_because: the error of a job that expires before it has another one.
+        ways: for each spec, instead of these two. One call for all: their rows are locked in one order everywhere.
         labels: the labels that budgets ask for (`budgets.AskedLabels`).
         first: the number of the first of them among all that are submitted together, for errors; None: it is single.
         prepared: called when from here on nearly all is the database's work.
@@ -143,24 +137,23 @@ def insert(
     # a job that is dispatched directly takes no place in line
     name = batch.name if batch else None
     lines = [(spec.latency, spec.tenant, name) for spec in specs]
-    ranks = [0.0] * len(specs) if direct else ranks_of(connection, lines, classes)
+    ways = ways or [Way(direct, waits_because)] * len(specs)
+    waiting = [line for line, way in zip(lines, ways, strict=True) if way.direct is None]
+    in_line = iter(ranks_of(connection, waiting, classes) if waiting else ())
+    ranks = [next(in_line) if way.direct is None else 0.0 for way in ways]
     controlled = controls.controlled_tenants(connection) if any(spec.tenant for spec in specs) else frozenset()
-    terms = [_flow_terms(spec, labels, controlled) for spec in specs]
+    terms = [flow_terms(spec, labels, controlled) for spec in specs]
     flows = _flows(connection, terms, batch)
     # the columns that nearly all rows have in common
     common: dict[str, Any] = {
         "batch_id": batch.id if batch else None,
         "created_at": now,
         "not_before": None,
-        "state": (JobState.DISPATCHED if direct else JobState.WAITING).value,
-        "claim": 1 if direct else 0,
-        "route": direct.route if direct else None,
-        "dispatched_until": direct.until if direct else None,
-        "last_error": waits_because,
         "tags": None,
         "batch_index": None,
         "streamed": False,
     }
+    of_way = {way: {**common, **_columns_of(way)} for way in set(ways)}
     first_with: dict[_Key, int] = {}
     accepted: list[Accepted] = []
     rows: list[dict[str, Any]] = []
@@ -179,7 +172,7 @@ def insert(
         if key:
             first_with[key] = index
         row = {
-            **common,
+            **of_way[ways[index]],
             "id": job_id,
             "flow_id": flows[terms[index]],
             "key": spec.key,
@@ -218,6 +211,14 @@ def insert(
     return accepted
 
 
+def _columns_of(way: Way) -> dict[str, Any]:
+    direct = way.direct
+    if direct is None:
+        return {"state": JobState.WAITING.value, "last_error": way.reasons, **_UNSENT}
+    sent = {"claim": 1, "route": direct.route, "dispatched_until": direct.until}
+    return {"state": JobState.DISPATCHED.value, "last_error": way.reasons, **sent}
+
+
 def insert_probe(
     store: Store,
     connection: Connection,
@@ -239,13 +240,13 @@ def insert_probe(
     """
     now = store.now(connection)
     signature = blake2b(f"probe {latency} {model}".encode(), digest_size=16).hexdigest()
-    terms: _FlowTerms = (latency, model, ((), (), ()), None, "{}", "", None)
+    terms: FlowTerms = (latency, model, ((), (), ()), None, "{}", "", None)
     job_id = uuid7().hex
     row: dict[str, Any] = {
         **dict.fromkeys(("batch_id", "batch_index", "key", "key_owner", "not_before", "tenant")),
         **dict.fromkeys(("last_error", "tags", "metadata", "cache_key")),
         "id": job_id,
-        "flow_id": _open_flow(connection, terms, signature, held=True, probe=True),
+        "flow_id": open_flow(connection, terms, signature, held=True, probe=True),
         "fingerprint": "",
         "state": JobState.DISPATCHED.value,
         "rank": 0.0,
@@ -325,56 +326,21 @@ def _same_request(spec: JobSpec, fingerprint: str, other: str, index: int, first
         raise KeyConflict(taken, index=index, hint="Use another key, or send the same request.")
 
 
-def _flows(connection: Connection, jobs: Sequence[_FlowTerms], batch: BatchRef | None) -> dict[_FlowTerms, int]:
+def _flows(connection: Connection, jobs: Sequence[FlowTerms], batch: BatchRef | None) -> dict[FlowTerms, int]:
     """Return the ids of the jobs' flows, made active, by terms; their rows are locked in one order everywhere."""
     if batch:
         lock_flows(connection, batch.id)  # all of them, because what is being filled is held as a whole
     batch_id = batch.id if batch else None
-    by_signature = {_signature(terms, batch_id): terms for terms in set(jobs)}
+    by_signature = {signature_of(terms, batch_id): terms for terms in set(jobs)}
     try:
         return {
-            terms: _open_flow(connection, terms, signature, batch_id=batch_id, held=batch is not None)
+            terms: open_flow(connection, terms, signature, batch_id=batch_id, held=batch is not None)
             for signature, terms in sorted(by_signature.items())
         }
     except IntegrityError:  # the batch that they refer to is gone
         if batch is None:
             raise
         raise changed_elsewhere(batch.name) from None
-
-
-def _open_flow(
-    connection: Connection,
-    terms: _FlowTerms,
-    signature: str,
-    *,
-    batch_id: int | None = None,
-    held: bool,
-    probe: bool = False,
-) -> int:
-    given = dict(zip(("prefix", "labels", "cache_write", "tenant"), terms[3:], strict=True))
-    flow = {**_columns(terms), **given, "batch_id": batch_id, "held": held, "probe": probe, "signature": signature}
-    return int(connection.execute(_OPEN_FLOW, flow).scalar_one())
-
-
-def _flow_terms(spec: JobSpec, asked: Labels, controlled: frozenset[str]) -> _FlowTerms:
-    requirements = (spec.residency, spec.compliance, spec.features)
-    tenant = spec.tenant if spec.tenant in controlled else None
-    return spec.latency, spec.model, requirements, spec.line, labels_of(spec, asked), cache_write_of(spec.body), tenant
-
-
-def _signature(terms: _FlowTerms, batch_id: int | None) -> str:
-    return blake2b(orjson.dumps([batch_id, *_columns(terms).values(), *terms[3:]]), digest_size=16).hexdigest()
-
-
-def _columns(terms: _FlowTerms) -> dict[str, str]:
-    latency, model, (residency, compliance, features), *_ = terms
-    return {
-        "latency": latency.value,
-        "model": model,
-        "residency": orjson.dumps(residency).decode(),
-        "compliance": orjson.dumps(compliance).decode(),
-        "features": orjson.dumps(features).decode(),
-    }
 
 
 def _drop_lost_races(

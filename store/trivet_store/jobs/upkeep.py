@@ -159,7 +159,7 @@ def expire_late(store: Store, connection: Connection) -> tuple[list[str], tuple[
 def _why_late(connection: Connection, row: Row[Any]) -> str:
     pauses = controls.pauses_of_job(connection, row.id) if row.paused else ()
     if pauses:  # none: it was resumed since the row was read
-        return f"The {pauses[0].words()}."
+        return f"The {pauses[0].words(named=False)}."
     return f"Last word: {row.last_error}" if row.last_error else "No route could take it in time."
 
 

@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from trivet.client.client import Dedupe
 from trivet.client.jobs import Batch
-from trivet.gateway.context import Gateway, overloaded
+from trivet.gateway.context import MIB, Gateway, overloaded
 from trivet.gateway.errors import ApiError
 from trivet.gateway.principal import AccessError, Principal
 from trivet_tasks.errors import InvalidRequest
@@ -24,8 +24,10 @@ MAX_UPLOADS = 4
 """Bodies that one process takes in at a time: each lies on disk, and takes a thread while it is submitted."""
 PIECE_BYTES = 2**20
 """Bytes that are written to the file at a time."""
-PAUSE_S = 60.0
-"""Maximum number of seconds without a byte."""
+PACE_BYTES = 4 * 2**20
+"""Bytes of a body that must come within `PACE_S`, unless it ends: a slower client would keep the place of another."""
+PACE_S = 60.0
+"""Seconds within which `PACE_BYTES` must come."""
 GZIP = b"\x1f\x8b"
 NAME = "body"
 """Name of the body in messages: `body, line 731: …`."""
@@ -97,12 +99,15 @@ async def _receive(request: Request, gateway: Gateway, file: IO[bytes]) -> None:
         raise _too_large()
     size, waiting = 0, bytearray()
     stream = request.stream().__aiter__()
+    loop = asyncio.get_running_loop()
+    due, due_at = PACE_BYTES, loop.time() + PACE_S
     while True:
         try:
-            async with asyncio.timeout(PAUSE_S):
+            async with asyncio.timeout_at(due_at):
                 piece = await anext(stream, None)
         except TimeoutError:
-            raise ApiError(408, f"No byte of the body came within {PAUSE_S:g} s.", {"connection": "close"}) from None
+            pace = f"{PACE_BYTES / MIB:g} MiB in {PACE_S:g} s"
+            raise ApiError(408, f"The body came too slowly: less than {pace}.", {"connection": "close"}) from None
         except ClientDisconnect:
             raise ApiError(400, "The body was broken off.") from None
         if piece is None:
@@ -110,6 +115,8 @@ async def _receive(request: Request, gateway: Gateway, file: IO[bytes]) -> None:
         size += len(piece)
         if size > MAX_BYTES:
             raise _too_large()
+        if size >= due:
+            due, due_at = size + PACE_BYTES, loop.time() + PACE_S
         waiting += piece
         if len(waiting) >= PIECE_BYTES:
             await gateway.run(file.write, bytes(waiting))

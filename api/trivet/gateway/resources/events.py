@@ -13,8 +13,10 @@ from trivet.admin import Event, Happening, JobEnd, Progress
 from trivet.gateway.context import overloaded
 from trivet.gateway.errors import ApiError
 from trivet.gateway.event_hub import Listener
+from trivet.gateway.principal import AccessError
 from trivet.gateway.resources.operation import Answer, BatchName, Call, Operation, Parameters
 from trivet.json_objects import as_json, progress_object
+from trivet_tasks.errors import TrivetError
 from trivet_tasks.tenant_scope import TenantScope
 
 HEARTBEAT_S = 10.0
@@ -63,7 +65,7 @@ async def stream_events(call: Call) -> Response:
     """Tell what happens: `event: job` and `event: batch` at their ends, `event: event` of routes, as server-sent events.
 
     Of jobs and batches only what the key may see is told. Their ends are told once, to those who listen at that moment;
-    after a break ask for their state. Events have ids, and a client that sends `Last-Event-ID` hears what it missed.
+    after a break ask for their state. The stream ends when its key is revoked or changed. Events have ids, and a client that sends `Last-Event-ID` hears what it missed.
     """
     query: EventsQuery = call.query
     types = frozenset(query.types.split(","))
@@ -83,13 +85,23 @@ _HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 async def _stream(call: Call, wanted: Callable[[Happening], bool], last: int) -> AsyncIterator[bytes]:
     async with call.gateway.events.listening(wanted) as listener:  # first, so that nothing happens unheard meanwhile
         missed = await call.run(lambda: call.gateway.admin.events.past(last)) if last else []
-        told = max((one.id for one in missed if one.id), default=0)
+        told = {one.id for one in missed}  # not all up to the last: a smaller id may be committed later
         yield b": listening\n\n" + b"".join(_lines(one) for one in missed if wanted(one))
-        while (happening := await _next(listener)) is not _END:
+        while (happening := await _next(listener)) is not _END and await _may_hear(call):
             if happening is None:
                 yield b": nothing happened\n\n"
-            elif happening.id is None or happening.id > told:
+            elif happening.id is None or happening.id not in told:
                 yield _lines(happening)
+
+
+async def _may_hear(call: Call) -> bool:
+    """Return whether the key is still valid and allows what it did. It stands in memory as a rule."""
+    try:
+        return await call.gateway.access.principal_of(call.request.headers) == call.principal
+    except AccessError:
+        return False
+    except TrivetError:  # the database is away: nothing new is read from it either
+        return True
 
 
 _END = Happening(-1, Event(0.0, "", None, None, ""))
