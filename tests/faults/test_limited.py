@@ -113,7 +113,7 @@ def test_a_wave_of_refusals_is_one_pause_and_no_illness(legs: Legs) -> None:
 
 
 @pytest.mark.legs(legs=3)
-@pytest.mark.parametrize("pause_s", [4, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("pause_s", [6, pytest.param(20, marks=pytest.mark.slow)])
 def test_with_all_three_limited_nothing_is_tried_and_then_all_is_served(
     legs: Legs, pause_s: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
