@@ -93,7 +93,7 @@ class CallbackState(StrEnum):
     WAITING = "waiting"
     """Its job or batch goes on."""
     DUE = "due"
-    """That has ended; the application's broker has not taken it yet."""
+    """Its job has ended; the application's broker has not taken it yet."""
     SENT = "sent"
     """The broker has taken it."""
     CONFIRMED = "confirmed"

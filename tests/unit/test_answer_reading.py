@@ -1,4 +1,4 @@
-"""What a reader of a streamed answer is shown: one attempt's events whole and in order, or an honest error; never a splice."""
+"""The view of a reader of a streamed answer: one attempt's events whole and in order, or an honest error; never a splice."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

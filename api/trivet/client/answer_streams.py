@@ -44,7 +44,7 @@ AGAIN_S = 0.5
 BUSY_READERS = 16
 """Answers that are read at a time from which on their news is given time to gather."""
 GATHER_S = 0.02
-"""That time, in seconds."""
+"""Seconds of that time."""
 CLOSE_WITHIN_S = 2.0
 """Maximum seconds for which closing waits for a look at SQL."""
 _MAX_UNREAD_BYTES = 2**20

@@ -175,7 +175,7 @@ class AsyncJobMessageStream(AsyncMessageStream[None], Generic[AsyncJobT]):
 
 
 class JobStreamManager:
-    """What `Client.stream` returns: the job is submitted where the `with` block begins."""
+    """Result of `Client.stream`: submits the job where the `with` block begins."""
 
     def __init__(self, submit: "Callable[[], tuple[Job, Latency]]", loop: "Callable[[], StreamLoop]") -> None:
         self._submit = submit
@@ -206,7 +206,7 @@ class JobStreamManager:
 
 
 class AsyncJobStreamManager(Generic[AsyncJobT]):
-    """What `AsyncClient.stream` returns; see `JobStreamManager`."""
+    """Result of `AsyncClient.stream`; see `JobStreamManager`."""
 
     def __init__(
         self,

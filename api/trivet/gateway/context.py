@@ -1,4 +1,4 @@
-"""What the endpoints of one gateway process share, and the bounds on what they hold at one time."""
+"""State that the endpoints of one gateway process share, and the bounds on all they hold at one time."""
 
 import asyncio
 import contextlib

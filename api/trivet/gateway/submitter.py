@@ -18,7 +18,7 @@ MAX_BYTES_TOGETHER = 2**20
 BUSY_REQUESTS = 16
 """Requests that wait for an answer from which on a group is given time to gather: each of them costs less CPU then."""
 GATHER_S = 0.005
-"""That time, in seconds."""
+"""Seconds of that time."""
 MAX_GROUPS = 1
 """Groups that are being written at a time: what comes meanwhile makes the next one larger, and cheaper for each."""
 

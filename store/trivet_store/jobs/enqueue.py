@@ -75,7 +75,7 @@ _COUNT_IN = text("UPDATE batches SET total = total + :jobs WHERE id = :batch_id"
 
 
 class Way(NamedTuple):
-    """How a job begins: dispatched to a route at once, or waiting, perhaps for a reason."""
+    """Beginning of a job: dispatched to a route at once, or waiting, perhaps for a reason."""
 
     direct: DirectDispatch | None = None
     reasons: str | None = None
