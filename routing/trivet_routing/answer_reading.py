@@ -1,4 +1,4 @@
-"""Choice of the events that the reader of a job's answer is shown: those of one attempt, in order, or an honest error; never a splice.
+"""Choose the events that a job's reader is shown: one attempt's, in order, or an honest error; never a splice.
 
 The events of an attempt are held back until it brings content. If it fails before, or another begins, nothing of it was
 seen: a failover goes unnoticed. From the first content on only that attempt counts. Its last event, `message_stop`, is
