@@ -139,7 +139,7 @@ def test_a_job_is_answered_at_once_where_it_is_asked_for(
     ("change", "headers", "field"),
     [
         ({"max_tokens": 0}, {}, "max_tokens"),
-        ({"model": "gpt-4"}, {}, "model"),
+        ({"model": 4}, {}, "model"),
         ({"stream": "yes"}, {}, "stream"),
         ({"latency": "batch"}, {}, "latency"),
         ({}, {"x-trivet-latency": "soon"}, "latency"),
@@ -159,6 +159,12 @@ def test_a_wrong_request_names_the_field(
     assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error"), answer.text
     assert answer.json()["error"]["message"].startswith(f"{field}:")
     assert answer.json()["request_id"] == answer.headers["request-id"]
+
+
+def test_an_unknown_model_is_not_found(http: httpx2.Client) -> None:
+    answer = http.post("/v1/messages", json={**REQUEST, "model": "gpt-4"})
+    assert (answer.status_code, answer.json()["error"]["type"]) == (404, "not_found_error"), answer.text
+    assert answer.json()["error"]["message"].startswith("model: no such model: gpt-4.")
 
 
 def test_what_is_not_there_is_said_in_the_same_shape(http: httpx2.Client) -> None:
