@@ -82,7 +82,8 @@ def matches(token: str, digest: str) -> bool:
 class KeyTerms:
     """Permissions and limits of a key. Empty collections allow all.
 
-    KeyTerms("search", tenant="acme", classes=(Latency.INTERACTIVE,), requests_per_minute=600)
+    Example:
+        KeyTerms("search", tenant="acme", classes=(Latency.INTERACTIVE,), requests_per_minute=600)
     """
 
     name: str

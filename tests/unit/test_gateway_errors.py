@@ -1,5 +1,6 @@
 """The one table from outcomes and end states to the statuses of the gateway's answers."""
 
+import logging
 from decimal import Decimal
 
 import pytest
@@ -105,8 +106,6 @@ def test_reasons_are_read_where_they_decide() -> None:
         (InvalidRequest("model: is missing.", field="model"), 400, "false"),
         (KeyConflict("The key is taken.", index=0), 409, "false"),
         (NotFound("There is no job."), 404, "false"),
-        (StoreUnavailable("The database is away."), 503, "true"),
-        (BrokerUnavailable("The broker is away."), 503, "true"),
         (TrivetError("Something else."), 500, "false"),
     ],
 )
@@ -121,3 +120,15 @@ def test_errors_of_a_key_have_their_status() -> None:
     limited = of_access(RateLimited("Too many.", 2.2))
     assert (limited.status, limited.headers["retry-after"]) == (429, "3")
     assert of_access(RateLimited("No money.", None)).headers == {"x-should-retry": "false"}
+
+
+@pytest.mark.parametrize("kind", [StoreUnavailable, BrokerUnavailable])
+def test_a_server_that_is_away_is_named_in_the_log_alone(
+    kind: type[TrivetError], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "trivet.gateway"):
+        answer = of_trivet(kind("db-7.internal:5432 does not answer."))
+    assert (answer.status, answer.headers["x-should-retry"]) == (503, "true")
+    assert "db-7" not in answer.message
+    assert "does not answer. Try again shortly." in answer.message
+    assert "db-7.internal:5432" in caplog.text

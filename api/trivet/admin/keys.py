@@ -63,7 +63,8 @@ class Keys(Group):
     def list(self) -> KeyList:
         """Return all keys, revoked and expired ones too.
 
-        names = {key.name for key in admin.keys.list().keys}
+        Example:
+            names = {key.name for key in admin.keys.list().keys}
         """
         store = self._connections.store
         with store.read() as connection:

@@ -20,3 +20,14 @@ class LogFormatter(logging.Formatter):
         if logging.getLogger().level <= logging.INFO:
             return super().format(record)
         return self._plain.format(logging.makeLogRecord({**vars(record), "levelname": record.levelname.lower()}))
+
+
+def throttle_log() -> None:
+    """Log as a service does: from INFO on, with repeated lines throttled."""
+    from trivet_tasks.processes.log_throttle import LogThrottle  # loads kombu
+
+    logging.getLogger().setLevel(logging.INFO)
+    for name in ("celery.worker.strategy", "celery.app.trace"):  # two lines for every message
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(LogThrottle())

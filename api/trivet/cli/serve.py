@@ -9,6 +9,7 @@ import typer
 
 from trivet.cli import options
 from trivet.cli.extras import need
+from trivet.cli.log_lines import throttle_log
 from trivet.cli.output import print_error, print_whole
 from trivet_tasks.config.environment_faults import refuse
 from trivet_tasks.config.local_requests import is_loopback
@@ -39,6 +40,7 @@ def serve(
     refuse(settings)
     need("trivet serve", "serve")
     set_title("serve")
+    throttle_log()
     if listener is not None:  # a process of those below: the one above has said and checked everything
         _run(settings, socket.socket(fileno=listener))
         return

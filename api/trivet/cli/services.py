@@ -10,6 +10,7 @@ import typer
 
 from trivet.cli import options, output
 from trivet.cli.extras import need
+from trivet.cli.log_lines import throttle_log
 from trivet.cli.options import named_routes
 from trivet.cli.output import print_error, print_facts
 from trivet_tasks.config.environment_faults import refuse
@@ -44,7 +45,7 @@ def worker(
     settings = options.settings()
     refuse(settings)
     need("trivet worker", "worker")
-    _throttle_log()
+    throttle_log()
     given = (name.strip() for names in routes or () for name in names.split(","))
     named = named_routes(settings, filter(None, given))
     if lane not in (*Lane, "both"):
@@ -72,7 +73,7 @@ def scheduler() -> None:
     with without_collecting():
         from trivet_scheduler.service import Scheduler
 
-    _throttle_log()
+    throttle_log()
     running = Scheduler(settings)
     stop_in_time(running.stop, on_hangup=Reloader(settings, running.reload, logging.getLogger("trivet.scheduler")).ask)
     running.run(on_ready=announce_ready)
@@ -181,17 +182,6 @@ def flower(
     logging.shutdown()
     sys.stdout.flush()
     os._exit(0)
-
-
-def _throttle_log() -> None:
-    """Log from INFO on, with repeated lines throttled."""
-    from trivet_tasks.processes.log_throttle import LogThrottle
-
-    logging.getLogger().setLevel(logging.INFO)
-    for name in ("celery.worker.strategy", "celery.app.trace"):  # two lines for every message
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(LogThrottle())
 
 
 def _extra_provider(text: str) -> "ProviderOptions":

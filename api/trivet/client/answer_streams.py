@@ -16,20 +16,19 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import redis
 
 from trivet.client.own_faults import kept_up, read_apart
-from trivet.client.result import Result, to_result
+from trivet.client.result import Result, read_ends
 from trivet.client.stream_notices import StreamNotices
 from trivet_routing.answer_publishing import LIVES_AFTER_END_S
 from trivet_routing.answer_reading import AnswerReading, Cut
 from trivet_routing.answer_stream import StreamSeal, stream_of
 from trivet_routing.message_events import Event
 from trivet_store.database.engine import Store
-from trivet_store.reports import results
 from trivet_tasks.config.installation_key import read_key
 from trivet_tasks.config.settings import Settings
 from trivet_tasks.errors import ClientClosed, TrivetError
 from trivet_tasks.outcomes import Outcome
 from trivet_tasks.shared_state import connect_async
-from trivet_tasks.states import END_STATES, JobState
+from trivet_tasks.states import JobState
 
 log = logging.getLogger("trivet")
 
@@ -152,12 +151,13 @@ class JobStream:
 class AnswerStreams:
     """Readers of streamed answers, for one event loop; one per process is enough for thousands of jobs.
 
-    streams = client.answer_streams()
-    job = client.submit_streamed("Tell me …", model="claude-sonnet-5-5", max_tokens=900)
-    async for item in streams.events(job):
-        ...
-
     Made by `Client.answer_streams`; closed with `await close()`.
+
+    Example:
+        streams = client.answer_streams()
+        job = client.submit_streamed("Tell me …", model="claude-sonnet-5-5", max_tokens=900)
+        async for item in streams.events(job):
+            ...
     """
 
     def __init__(self, settings: Settings, store: Callable[[], Store]) -> None:
@@ -298,10 +298,8 @@ class AnswerStreams:
     async def _read(self) -> None:
         while True:
             await self._unread_due.wait()
-            if (
-                len(self._watches) >= BUSY_READERS
-            ):  # one round trip for many of them, and one for several of an answer's events
-                await asyncio.sleep(GATHER_S)
+            if len(self._watches) >= BUSY_READERS:
+                await asyncio.sleep(GATHER_S)  # so that one round trip reads for many, and several events of each
             self._unread_due.clear()
             watches = [w for w in self._unread if not w.over and w.unread_bytes <= _MAX_UNREAD_BYTES]
             self._unread = {}
@@ -381,12 +379,7 @@ class AnswerStreams:
     def _states(self, ids: Sequence[str]) -> dict[str, Result | JobState]:
         """Return for each job its result, or the state of one that has not ended."""
         with self._store().read() as connection:
-            rows = results.jobs_by_id(connection, ids)
-            ended = [row.id for row in rows.values() if row.state in END_STATES]
-            attempts = results.attempts_of(connection, ended) if ended else {}
-        return {
-            row.id: to_result(row, attempts[row.id]) if row.state in END_STATES else row.state for row in rows.values()
-        }
+            return read_ends(connection, ids)
 
     def _conclude(self, watch: _Watch, result: Result) -> None:
         """Let the reader have the rest, now that its job has ended."""

@@ -8,10 +8,9 @@ from typing import ParamSpec, TypeVar
 
 from trivet.client.client import Client
 from trivet.client.own_faults import kept_up, read_apart
-from trivet.client.result import Result, to_result
+from trivet.client.result import Result, read_ends
 from trivet_store.reports import results
 from trivet_tasks.errors import ClientClosed, NotFound, TrivetError
-from trivet_tasks.states import END_STATES
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -150,10 +149,8 @@ class AsyncResults:
     def _read(self, ids: Sequence[str]) -> dict[str, Result | None]:
         """Return the results of jobs; None for one that has not ended. Unknown ids are left out."""
         with self._connections.store.read() as connection:
-            rows = results.jobs_by_id(connection, ids)
-            ended = [row.id for row in rows.values() if row.state in END_STATES]
-            attempts = results.attempts_of(connection, ended) if ended else {}
-        return {row.id: to_result(row, attempts[row.id]) if row.id in attempts else None for row in rows.values()}
+            found = read_ends(connection, ids)
+        return {job_id: end if isinstance(end, Result) else None for job_id, end in found.items()}
 
     def _ended(self, ids: Sequence[str]) -> list[str]:
         with self._connections.store.read() as connection:

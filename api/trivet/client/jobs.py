@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from trivet.client.connections import Connections, current_operator
 from trivet.client.lookup import find_by_id, find_line, not_found
-from trivet.client.result import Result, add_request, to_result
+from trivet.client.result import Result, add_request, read_ends, to_result
 from trivet_store import controls
 from trivet_store.controls import ControlKind, Work
 from trivet_store.database.batched_scan import Candidate, groups
@@ -106,12 +106,10 @@ class Job:
 
     def _ended(self) -> Result | None:
         with self._connections.store.read() as connection:
-            row = results.jobs_by_id(connection, [self.id]).get(self.id)
-            if row is None:
-                raise not_found(self.id)
-            if row.state not in END_STATES:
-                return None
-            return to_result(row, results.attempts_of(connection, [self.id])[self.id])
+            end = read_ends(connection, [self.id]).get(self.id)
+        if end is None:
+            raise not_found(self.id)
+        return end if isinstance(end, Result) else None
 
 
 class Batch:

@@ -9,11 +9,13 @@ from typing import Any
 
 import orjson
 
+from trivet_store.database.engine import Connection
+from trivet_store.reports import results
 from trivet_store.reports.results import AttemptRow, JobRow, estimated
 from trivet_tasks.catalog import bare_name, same_model
 from trivet_tasks.outcomes import Outcome, OutcomeName
 from trivet_tasks.requests.request_body import as_submitted
-from trivet_tasks.states import EndStateName, JobState, name_of_end
+from trivet_tasks.states import END_STATES, EndStateName, JobState, name_of_end
 
 LONGEST_WORDS = 160
 """Maximum characters of each of several routes' errors; the attempts have the whole."""
@@ -177,6 +179,14 @@ def to_result(row: JobRow, attempts: Sequence[AttemptRow]) -> Result:
         index=row.index,
         metadata=row.metadata,
     )
+
+
+def read_ends(connection: Connection, job_ids: Sequence[str]) -> dict[str, Result | JobState]:
+    """Return for each job its result, or the state of one that has not ended. Unknown ids are left out."""
+    rows = results.jobs_by_id(connection, job_ids)
+    ended = [row.id for row in rows.values() if row.state in END_STATES]
+    attempts = results.attempts_of(connection, ended) if ended else {}
+    return {row.id: to_result(row, attempts[row.id]) if row.id in attempts else row.state for row in rows.values()}
 
 
 def add_request(result: Result, body: bytes | None) -> Result:

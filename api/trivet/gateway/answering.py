@@ -126,11 +126,11 @@ def headers_of(result: Result) -> dict[str, str]:
     return headers
 
 
-class Listener:
-    """The client of one request: waits for something, unless the client goes away before that.
+class ClientWatch:
+    """Watch over the client of one request: waits for something, unless the client goes away before that.
 
     Example:
-        async with Listener(request) as client:
+        async with ClientWatch(request) as client:
             result = await client.wait(gateway.results.result(job.id))
     """
 
@@ -138,7 +138,7 @@ class Listener:
         self._left = asyncio.create_task(_left(request.receive))
         self._work: asyncio.Task[Any] | None = None
 
-    async def __aenter__(self) -> "Listener":
+    async def __aenter__(self) -> "ClientWatch":
         return self
 
     async def __aexit__(self, *_: object) -> None:

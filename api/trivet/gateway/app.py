@@ -102,7 +102,9 @@ class RequestIds:
         except Exception as error:
             log.error("the request %s failed: %s", request_id, place_of(error))
             if not started:  # else uvicorn closes the connection of an answer without an end
-                await ApiError(500, _OWN_FAULT).response(request_id)(scope, receive, sending)
+                # repeated, its job might be paid twice
+                fault = ApiError(500, _OWN_FAULT, {"x-should-retry": "false"})
+                await fault.response(request_id)(scope, receive, sending)
 
 
 def _answer_error(request: Request, error: Exception) -> Response:

@@ -1,8 +1,10 @@
 """Errors of the gateway in the shape of the Anthropic API, with the status that official clients expect.
 
-{"type": "error", "error": {"type": "rate_limit_error", "message": "…"}, "request_id": "req_…"}
+Example:
+    {"type": "error", "error": {"type": "rate_limit_error", "message": "…"}, "request_id": "req_…"}
 """
 
+import logging
 import math
 from collections.abc import Mapping
 
@@ -24,6 +26,8 @@ from trivet_tasks.errors import (
     TrivetError,
     UnknownModel,
 )
+
+log = logging.getLogger("trivet.gateway")
 
 KINDS = {
     400: "invalid_request_error",
@@ -72,6 +76,11 @@ class ApiError(Exception):
         return Response(self.body(request_id), self.status, self.headers, media_type="application/json")
 
 
+_AWAY = {
+    StoreError: "The database of this Trivet does not answer. Try again shortly.",
+    BrokerUnavailable: "The broker of this Trivet does not answer. Try again shortly.",
+}
+"""Words for clients: the errors' own name servers and files, and go to the log."""
 LONGEST_RETRY_S = 60.0
 """Seconds of `retry-after` up to which official clients wait and repeat a request by themselves."""
 _STATUS: tuple[tuple[type[TrivetError], int], ...] = (
@@ -108,4 +117,7 @@ def of_trivet(error: TrivetError) -> ApiError:
     """Return the answer for an error that Trivet raises for a person to read."""
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
     again = {"x-should-retry": "true", "retry-after": "1"} if status == 503 else {"x-should-retry": "false"}
-    return ApiError(status, str(error), again)
+    words = next((words for kind, words in _AWAY.items() if isinstance(error, kind)), None)
+    if words is not None:
+        log.warning("a request is answered with %d: %s", status, error)
+    return ApiError(status, words or str(error), again)

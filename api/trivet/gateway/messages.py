@@ -4,7 +4,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from trivet.gateway.answering import ClientLeft, Listener, accepted, cancel_unless_kept, message_of, stopping
+from trivet.gateway.answering import ClientLeft, ClientWatch, accepted, cancel_unless_kept, message_of, stopping
 from trivet.gateway.context import Gateway
 from trivet.gateway.requests import body_of, read_asked
 from trivet.gateway.streaming import begin_stream
@@ -40,7 +40,7 @@ async def create(request: Request) -> Response:
         try:
             if asked.stream:
                 return await begin_stream(request, gateway, job, asked)
-            async with Listener(request) as client:
+            async with ClientWatch(request) as client:
                 return await message_of(
                     gateway, job, await client.wait(gateway.results.result(job.id, existed=job.existed))
                 )

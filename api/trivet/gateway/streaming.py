@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from trivet.client.answer_streams import Broken, Ended, JobStream, StreamItem
 from trivet.client.jobs import Job
-from trivet.gateway.answering import ClientLeft, Listener, cancel_unless_kept, error_of, headers_of, stopping
+from trivet.gateway.answering import ClientLeft, ClientWatch, cancel_unless_kept, error_of, headers_of, stopping
 from trivet.gateway.context import Gateway
 from trivet.gateway.errors import ApiError
 from trivet.gateway.job_errors import retry_headers, rule_of
@@ -34,7 +34,7 @@ async def begin_stream(request: Request, gateway: Gateway, job: Job, asked: Aske
     stream = await gateway.streams.open(job.id)
     try:
         items: Sequence[StreamItem] = ()
-        async with Listener(request) as client:
+        async with ClientWatch(request) as client:
             with contextlib.suppress(TimeoutError):
                 items = await client.wait_for(stream.next, gateway.bounds.first_token_wait_s)
         if items and isinstance(items[0], Broken):
@@ -79,7 +79,7 @@ class StreamedAnswer(Response):
         request = Request(scope, receive)
         try:
             with self._gateway.counted():
-                async with Listener(request) as client:
+                async with ClientWatch(request) as client:
                     await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
                     async for data in self._events(client, request.state.request_id):
                         await send({"type": "http.response.body", "body": data, "more_body": True})
@@ -89,7 +89,7 @@ class StreamedAnswer(Response):
         finally:
             await self._stream.close()
 
-    async def _events(self, client: Listener, request_id: str) -> AsyncIterator[bytes]:
+    async def _events(self, client: ClientWatch, request_id: str) -> AsyncIterator[bytes]:
         items = self._first
         if not items:
             yield PING

@@ -1,6 +1,7 @@
 """Bodies of JSON Lines: kept in a temporary file, checked whole, then submitted as one batch."""
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -13,10 +14,12 @@ from trivet.client.jobs import Batch
 from trivet.gateway.context import MIB, Gateway, overloaded
 from trivet.gateway.errors import ApiError
 from trivet.gateway.principal import AccessError, Principal
-from trivet_tasks.errors import InvalidRequest
+from trivet_tasks.errors import InvalidRequest, StoreUnavailable
 from trivet_tasks.latency import Latency
 from trivet_tasks.requests.jsonl import check_file, read_file
 from trivet_tasks.tenant_scope import TenantScope
+
+log = logging.getLogger("trivet.gateway")
 
 MAX_BYTES = 2**30
 """Maximum size of a body, in bytes. A larger batch is sent in parts, or with `trivet bulk`."""
@@ -56,7 +59,7 @@ class Uploads:
                 many come.
             ApiError: 403; the key does not allow a line. Names it.
             InvalidRequest: a line is wrong; names it.
-            StoreUnavailable: names the batch; the same again under this name continues where it stopped.
+            ApiError: 503 where the database fails on the way; the same again under its name continues where it stopped.
         """
         if self.running >= MAX_UPLOADS:
             raise overloaded(f"This gateway takes in {MAX_UPLOADS} batches, its maximum.")
@@ -147,7 +150,14 @@ def _submit(
             raise ApiError(403, str(error), {"x-should-retry": "false"}) from None
         raise
     specs = read_file(check, client.settings, {}, shape=shape)
-    return client.submit_specs(specs, name=name, dedupe=dedupe, scope=scope)
+    try:
+        return client.submit_specs(specs, name=name, dedupe=dedupe, scope=scope)
+    except StoreUnavailable as error:  # its words name the database; they belong in the log
+        log.warning("a batch is not taken in whole: %s", error)
+        advice = (
+            f"The same body under the name {name!r} continues where it stopped." if name else "Give a name to go on."
+        )
+        raise ApiError(503, f"The database of this Trivet does not answer. {advice}", {"retry-after": "1"}) from None
 
 
 def _too_large() -> ApiError:

@@ -64,8 +64,9 @@ def operations() -> Sequence[Operation]:
 async def stream_events(call: Call) -> Response:
     """Tell what happens: `event: job` and `event: batch` at their ends, `event: event` of routes, as server-sent events.
 
-    Of jobs and batches only what the key may see is told. Their ends are told once, to those who listen at that moment;
-    after a break ask for their state. The stream ends when its key is revoked or changed. Events have ids, and a client that sends `Last-Event-ID` hears what it missed.
+    Of jobs and batches only what the key may see is told, and the cause of a route's event only to an admin key. Ends are
+    told once, to those who listen at that moment; after a break ask for their state. The stream ends when its key is
+    revoked or changed. Events have ids, and a client that sends `Last-Event-ID` hears what it missed.
     """
     query: EventsQuery = call.query
     types = frozenset(query.types.split(","))
@@ -86,12 +87,12 @@ async def _stream(call: Call, wanted: Callable[[Happening], bool], last: int) ->
     async with call.gateway.events.listening(wanted) as listener:  # first, so that nothing happens unheard meanwhile
         missed = await call.run(lambda: call.gateway.admin.events.past(last)) if last else []
         told = {one.id for one in missed}  # not all up to the last: a smaller id may be committed later
-        yield b": listening\n\n" + b"".join(_lines(one) for one in missed if wanted(one))
+        yield b": listening\n\n" + b"".join(_lines(call, one) for one in missed if wanted(one))
         while (happening := await _next(listener)) is not _END and await _may_hear(call):
             if happening is None:
                 yield b": nothing happened\n\n"
             elif happening.id is None or happening.id not in told:
-                yield _lines(happening)
+                yield _lines(call, happening)
 
 
 async def _may_hear(call: Call) -> bool:
@@ -130,14 +131,15 @@ def _chooser(types: frozenset[str], batch: str | None, scope: TenantScope | None
     return wanted
 
 
-def _lines(happening: Happening) -> bytes:
+def _lines(call: Call, happening: Happening) -> bytes:
     match happening.what:
         case JobEnd() as end:
             kind, data = Kind.JOB, as_json(end._asdict())
         case Progress() as progress:
             kind, data = Kind.BATCH, as_json(progress_object(progress))
         case Event() as event:
-            kind, data = Kind.EVENT, as_json(event._asdict())
+            shown = event if call.principal.admin else event._replace(text="")  # it may name operators and servers
+            kind, data = Kind.EVENT, as_json(shown._asdict())
     number = "" if happening.id is None else f"id: {happening.id}\n"
     return f"{number}event: {kind}\ndata: {data}\n\n".encode()
 

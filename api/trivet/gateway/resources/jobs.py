@@ -1,16 +1,15 @@
 """`/trivet/v1/jobs`: submit, list, show, await, cancel and retry jobs."""
 
-import asyncio
+import contextlib
 from collections.abc import Sequence
 from functools import partial
 from typing import Annotated
 
 from pydantic import Field
-from starlette.requests import Request
 from starlette.responses import Response
 
 from trivet.client.result import Result
-from trivet.gateway.answering import row_of_accepted
+from trivet.gateway.answering import ClientLeft, ClientWatch, row_of_accepted
 from trivet.gateway.errors import ApiError
 from trivet.gateway.requests import body_of
 from trivet.gateway.resources.operation import (
@@ -220,16 +219,7 @@ async def retry_job(call: Call) -> Response:
 
 async def _awaited(call: Call, job_id: str, wait_s: float) -> Result | None:
     """Return the result once there is one; None where that takes longer, or the client has gone."""
-    ended = asyncio.ensure_future(call.gateway.results.result(job_id, existed=True))
-    left = asyncio.ensure_future(_left(call.request))
-    try:
-        await asyncio.wait((ended, left), timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
-        return ended.result() if ended.done() else None
-    finally:
-        ended.cancel()
-        left.cancel()
-
-
-async def _left(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+    with contextlib.suppress(TimeoutError, ClientLeft):
+        async with ClientWatch(call.request) as client:
+            return await client.wait_for(partial(call.gateway.results.result, job_id, existed=True), wait_s)
+    return None
