@@ -387,6 +387,11 @@ class Connection(asyncio.Protocol):
                 duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.abort()
 
+    def close(self) -> None:
+        """Close once all that was written is sent."""
+        if self._transport is not None:
+            self._transport.close()
+
     def abort(self) -> None:
         """Close at once; an exchange in progress ends as aborted."""
         self._aborted = True

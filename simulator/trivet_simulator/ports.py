@@ -66,13 +66,16 @@ class Port:
             ) from error
 
     async def shut(self) -> None:
-        """Refuse connections from now on, and break those that are open."""
+        """Refuse connections from now on, and break the calls in progress: what was answered whole still arrives."""
         server, self._server = self._server, None
         if server is None:
             return
         server.close()
         for peer in list(self.peers):
-            peer.reset()
+            if peer.busy:
+                peer.reset()
+            else:
+                peer.close()
         # the loop closes the listener's socket on a later turn, and only then can the port be held
         for _ in range(100):
             await asyncio.sleep(0)

@@ -41,6 +41,7 @@ def serve(
     need("trivet serve", "serve")
     set_title("serve")
     throttle_log()
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # it tells each step of its start and stop
     if listener is not None:  # a process of those below: the one above has said and checked everything
         _run(settings, socket.socket(fileno=listener))
         return
