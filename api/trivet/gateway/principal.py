@@ -42,7 +42,8 @@ class RateLimited(AccessError):
 class Principal:
     """The key that a request came with. Empty collections allow all.
 
-    job = client.submit(**principal.bind({"model": "claude-haiku-4-5", "max_tokens": 100, "messages": […]}))
+    Example:
+        job = client.submit(**principal.bind({"model": "claude-haiku-4-5", "max_tokens": 100, "messages": […]}))
     """
 
     key_id: str
